@@ -1,0 +1,118 @@
+"""An arm as facts: joints, limits, inertias, gripper, and what its driver speaks; no behaviour, no ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+Vector3 = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Inertial:
+    """Mass properties of a link, at its centre of mass, in the link frame's axes."""
+
+    mass_kg: float
+    center_of_mass_m: Vector3
+    inertia_kg_m2: tuple[float, float, float, float, float, float]  # xx xy xz yy yz zz
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A revolute joint about the z axis of its own frame, which stands at `origin` in the parent link."""
+
+    name: str
+    parent: str
+    child: str
+    origin_xyz_m: Vector3
+    origin_rpy_rad: Vector3
+    lower_rad: float
+    upper_rad: float
+    velocity_rad_s: float
+    acceleration_rad_s2: float
+    jerk_rad_s3: float
+    torque_nm: float
+    home_rad: float
+    damping_nm_s: float
+    friction_nm: float
+
+
+@dataclass(frozen=True)
+class FixedFrame:
+    """A frame that stands still in its parent."""
+
+    name: str
+    parent: str
+    origin_xyz_m: Vector3
+    origin_rpy_rad: Vector3
+
+
+@dataclass(frozen=True)
+class Gripper:
+    """A parallel gripper: two fingers that open symmetrically; the width is between them."""
+
+    frame: str
+    finger_joints: tuple[str, str]
+    finger_origin_xyz_m: Vector3  # of both fingers at width 0, in `frame`; they open along +y and -y
+    max_width_m: float
+    speed_m_s: float  # limit of one finger
+    force_n: float
+
+
+@dataclass(frozen=True)
+class CartesianLimits:
+    """Limits of the TCP as the vendor states them."""
+
+    linear_velocity_m_s: float
+    linear_acceleration_m_s2: float
+    linear_jerk_m_s3: float
+    angular_velocity_rad_s: float
+    angular_acceleration_rad_s2: float
+    angular_jerk_rad_s3: float
+
+
+class EndpointKind(str, Enum):
+    """How two nodes talk."""
+
+    TOPIC = "topic"
+    SERVICE = "service"
+    ACTION = "action"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One topic, service or action of a driver, seen from us: `from_driver` topics are read, the others written or called."""
+
+    name: str
+    type: str  # as `ros2 interface show` takes it
+    kind: EndpointKind = EndpointKind.TOPIC
+    from_driver: bool = False
+    rate_hz: float | None = None
+
+
+@dataclass(frozen=True)
+class Robot:
+    """One arm. Names as in the vendor's description; joint order is the order of every joint vector here."""
+
+    name: str
+    title: str
+    base_frame: str
+    tcp_frame: str
+    joints: tuple[Joint, ...]
+    fixed_frames: tuple[FixedFrame, ...]
+    inertials: Mapping[str, Inertial]
+    gripper: Gripper
+    cartesian: CartesianLimits
+    driver: str  # module in ros/drivers
+    endpoints: Mapping[str, Endpoint]
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """Names in order."""
+        return tuple(joint.name for joint in self.joints)
+
+    @property
+    def home_rad(self) -> tuple[float, ...]:
+        """The ready pose."""
+        return tuple(joint.home_rad for joint in self.joints)

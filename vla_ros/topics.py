@@ -1,0 +1,46 @@
+"""The topics and services of this system, named once; types are standard messages only."""
+
+from __future__ import annotations
+
+NAMESPACE = "/vla"
+
+CHUNK = f"{NAMESPACE}/chunk"
+COMMAND = f"{NAMESPACE}/command"
+INSTRUCTION = f"{NAMESPACE}/instruction"
+STATE = f"{NAMESPACE}/state"
+DIAGNOSTICS = "/diagnostics"
+TELEOP_TWIST = f"{NAMESPACE}/teleop/twist"
+TELEOP_POSE = f"{NAMESPACE}/teleop/pose"
+TELEOP_BUTTONS = f"{NAMESPACE}/teleop/buttons"
+
+START = f"{NAMESPACE}/start"
+STOP = f"{NAMESPACE}/stop"
+HOLD = f"{NAMESPACE}/hold"
+RESUME = f"{NAMESPACE}/resume"
+ESTOP = f"{NAMESPACE}/estop"
+
+SIMULATION_STATE = f"{NAMESPACE}/simulation/state"
+SIMULATION_RESET = f"{NAMESPACE}/simulation/reset"
+
+
+def prediction(camera: str) -> str:
+    """Where predicted frames of `camera` go."""
+    return f"{NAMESPACE}/prediction/{camera}/compressed"
+
+
+#: name -> (type, what it carries); the README's table and the graph read it.
+TABLE: dict[str, tuple[str, str]] = {
+    CHUNK: ("trajectory_msgs/msg/JointTrajectory", "absolute targets; header.stamp = the observation's instant"),
+    COMMAND: ("trajectory_msgs/msg/JointTrajectory", "one point: what was sent to the driver, after every limit"),
+    INSTRUCTION: ("std_msgs/msg/String", "the task in words; transient local"),
+    STATE: ("diagnostic_msgs/msg/DiagnosticArray", "mode, safety state and its reason, counters; 10 Hz and on change"),
+    DIAGNOSTICS: ("diagnostic_msgs/msg/DiagnosticArray", "rates, ages, skew and drops of every stream"),
+    prediction("<camera>"): ("sensor_msgs/msg/CompressedImage", "a predicted frame; stamped with the time it predicts"),
+    START: ("std_srvs/srv/Trigger", "drop what is scheduled and follow the policy from now on"),
+    STOP: ("std_srvs/srv/Trigger", "drop what is scheduled and hold"),
+    HOLD: ("std_srvs/srv/Trigger", "ramp to a hold, keep the mode"),
+    RESUME: ("std_srvs/srv/Trigger", "leave a hold or an emergency stop"),
+    ESTOP: ("std_srvs/srv/Trigger", "stop at once; only resume leaves it"),
+    SIMULATION_STATE: ("std_msgs/msg/Float64MultiArray", "simulation only: the world's state, for the scripted policy"),
+    SIMULATION_RESET: ("std_srvs/srv/Trigger", "simulation only: the next seeded episode; answers with its instruction"),
+}
