@@ -1,0 +1,55 @@
+"""How every node starts and ends: transport, rclpy, one single-threaded executor, signals, exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from vla_ros.ros import transport
+
+EXIT_CONFIG = 2
+
+#: A signal is noticed between two spins, so the process ends at most this long after it.
+_SPIN_TIMEOUT_S = 0.2
+
+
+def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) -> int:
+    """Run one node until SIGINT or SIGTERM and give the exit code: 0, or 2 when its configuration is wrong.
+
+    rclpy's own signal handlers would invalidate the context before the node could say goodbye, so ours only ask the
+    loop to end. A multi-threaded executor is never used: it loses most messages of a fast topic.
+    """
+    os.environ.update(transport.environment(os.environ))  # read by the middleware in rclpy.init
+    ending: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        ending.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    rclpy.init(args=list(sys.argv if arguments is None else arguments), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        try:
+            node = node_class()
+        except ValueError as error:  # ConfigError is one
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_CONFIG
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        try:
+            while not ending:
+                executor.spin_once(timeout_sec=_SPIN_TIMEOUT_S)
+        finally:
+            executor.shutdown(timeout_sec=0)
+            node.destroy_node()
+        return 0
+    finally:
+        rclpy.try_shutdown()
