@@ -117,8 +117,14 @@ class AnchorState:
     tcp_pose: Array
 
 
-def to_absolute(spec: ActionSpec, chunk: ModelChunk, anchor: AnchorState, gripper_max_width_m: float) -> ActionChunk:
-    """Integrate a model's rows, from `anchor`, into absolute targets; row k of a delta chunk is the sum of rows 0..k."""
+def to_absolute(
+    spec: ActionSpec, chunk: ModelChunk, anchor: AnchorState | None, gripper_max_width_m: float
+) -> ActionChunk:
+    """Integrate a model's rows, from `anchor`, into absolute targets; row k of a delta chunk is the sum of rows 0..k.
+
+    `anchor` may be None where `spec.needs_anchor` is false. Quaternions of neighbouring rows have the same sign. Raises
+    ValueError for rows of another shape, degenerate rotations and a missing anchor.
+    """
     rows = np.asarray(chunk.actions, dtype=np.float64)
     if rows.ndim != 2 or rows.shape[1] != len(spec.dimensions):
         raise ValueError(f"actions of {spec.dimensions} have shape (K, {len(spec.dimensions)}), got {rows.shape}")
@@ -126,16 +132,18 @@ def to_absolute(spec: ActionSpec, chunk: ModelChunk, anchor: AnchorState, grippe
     if spec.space is Space.JOINT_POSITION:
         absolute = motion
     elif spec.space is Space.JOINT_DELTA:
-        absolute = anchor.joint_positions + np.cumsum(motion, axis=0)
+        absolute = _needed(spec, anchor).joint_positions + np.cumsum(motion, axis=0)
     else:
-        absolute = _absolute_poses(spec, motion, anchor.tcp_pose)
+        absolute = _absolute_poses(spec, motion, _start(spec, anchor))
     if spec.gripper is not GripperConvention.NONE:
         widths = gripper_width_m(rows[:, -1:], spec.gripper, gripper_max_width_m)
         absolute = np.concatenate([absolute, widths], axis=1)
     return ActionChunk(chunk.observation_ns, spec.step_ns, spec.absolute_dimensions, absolute)
 
 
-def from_absolute(spec: ActionSpec, chunk: ActionChunk, anchor: AnchorState, gripper_max_width_m: float) -> ModelChunk:
+def from_absolute(
+    spec: ActionSpec, chunk: ActionChunk, anchor: AnchorState | None, gripper_max_width_m: float
+) -> ModelChunk:
     """The inverse of `to_absolute`: absolute targets written as rows of `spec`."""
     if chunk.dimensions != spec.absolute_dimensions:
         raise ValueError(f"expected a chunk of {spec.absolute_dimensions}, got {chunk.dimensions}")
@@ -144,19 +152,29 @@ def from_absolute(spec: ActionSpec, chunk: ActionChunk, anchor: AnchorState, gri
     if spec.space is Space.JOINT_POSITION:
         motion = absolute
     elif spec.space is Space.JOINT_DELTA:
-        motion = np.diff(absolute, axis=0, prepend=anchor.joint_positions[None])
+        motion = np.diff(absolute, axis=0, prepend=_needed(spec, anchor).joint_positions[None])
     else:
-        motion = _relative_poses(spec, absolute, anchor.tcp_pose)
+        motion = _relative_poses(spec, absolute, _start(spec, anchor))
     if has_gripper:
         value = gripper_value(chunk.actions[:, -1:], spec.gripper, gripper_max_width_m)
         motion = np.concatenate([motion, value], axis=1)
     return ModelChunk(chunk.observation_ns, motion)
 
 
-def _absolute_poses(spec: ActionSpec, motion: Array, anchor_pose: Array) -> Array:
-    anchor = pose_matrix(anchor_pose)
+def _needed(spec: ActionSpec, anchor: AnchorState | None) -> AnchorState:
+    if anchor is None:
+        raise ValueError(f"actions of {spec.space.value} in frame {spec.frame.value} need an anchor, got None")
+    return anchor
+
+
+def _start(spec: ActionSpec, anchor: AnchorState | None) -> Array:
+    """The anchor's pose as a 4x4 transform; the identity, which is not looked at, where rows need no anchor."""
+    return pose_matrix(_needed(spec, anchor).tcp_pose) if spec.needs_anchor else np.eye(4)
+
+
+def _absolute_poses(spec: ActionSpec, motion: Array, anchor: Array) -> Array:
     current = anchor
-    poses = []
+    poses: list[Array] = []
     for row in motion:
         step = np.eye(4)
         step[:3, :3] = rotation_matrix(row[3:], spec.rotation)
@@ -170,12 +188,14 @@ def _absolute_poses(spec: ActionSpec, motion: Array, anchor_pose: Array) -> Arra
             moved[:3, :3] = step[:3, :3] @ current[:3, :3]
             moved[:3, 3] = current[:3, 3] + step[:3, 3]
             current = moved
-        poses.append(matrix_pose(current))
+        pose = matrix_pose(current)
+        if poses and pose[3:] @ poses[-1][3:] < 0.0:
+            pose[3:] *= -1.0  # a hand that points down has qw near 0: its sign must not flip from row to row
+        poses.append(pose)
     return np.stack(poses)
 
 
-def _relative_poses(spec: ActionSpec, poses: Array, anchor_pose: Array) -> Array:
-    anchor = pose_matrix(anchor_pose)
+def _relative_poses(spec: ActionSpec, poses: Array, anchor: Array) -> Array:
     before = anchor
     rows = []
     for pose in poses:

@@ -199,9 +199,12 @@ class ModelChunk:
 class Committed:
     """What was already decided when an inference starts.
 
-    `previous`: the policy's own last chunk in its own action space (UniVLA conditions on it). `scheduled`: the absolute
-    targets sent or scheduled from the window's newest instant on (real-time chunking keeps their first rows).
+    `previous`: the policy's own chunk in its own action space, of the observation nearest the window's last but one
+    instant, of its last inference where the window has one (UniVLA conditions on image, chunk, image). `scheduled`: the
+    absolute targets sent or scheduled from the window's newest instant on; `prefix`: the same in the policy's own action
+    space, relative to the anchor of this inference (real-time chunking keeps its first rows).
     """
 
     previous: ModelChunk | None = None
     scheduled: ActionChunk | None = None
+    prefix: ModelChunk | None = None

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
+
+import numpy as np
 
 from vla_ros.actions import ActionSpec, Anchor, AnchorState, from_absolute, to_absolute
 from vla_ros.values import ActionChunk, Array, Committed, ModelChunk, Prediction, Window
+
+#: The proprioceptive streams that relative actions may start from.
+ANCHOR_STREAMS = {Anchor.MEASURED: "joints", Anchor.COMMANDED: "commanded_joints"}
+
+
+class PolicyError(ValueError):
+    """A policy gave what cannot be executed; the message names the policy, what it gave and what would be right."""
 
 
 @dataclass(frozen=True)
@@ -47,3 +56,95 @@ class Policy(Protocol):
 
     def infer(self, window: Window, committed: Committed) -> Inference:
         """Decide the next actions from `window` (oldest first), given what is already committed."""
+
+
+class AbsolutePolicy:
+    """A policy whose chunks come out absolute, checked, and anchored at the observation: what a loop or a node runs.
+
+    `forward` maps joint positions (J,) to the TCP pose (7,) in the base frame. Raises PolicyError, never lets NaN out.
+    """
+
+    def __init__(self, policy: Policy, forward: Callable[[Array], Array], gripper_max_width_m: float) -> None:
+        self._policy = policy
+        self._forward = forward
+        self._gripper_max_width_m = gripper_max_width_m
+        self._own_chunks: list[ModelChunk] = []  # oldest first, as far back as a window reaches
+
+    @property
+    def name(self) -> str:
+        """The policy's class, as errors name it."""
+        return type(self._policy).__name__
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """What the wrapped policy's rows mean."""
+        return self._policy.action_spec
+
+    @property
+    def window_spec(self) -> WindowSpec:
+        """What the wrapped policy looks at, and the stream its actions start from."""
+        spec = self._policy.window_spec
+        stream = ANCHOR_STREAMS[self.action_spec.anchor]
+        if not self.action_spec.needs_anchor or stream in spec.proprioception:
+            return spec
+        return replace(spec, proprioception=(*spec.proprioception, stream))
+
+    def reset(self, instruction: str) -> None:
+        """Forget the past and follow `instruction`; raises ValueError for one the policy cannot follow."""
+        self._own_chunks.clear()
+        self._policy.reset(instruction)
+
+    def infer(self, window: Window, scheduled: ActionChunk | None) -> tuple[ActionChunk, tuple[Prediction, ...]]:
+        """Absolute targets and predicted frames from `window`, given the targets `scheduled` from its newest instant on."""
+        spec = self.action_spec
+        if len(window) != self._policy.window_spec.length:
+            raise PolicyError(f"{self.name} looks at {self._policy.window_spec.length} observations, got {len(window)}")
+        anchor = self._anchor(window)
+        inference = self._policy.infer(window, self._committed(window, scheduled, anchor))
+        self._check(inference.chunk)
+        try:
+            absolute = to_absolute(spec, inference.chunk, anchor, self._gripper_max_width_m)
+        except ValueError as error:
+            raise PolicyError(f"{self.name} gave rows that are no actions: {error}") from error
+        self._remember(inference.chunk, window)
+        return absolute, inference.predictions
+
+    def _anchor(self, window: Window) -> AnchorState | None:
+        """Where relative actions start: the robot at the window's newest instant."""
+        if not self.action_spec.needs_anchor:
+            return None
+        stream = ANCHOR_STREAMS[self.action_spec.anchor]
+        joint_positions = window[-1].proprioception.get(stream)
+        if joint_positions is None:
+            have = ", ".join(window[-1].proprioception) or "none"
+            raise PolicyError(f"{self.name} gives relative actions, which start from stream {stream!r}; there are: {have}")
+        return AnchorState(joint_positions, self._forward(joint_positions))
+
+    def _committed(self, window: Window, scheduled: ActionChunk | None, anchor: AnchorState | None) -> Committed:
+        prefix = None
+        if scheduled is not None and scheduled.dimensions == self.action_spec.absolute_dimensions:
+            prefix = from_absolute(self.action_spec, scheduled, anchor, self._gripper_max_width_m)
+        # A model that looks back wants what it decided back then: not simply its last chunk, which may be much newer.
+        looked_back_ns = window[-2].instant_ns if len(window) > 1 else window[-1].instant_ns
+        previous = min(self._own_chunks, key=lambda c: abs(c.observation_ns - looked_back_ns), default=None)
+        return Committed(previous=previous, scheduled=scheduled, prefix=prefix)
+
+    def _check(self, chunk: ModelChunk) -> None:
+        spec = self.action_spec
+        expected = (spec.horizon, len(spec.dimensions))
+        if chunk.actions.shape != expected:
+            raise PolicyError(f"{self.name} gave actions of shape {chunk.actions.shape}, expected {expected}")
+        finite = np.isfinite(chunk.actions)
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            raise PolicyError(
+                f"{self.name} gave actions that are not finite: {chunk.actions[row, column]} in row {row}, "
+                f"{spec.dimensions[column]}; expected {expected} finite values"
+            )
+
+    def _remember(self, chunk: ModelChunk, window: Window) -> None:
+        """Keep the chunks a later window may look back at: those since this window's oldest instant, and one before."""
+        oldest_ns = window[0].instant_ns
+        newer = [own for own in self._own_chunks if own.observation_ns >= oldest_ns]
+        older = [own for own in self._own_chunks if own.observation_ns < oldest_ns]
+        self._own_chunks = [*older[-1:], *newer, chunk]

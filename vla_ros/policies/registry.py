@@ -1,0 +1,58 @@
+"""Every policy by name, loaded only when asked for: the one table, besides the CLI's, of imports that happen late."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import cast
+
+from vla_ros.actions import ActionSpec
+from vla_ros.policies.policy import Policy
+from vla_ros.robots.robot import Robot
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a policy lives, and what can be known of it without importing it."""
+
+    module: str  # has `load(robot, checkpoint, action) -> Policy`
+    needs_checkpoint: bool
+    needs_simulation: bool  # reads the stream "world"
+
+
+POLICIES: dict[str, Entry] = {
+    "scripted": Entry("vla_ros.policies.scripted", needs_checkpoint=False, needs_simulation=True),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every policy there is, sorted."""
+    return tuple(sorted(POLICIES))
+
+
+def needs_simulation(name: str) -> bool:
+    """Whether the policy looks at a simulated world's state; raises ValueError for an unknown name."""
+    return _find(name).needs_simulation
+
+
+def load(name: str, *, robot: Robot, checkpoint: str = "", action: ActionSpec | None = None) -> Policy:
+    """The policy `name` for `robot`, with the weights at `checkpoint`.
+
+    `action` is for policies that leave their action space open; it gets the robot's joint names. Raises ValueError for an
+    unknown name, a missing checkpoint, and one given to a policy that has no weights.
+    """
+    entry = _find(name)
+    if entry.needs_checkpoint and not checkpoint:
+        raise ValueError(f"policy {name} needs a checkpoint, got none")
+    if checkpoint and not entry.needs_checkpoint:
+        raise ValueError(f"policy {name} takes no checkpoint, got {checkpoint!r}; leave it out")
+    if action is not None and action.is_joint and not action.joint_names:
+        action = action.model_copy(update={"joint_names": robot.joint_names})
+    return cast(Policy, importlib.import_module(entry.module).load(robot, checkpoint, action))
+
+
+def _find(name: str) -> Entry:
+    try:
+        return POLICIES[name]
+    except KeyError:
+        raise ValueError(f"unknown policy {name!r}; there are: {', '.join(names())}") from None
