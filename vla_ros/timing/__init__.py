@@ -1,0 +1,1 @@
+"""When: one instant for every stream, one schedule for every chunk; integer nanoseconds, no clock inside."""

@@ -1,0 +1,344 @@
+"""Aligner: cameras and proprioception of unequal rate and latency, answered at one instant of capture time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, cast
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from vla_ros.geometry import interpolate_pose
+from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_ms, period_ns, s_to_ns
+from vla_ros.timing.track import Drop, Misaligned, Track
+from vla_ros.values import Array, Config, Image, Observation
+
+#: A camera is stalled when this many of its periods passed without a frame.
+_STALLED_PERIODS = 3
+#: A camera's buffer holds this many times the frames its configured rate would give.
+_FRAMES_MARGIN = 2.0
+#: Most samples kept of one proprioceptive stream, whatever its rate.
+_MOST_SAMPLES = 20_000
+_POSE_SIZE = 7
+_SMALLEST_QUATERNION_NORM = 1e-6
+
+
+class CameraTiming(Config):
+    """When a camera's frames were taken, and how far a frame may lie from the instant it stands for."""
+
+    rate_hz: float = Field(default=30.0, gt=0.0)
+    latency_ms: float = 0.0  # capture = header stamp - latency
+    tolerance_ms: float = Field(default=20.0, ge=0.0)  # more than half a period, or instants between frames have none
+
+
+class Interpolation(str, Enum):
+    """How a proprioceptive stream is answered between two samples."""
+
+    LINEAR = "linear"  # each value by itself: joint positions, widths
+    POSE = "pose"  # (7,) position linear, orientation slerp
+    NEAREST = "nearest"  # the nearest sample as it is: flags, states of a simulation
+
+
+class StreamTiming(Config):
+    """When a proprioceptive stream was sampled, and how it is answered in between.
+
+    Samples farther than `max_gap_ms` from the instant are not used: between two near ones it is interpolated, beside
+    one near one that one is given, and nothing is ever extrapolated.
+    """
+
+    interpolation: Interpolation = Interpolation.LINEAR
+    latency_ms: float = 0.0
+    max_gap_ms: float = Field(default=100.0, ge=0.0)
+
+
+class AlignerConfig(Config):
+    """The streams of one system; `history_s` must reach as far back as the policy's window."""
+
+    cameras: dict[str, CameraTiming]
+    proprioception: dict[str, StreamTiming]
+    history_s: float = Field(default=2.0, gt=0.0)
+    future_tolerance_ms: float = Field(default=100.0, ge=0.0)  # a stamp may be this much later than its receipt
+
+    @model_validator(mode="after")
+    def _names_are_clear(self) -> AlignerConfig:
+        if not self.cameras and not self.proprioception:
+            raise ValueError("nothing to align: cameras and proprioception are both empty")
+        both = sorted(set(self.cameras) & set(self.proprioception))
+        if both:
+            raise ValueError(f"a name is either a camera or a proprioceptive stream, these are both: {both}")
+        return self
+
+
+@dataclass(frozen=True)
+class StreamHealth:
+    """How one stream is doing: `received` counts every message, `dropped` those not kept, by `Drop`."""
+
+    rate_hz: float  # 0 when stalled
+    age_ms: float | None  # now - newest capture; None while nothing is kept
+    skew_ms: float | None  # what stands for the newest complete instant, minus that instant
+    received: int
+    dropped: Mapping[str, int]
+    clock_jumps: int
+    problem: str  # "" when all is well
+
+
+class _Frame:
+    """A camera frame as it came; decoded when first looked at."""
+
+    __slots__ = ("_decoded", "_given")
+
+    def __init__(self, given: Any) -> None:
+        self._given = given
+        self._decoded: Image | None = None
+
+    def image(self, decode: Callable[[Any], Image]) -> Image:
+        if self._decoded is None:
+            self._decoded = decode(self._given)
+            self._given = None
+        return self._decoded
+
+
+def _as_given(frame: Any) -> Image:
+    return cast(Image, frame)
+
+
+class Aligner:
+    """Aligns N cameras and M proprioceptive streams; knows no clock and no threads (lock around it if there are some).
+
+    The *newest complete instant* is the capture time of the newest frame of the camera that lags most (whose newest
+    frame is the oldest of the newest ones), provided that every other camera has a frame within its tolerance of it
+    and every proprioceptive stream can be answered at it; failing that, of the frame before, and so on. As no other
+    camera's newest frame is earlier, a later frame cannot be nearer: what an image of that instant shows is settled.
+    Where frames of the same pictures would make several instants (cameras out of phase), it is the earliest of them.
+    It never goes back, and stands still while a camera or stream is stalled: compare it with the one used before.
+    Without cameras the proprioceptive streams set the pace in the same way.
+
+    Stamps: see `Track` for late ones, duplicates and a stream whose clock jumps back. If the clock of *receipt* jumps
+    back by more than the future tolerance (a simulation restarted), every stream starts again.
+    """
+
+    def __init__(self, config: AlignerConfig, decode: Callable[[Any], Image] = _as_given) -> None:
+        history_ns = s_to_ns(config.history_s)
+        self._decode = decode
+        self._future_tolerance_ns = ms_to_ns(config.future_tolerance_ms)
+        self._receipt_clock = ClockWatch(self._future_tolerance_ns)
+        self._cameras: dict[str, Track[_Frame]] = {
+            name: Track(
+                f"camera {name}",
+                latency_ns=ms_to_ns(timing.latency_ms),
+                reach_ns=ms_to_ns(timing.tolerance_ms),
+                silence_ns=_STALLED_PERIODS * period_ns(timing.rate_hz),
+                history_ns=history_ns,
+                capacity=2 + int(_FRAMES_MARGIN * timing.rate_hz * config.history_s),
+            )
+            for name, timing in config.cameras.items()
+        }
+        self._streams: dict[str, Track[Array]] = {
+            name: Track(
+                f"stream {name}",
+                latency_ns=ms_to_ns(timing.latency_ms),
+                reach_ns=ms_to_ns(timing.max_gap_ms),
+                silence_ns=ms_to_ns(timing.max_gap_ms),
+                history_ns=history_ns,
+                capacity=_MOST_SAMPLES,
+            )
+            for name, timing in config.proprioception.items()
+        }
+        self._interpolations = {name: timing.interpolation for name, timing in config.proprioception.items()}
+        self._sizes: dict[str, int] = {name: _POSE_SIZE for name in self._streams if self._is_pose(name)}
+        self._tracks: dict[str, Track[Any]] = {**self._cameras, **self._streams}
+        self._pace: list[Track[Any]] = list((self._cameras or self._streams).values())
+        self._instant_ns: int | None = None
+        self._checked_ns: int | None = None  # newest candidate, once it is known to be complete
+        self._failure = ""  # why the newest candidate is not complete
+
+    def add_image(self, camera: str, stamp_ns: int, received_ns: int, frame: Any) -> None:
+        """Store a frame as it came; raises ValueError for an unknown camera. A bad stamp is counted, not raised."""
+        track = _known(self._cameras, camera, "camera")
+        if self._stamp_is_usable(track, stamp_ns, received_ns) and track.add(stamp_ns, received_ns, _Frame(frame)):
+            self._forget_instant()
+
+    def add_sample(self, stream: str, stamp_ns: int, received_ns: int, values: Array) -> None:
+        """Store a copy of a sample (D,); raises ValueError for an unknown stream or another D than before."""
+        track = _known(self._streams, stream, "proprioceptive stream")
+        sample = np.array(values, dtype=np.float64)
+        size = self._sizes.setdefault(stream, sample.size)
+        if sample.shape != (size,):
+            raise ValueError(f"a sample of stream {stream} has shape ({size},), got {sample.shape}")
+        if not self._stamp_is_usable(track, stamp_ns, received_ns):
+            return
+        norm = float(np.linalg.norm(sample[3:])) if self._is_pose(stream) else 1.0
+        if not np.isfinite(sample).all() or norm < _SMALLEST_QUATERNION_NORM:
+            track.drop(Drop.INVALID)
+            return
+        if self._is_pose(stream):
+            sample[3:] /= norm
+        if track.add(stamp_ns, received_ns, sample):
+            self._forget_instant()
+
+    def newest_complete_instant(self) -> int | None:
+        """The newest capture time at which every stream can be answered (see the class), or None; see `reason`."""
+        empty = next((track for track in self._tracks.values() if not track.stamps_ns), None)
+        if empty is not None:
+            self._failure = empty.emptiness()
+            return self._instant_ns
+        lagging = min(self._pace, key=lambda track: track.stamps_ns[-1])
+        newest_ns = lagging.stamps_ns[-1]
+        if newest_ns == self._checked_ns:
+            return self._instant_ns
+        self._failure = ""
+        for candidate_ns in reversed(lagging.stamps_ns):
+            if self._instant_ns is not None and candidate_ns <= self._instant_ns:
+                break
+            try:
+                complete_ns = self._complete(candidate_ns)
+            except Misaligned as error:
+                self._failure = self._failure or str(error)
+                continue
+            self._instant_ns = complete_ns if self._instant_ns is None else max(self._instant_ns, complete_ns)
+            break
+        self._checked_ns = None if self._failure else newest_ns
+        return self._instant_ns
+
+    def reason(self, now_ns: int | None = None) -> str:
+        """Why there is no complete instant; with `now_ns` also why it does not advance. Empty when all is well."""
+        instant_ns = self.newest_complete_instant()
+        if now_ns is None:
+            return self._failure if instant_ns is None else ""
+        stalled = [silence for silence in (track.silence(now_ns) for track in self._tracks.values()) if silence]
+        return "; ".join(stalled) or self._failure
+
+    def sample(self, instant_ns: int) -> Observation:
+        """Every stream at an instant of capture time; raises Misaligned where one has nothing near enough."""
+        images: dict[str, Image] = {}
+        proprioception: dict[str, Array] = {}
+        stamps_ns: dict[str, int] = {}
+        for name, camera in self._cameras.items():
+            index = camera.nearest(instant_ns)
+            stamps_ns[name] = camera.stamps_ns[index]
+            images[name] = self._decoded(camera, index)
+        for name, stream in self._streams.items():
+            stamps_ns[name] = stream.stamps_ns[stream.nearest(instant_ns)]
+            proprioception[name] = _interpolated(stream, instant_ns, self._interpolations[name])
+        return Observation(instant_ns, images, proprioception, stamps_ns)
+
+    def window(
+        self, instant_ns: int, length: int, step_ns: int, earliest_ns: int | None = None
+    ) -> tuple[Observation, ...]:
+        """`length` observations `step_ns` apart, oldest first, the last at `instant_ns`; raises Misaligned as `sample`.
+
+        Instants before `earliest_ns` (an episode's start) are answered by the first of the others: an episode's first
+        observation stands for what was before it.
+        """
+        if length < 1 or (length > 1 and step_ns <= 0):
+            raise ValueError(f"a window has length >= 1 and a positive step, got length {length}, step_ns {step_ns}")
+        if earliest_ns is not None and earliest_ns > instant_ns:
+            raise ValueError(f"a window at {instant_ns} cannot start at {earliest_ns}, which is later")
+        instants = [instant_ns - back * step_ns for back in reversed(range(length))]
+        inside = [instant for instant in instants if earliest_ns is None or instant >= earliest_ns]
+        observations = [self.sample(instant) for instant in inside]
+        return tuple([observations[0]] * (length - len(inside)) + observations)
+
+    def health(self, now_ns: int) -> dict[str, StreamHealth]:
+        """How every camera and stream is doing at `now_ns`."""
+        self.newest_complete_instant()
+        return {name: self._health_of(track, now_ns) for name, track in self._tracks.items()}
+
+    def clear(self) -> None:
+        """Forget everything kept (the counters stay): nothing from before is ever answered again."""
+        for track in self._tracks.values():
+            track.clear()
+        self._forget_instant()
+
+    def _is_pose(self, stream: str) -> bool:
+        return self._interpolations[stream] is Interpolation.POSE
+
+    def _stamp_is_usable(self, track: Track[Any], stamp_ns: int, received_ns: int) -> bool:
+        track.received += 1
+        if self._receipt_clock.observe(received_ns):
+            for other in self._tracks.values():
+                other.restart()
+            self._forget_instant()
+        if stamp_ns <= 0:
+            track.drop(Drop.ZERO)
+            return False
+        if stamp_ns > received_ns + self._future_tolerance_ns:
+            track.drop(Drop.FUTURE)
+            return False
+        return True
+
+    def _forget_instant(self) -> None:
+        self._instant_ns = None
+        self._checked_ns = None
+
+    def _complete(self, candidate_ns: int) -> int:
+        """The earliest instant that shows the same frames as the candidate; raises Misaligned if that is incomplete."""
+        frames = self._frames_at(candidate_ns)
+        for stream in self._streams.values():
+            stream.nearest(candidate_ns)
+        earliest_ns = min(frames, default=candidate_ns)
+        if earliest_ns < candidate_ns:
+            try:
+                if self._frames_at(earliest_ns) == frames:
+                    for stream in self._streams.values():
+                        stream.nearest(earliest_ns)
+                    return earliest_ns
+            except Misaligned:
+                pass  # the earlier instant is out of some tolerance, the candidate is not
+        return candidate_ns
+
+    def _frames_at(self, instant_ns: int) -> list[int]:
+        return [camera.stamps_ns[camera.nearest(instant_ns)] for camera in self._cameras.values()]
+
+    def _decoded(self, camera: Track[_Frame], index: int) -> Image:
+        try:
+            return camera.items[index].image(self._decode)
+        except ValueError as error:
+            camera.discard(index)
+            raise Misaligned(f"{camera.label}: the frame of the instant cannot be decoded: {error}") from error
+
+    def _health_of(self, track: Track[Any], now_ns: int) -> StreamHealth:
+        silence = track.silence(now_ns)
+        skew_ms = None
+        problem = silence
+        if self._instant_ns is not None:
+            try:
+                skew_ms = ns_to_ms(track.stamps_ns[track.nearest(self._instant_ns)] - self._instant_ns)
+            except Misaligned as error:
+                problem = problem or str(error)
+        return StreamHealth(
+            rate_hz=0.0 if silence else track.rate_hz(),
+            age_ms=ns_to_ms(now_ns - track.stamps_ns[-1]) if track.stamps_ns else None,
+            skew_ms=skew_ms,
+            received=track.received,
+            dropped=dict(track.dropped),
+            clock_jumps=track.clock_jumps,
+            problem=problem,
+        )
+
+
+def _known(tracks: Mapping[str, Track[Any]], name: str, kind: str) -> Track[Any]:
+    track = tracks.get(name)
+    if track is None:
+        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(sorted(tracks)) or 'none'}")
+    return track
+
+
+def _interpolated(stream: Track[Array], instant_ns: int, interpolation: Interpolation) -> Array:
+    """The value of a stream at an instant for which `stream.nearest` has found a sample."""
+    stamps = stream.stamps_ns
+    nearest = stream.nearest(instant_ns)
+    if interpolation is Interpolation.NEAREST or stamps[nearest] == instant_ns:
+        return stream.items[nearest]
+    before = nearest if stamps[nearest] < instant_ns else nearest - 1
+    after = before + 1
+    is_bracketed = before >= 0 and after < len(stamps)
+    if not is_bracketed or max(instant_ns - stamps[before], stamps[after] - instant_ns) > stream.reach_ns:
+        return stream.items[nearest]
+    fraction = (instant_ns - stamps[before]) / (stamps[after] - stamps[before])
+    start, end = stream.items[before], stream.items[after]
+    if interpolation is Interpolation.POSE:
+        return interpolate_pose(start, end, fraction)
+    return start + fraction * (end - start)
