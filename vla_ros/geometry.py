@@ -77,7 +77,8 @@ def rotation_values(matrix: Array, form: RotationForm) -> Array:
         sine = float(np.linalg.norm(quaternion[:3]))
         if sine < 1e-12:
             return 2.0 * quaternion[:3]
-        return quaternion[:3] / sine * (2.0 * np.arctan2(sine, quaternion[3]))
+        angle = 2.0 * float(np.arctan2(sine, quaternion[3]))
+        return np.asarray(quaternion[:3] / sine * angle, dtype=np.float64)
     if form is RotationForm.ROTATION_6D:
         return np.asarray(matrix, dtype=np.float64)[:2, :].reshape(6)
     w, x, y, z = quaternions.mat2quat(matrix)
@@ -141,5 +142,6 @@ def mean_quaternion(quaternions_nx4: Array, weights_n: Array) -> Array:
 
 
 def rotation_angle(first: Array, second: Array) -> float:
-    """The angle [rad] between two unit quaternions (4,), in 0 to pi."""
-    return float(2.0 * np.arccos(min(1.0, abs(float(first @ second)))))
+    """The angle [rad] between two unit quaternions (4,), in 0 to pi; exact for small angles too, where arccos is not."""
+    near = -second if first @ second < 0.0 else second
+    return float(4.0 * np.arctan2(np.linalg.norm(first - near), np.linalg.norm(first + near)))
