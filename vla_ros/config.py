@@ -56,9 +56,7 @@ class CameraConfig(CameraTiming):
     @classmethod
     def _topic_is_a_ros_name(cls, topic: str) -> str:
         if not _TOPIC.fullmatch(topic) or "__" in topic:
-            raise ValueError(
-                "no valid ROS name; should be absolute, as /camera/front/image_raw"
-            )
+            raise ValueError("no valid ROS name; should be absolute, as /camera/front/image_raw")
         return topic
 
 
@@ -72,9 +70,7 @@ class PolicyConfig(Config):
     @classmethod
     def _scripted_has_no_weights(cls, checkpoint: str, others: ValidationInfo) -> str:
         if checkpoint and others.data.get("name") == SCRIPTED:
-            raise ValueError(
-                f"policy {SCRIPTED} takes no checkpoint (given {checkpoint!r}); leave it out"
-            )
+            raise ValueError(f"policy {SCRIPTED} takes no checkpoint (given {checkpoint!r}); leave it out")
         return checkpoint
 
 
@@ -83,9 +79,7 @@ class InferenceConfig(Config):
 
     max_rate_hz: float = Field(default=5.0, gt=0.0, le=100.0)
     max_observation_age_ms: float = Field(default=500.0, gt=0.0, le=10_000.0)
-    history_s: float = Field(
-        default=2.0, gt=0.0, le=60.0
-    )  # how far back a window may reach
+    history_s: float = Field(default=2.0, gt=0.0, le=60.0)  # how far back a window may reach
 
 
 class SystemConfig(Config):
@@ -109,9 +103,7 @@ class SystemConfig(Config):
 
     @field_validator("policy")
     @classmethod
-    def _policy_sees_what_it_needs(
-        cls, policy: PolicyConfig, others: ValidationInfo
-    ) -> PolicyConfig:
+    def _policy_sees_what_it_needs(cls, policy: PolicyConfig, others: ValidationInfo) -> PolicyConfig:
         if policy.name == SCRIPTED and others.data.get("simulation", ...) is None:
             raise ValueError(
                 f"{SCRIPTED} sees the simulated world's state (given no section simulation); "
@@ -125,22 +117,16 @@ class SystemConfig(Config):
         cls, cameras: dict[str, CameraConfig], others: ValidationInfo
     ) -> dict[str, CameraConfig]:
         if not cameras:
-            raise ValueError(
-                "no camera (given {}); should be at least one, as front: {topic: /camera/front/image_raw}"
-            )
+            raise ValueError("no camera (given {}); should be at least one, as front: {topic: /camera/front/image_raw}")
         for name in cameras:
             if not _NAME.fullmatch(name):
-                raise ValueError(
-                    f"no valid camera name (given {name!r}); should be lower case letters, digits and _"
-                )
+                raise ValueError(f"no valid camera name (given {name!r}); should be lower case letters, digits and _")
         of_topic: dict[str, list[str]] = {}
         for name, camera in cameras.items():
             of_topic.setdefault(camera.topic, []).append(name)
         for topic, sharers in of_topic.items():
             if len(sharers) > 1:
-                raise ValueError(
-                    f"{' and '.join(sharers)} share a topic (given {topic}); should be one topic each"
-                )
+                raise ValueError(f"{' and '.join(sharers)} share a topic (given {topic}); should be one topic each")
         world: TabletopConfig | None = others.data.get("simulation")
         missing = sorted(set(cameras) - set(world.cameras)) if world else []
         if world and missing:
@@ -163,9 +149,7 @@ class InferenceNodeConfig(InferenceConfig):
     instruction: str = ""
     cameras: dict[str, CameraConfig] = Field(default_factory=dict)
     action: ActionSpec | None = None
-    schedule: ScheduleConfig = (
-        ScheduleConfig()
-    )  # the controller's, to know what is already committed
+    schedule: ScheduleConfig = ScheduleConfig()  # the controller's, to know what is already committed
 
 
 class ControllerNodeConfig(Config):
@@ -216,21 +200,13 @@ def find(path_or_name: str) -> Path:
     if path_or_name.endswith((".yaml", ".yml")):
         if Path(path_or_name).is_file():
             return Path(path_or_name)
-        raise ConfigError(
-            [
-                f"{path_or_name}: no such file; systems that can be given by name: {', '.join(names())}"
-            ]
-        )
+        raise ConfigError([f"{path_or_name}: no such file; systems that can be given by name: {', '.join(names())}"])
     for folder in folders():
         if (file := folder / f"{path_or_name}.yaml").is_file():
             return file
     hint = _did_you_mean(path_or_name, names())
     known = ", ".join(names())
-    raise ConfigError(
-        [
-            f"{path_or_name}: no such system{hint}; there are: {known}; or give the path of a .yaml file"
-        ]
-    )
+    raise ConfigError([f"{path_or_name}: no such system{hint}; there are: {known}; or give the path of a .yaml file"])
 
 
 def load(path_or_name: str) -> SystemConfig:
@@ -241,10 +217,7 @@ def load(path_or_name: str) -> SystemConfig:
         return _validate(SystemConfig, document.values)
     except ValidationError as error:
         raise ConfigError(
-            [
-                f"{file}:{document.line(at)}: {text}"
-                for at, text in _problems(error, SystemConfig)
-            ]
+            [f"{file}:{document.line(at)}: {text}" for at, text in _problems(error, SystemConfig)]
         ) from None
 
 
@@ -254,20 +227,12 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: typing.ClassVar[dict[Any, Any]] = {}
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:null", re.compile(r"(|~|null)$"), ["", "~", "n"]
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"(true|false)$"), list("tf")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789")
-)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(|~|null)$"), ["", "~", "n"])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false)$"), list("tf"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(
-        r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$|[-+]?\.inf$|\.nan$"
-    ),
+    re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$|[-+]?\.inf$|\.nan$"),
     list("-+.0123456789"),
 )
 
@@ -284,24 +249,13 @@ class _Document:
             self.values = loader.construct_document(root) if root is not None else {}
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise ConfigError(
-                [f"{file}:{line}: no valid YAML: {error.problem}"]
-            ) from None
+            raise ConfigError([f"{file}:{line}: no valid YAML: {error.problem}"]) from None
         finally:
             loader.dispose()
         if duplicates:
-            raise ConfigError(
-                [
-                    f"{file}:{line}: {path}: given twice; keep one"
-                    for line, path in duplicates
-                ]
-            )
+            raise ConfigError([f"{file}:{line}: {path}: given twice; keep one" for line, path in duplicates])
         if not isinstance(self.values, dict):
-            raise ConfigError(
-                [
-                    f"{file}:1: should be a mapping of keys to values, as title: ..., robot: ..."
-                ]
-            )
+            raise ConfigError([f"{file}:1: should be a mapping of keys to values, as title: ..., robot: ..."])
 
     def line(self, location: Location) -> int:
         """The line of what stands at `location`, or of the nearest thing around it."""
@@ -337,12 +291,8 @@ def to_parameters(config: Config) -> dict[str, Parameter]:
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         written = _flatten(value, name)
-        if not written and (
-            field.is_required() or field.get_default(call_default_factory=True) != value
-        ):
-            raise ValueError(
-                f"{name}: {value!r} cannot be a ROS parameter, and its default is another"
-            )
+        if not written and (field.is_required() or field.get_default(call_default_factory=True) != value):
+            raise ValueError(f"{name}: {value!r} cannot be a ROS parameter, and its default is another")
         parameters.update(written)
     return parameters
 
@@ -356,16 +306,8 @@ def from_parameters(model: type[C], parameters: Mapping[str, Any]) -> C:
         for key in around:
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
-                raise ConfigError(
-                    [
-                        f"{path}: given, but so is {path[: path.index(key) + len(key)]}; keep one"
-                    ]
-                )
-        place[last] = (
-            list(value)
-            if isinstance(value, Sequence) and not isinstance(value, str)
-            else value
-        )
+                raise ConfigError([f"{path}: given, but so is {path[: path.index(key) + len(key)]}; keep one"])
+        place[last] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
     try:
         return _validate(model, nested)
     except ValidationError as error:
@@ -376,22 +318,12 @@ def _flatten(value: Any, path: str) -> dict[str, Parameter]:
     if isinstance(value, Config):
         return {f"{path}.{name}": item for name, item in to_parameters(value).items()}
     if isinstance(value, Mapping):
-        return {
-            name: item
-            for key, part in value.items()
-            for name, item in _flatten(part, f"{path}.{key}").items()
-        }
+        return {name: item for key, part in value.items() for name, item in _flatten(part, f"{path}.{key}").items()}
     if value is None or value == () or value == []:
         return {}
-    plain = (
-        [_plain(item, path) for item in value]
-        if isinstance(value, (tuple, list))
-        else _plain(value, path)
-    )
+    plain = [_plain(item, path) for item in value] if isinstance(value, (tuple, list)) else _plain(value, path)
     if isinstance(plain, list) and len({type(item) for item in plain}) > 1:
-        raise ValueError(
-            f"{path}: {value!r} mixes types; a list of ROS parameters has one"
-        )
+        raise ValueError(f"{path}: {value!r} mixes types; a list of ROS parameters has one")
     return {path: plain}  # type: ignore[dict-item]
 
 
@@ -400,9 +332,7 @@ def _plain(value: Any, path: str) -> bool | int | float | str:
         return str(getattr(value, "value", value))
     if isinstance(value, (bool, int, float)):
         return value
-    raise ValueError(
-        f"{path}: {value!r} cannot be a ROS parameter; those are bool, int, float, str and lists of them"
-    )
+    raise ValueError(f"{path}: {value!r} cannot be a ROS parameter; those are bool, int, float, str and lists of them")
 
 
 # --- what is wrong, in words --------------------------------------------------------------------------------------------
@@ -413,9 +343,7 @@ def _validate(model: type[C], values: Mapping[str, Any]) -> C:
     return model.model_validate_json(json.dumps(values, default=str), strict=True)
 
 
-def _problems(
-    error: ValidationError, model: type[Config]
-) -> Iterator[tuple[Location, str]]:
+def _problems(error: ValidationError, model: type[Config]) -> Iterator[tuple[Location, str]]:
     for details in error.errors():
         location = tuple(part for part in details["loc"] if part != "[key]")
         path = _dotted(location)
@@ -437,11 +365,7 @@ def _problem(details: ErrorDetails, model: type[Config]) -> str:
     if kind == "value_error":
         text = str(context["error"])
         return text if "given" in text or repr(given) in text else f"{text}{shown}"
-    should = (
-        details["msg"]
-        .replace("Input should", "should", 1)
-        .replace("an object", "a mapping of keys to values")
-    )
+    should = details["msg"].replace("Input should", "should", 1).replace("an object", "a mapping of keys to values")
     if kind == "enum":
         words = re.findall(r"'([^']*)'", str(context["expected"]))
         return f"unknown value{shown}{_did_you_mean(str(given), words)}; {should}"
@@ -459,18 +383,12 @@ def _keys_at(model: type[Config], location: Location) -> list[str]:
         else:
             annotation = typing.get_args(inner)[-1]
     inner = _without_none(annotation)
-    return (
-        list(inner.model_fields)
-        if isinstance(inner, type) and issubclass(inner, BaseModel)
-        else []
-    )
+    return list(inner.model_fields) if isinstance(inner, type) and issubclass(inner, BaseModel) else []
 
 
 def _without_none(annotation: Any) -> Any:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return next(
-            item for item in typing.get_args(annotation) if item is not type(None)
-        )
+        return next(item for item in typing.get_args(annotation) if item is not type(None))
     return annotation
 
 

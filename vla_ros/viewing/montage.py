@@ -1,0 +1,169 @@
+"""One episode as one picture: what the cameras saw over time, what was planned, and what was executed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+_TILE_IN = 2.0  # edge of a camera image
+_PATHS_IN = 3.4  # height of the two views of the path
+_DOTS_PER_INCH = 110
+_INK, _QUIET = "#1f2430", "#8a90a0"
+_COLORMAP = "viridis"
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeTrace:
+    """What one episode leaves behind to look at; positions are the TCP's in the base frame [m].
+
+    `frames`: camera -> (time_ns, image) pairs, oldest first. `planned`: (observation_ns, positions (K, 3)) per chunk.
+    `executed_ns` (N,) and `executed` (N, 3): where the TCP was, over time.
+    """
+
+    instruction: str
+    frames: Mapping[str, Sequence[tuple[int, Image]]]
+    planned: Sequence[tuple[int, Array]]
+    executed_ns: Sequence[int]
+    executed: Array
+    success: bool | None = None  # None: nobody judged
+
+    def __post_init__(self) -> None:
+        if not self.frames or not all(self.frames.values()):
+            raise ValueError(f"a montage needs a frame of every camera, got {[*self.frames]} with {self._counts()}")
+        if self.executed.shape != (len(self.executed_ns), 3) or not len(self.executed_ns):
+            raise ValueError(
+                f"executed has shape (N, 3) with N >= 1 times, got {self.executed.shape} and {len(self.executed_ns)} times"
+            )
+        for _, positions in self.planned:
+            if positions.ndim != 2 or positions.shape[1] != 3:
+                raise ValueError(f"a planned chunk has positions of shape (K, 3), got {positions.shape}")
+
+    def _counts(self) -> list[int]:
+        return [len(frames) for frames in self.frames.values()]
+
+
+def render(trace: EpisodeTrace, path: Path, moments: int = 6) -> Path:
+    """Draw `trace` into the PNG `path` and give the path back; makes its folder.
+
+    Raises ModuleNotFoundError with what to install where matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the montage needs matplotlib: pip install 'vla_ros[sim]'") from error
+    times_ns = _moments(trace, moments)
+    height_in = _TILE_IN * len(trace.frames)
+    figure = Figure(figsize=(_TILE_IN * moments, height_in + _PATHS_IN + 0.75), dpi=_DOTS_PER_INCH, facecolor="white")
+    above, below = figure.subfigures(2, 1, height_ratios=(height_in + 0.75, _PATHS_IN))
+    _draw_title(above, trace)
+    _draw_frames(above, trace, times_ns)
+    _draw_paths(below, trace, times_ns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _moments(trace: EpisodeTrace, count: int) -> list[int]:
+    """`count` instants, evenly from the first to the last frame that every camera has."""
+    first = max(frames[0][0] for frames in trace.frames.values())
+    last = max(first, min(frames[-1][0] for frames in trace.frames.values()))
+    return [round(time_ns) for time_ns in np.linspace(first, last, count)]
+
+
+def _seconds(trace: EpisodeTrace, time_ns: int) -> float:
+    start_ns = min(trace.executed_ns[0], *(frames[0][0] for frames in trace.frames.values()))
+    return (time_ns - start_ns) / NANOSECONDS_PER_SECOND
+
+
+def _draw_title(figure: SubFigure, trace: EpisodeTrace) -> None:
+    figure.text(0.012, 0.975, trace.instruction, size=17, weight="bold", color=_INK, va="top")
+    if trace.success is not None:
+        word, color = ("success", "#2a8a4a") if trace.success else ("failure", "#c0392b")
+        seconds = _seconds(trace, trace.executed_ns[-1])
+        figure.text(0.988, 0.97, f"{word} after {seconds:.1f} s", size=13, color=color, va="top", ha="right")
+
+
+def _draw_frames(figure: SubFigure, trace: EpisodeTrace, times_ns: Sequence[int]) -> None:
+    rows, columns = len(trace.frames), len(times_ns)
+    top = 1.0 - 0.72 / (_TILE_IN * rows + 0.75)
+    grid = figure.add_gridspec(
+        rows, columns, left=0.012, right=0.988, bottom=0.01, top=top, wspace=0.03, hspace=0.03
+    )
+    for row, (camera, frames) in enumerate(trace.frames.items()):
+        stamps_ns = np.array([stamp_ns for stamp_ns, _ in frames])
+        for column, time_ns in enumerate(times_ns):
+            axes = figure.add_subplot(grid[row, column])
+            stamp_ns, image = frames[int(np.argmin(np.abs(stamps_ns - time_ns)))]
+            axes.imshow(image, aspect="equal", interpolation="lanczos")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+            if row == 0:
+                axes.set_title(f"{column + 1}   {_seconds(trace, stamp_ns):.1f} s", size=10, color=_INK, pad=4)
+            if column == 0:
+                label = {"boxstyle": "round,pad=0.25", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
+                axes.text(0.04, 0.95, camera, transform=axes.transAxes, size=9, color=_INK, va="top", bbox=label)
+
+
+def _draw_paths(figure: SubFigure, trace: EpisodeTrace, times_ns: Sequence[int]) -> None:
+    grid = figure.add_gridspec(1, 2, left=0.06, right=0.9, bottom=0.17, top=0.88, wspace=0.18)
+    for index, (title, vertical, label) in enumerate(
+        (("from above", 1, "y [m]"), ("from the side", 2, "z [m]")),
+    ):
+        axes = figure.add_subplot(grid[0, index])
+        _draw_path(axes, trace, times_ns, vertical)
+        axes.set_title(title, size=11, color=_INK, loc="left")
+        axes.set_xlabel("x [m]", color=_INK)
+        axes.set_ylabel(label, color=_INK)
+        if index == 0:
+            axes.legend(loc="best", frameon=False, fontsize=9)
+    _draw_time_bar(figure, trace)
+
+
+def _draw_path(axes: Axes, trace: EpisodeTrace, times_ns: Sequence[int], vertical: int) -> None:
+    colors = _colors(trace)
+    for index, (observation_ns, positions) in enumerate(trace.planned):
+        label = "planned chunks" if index == 0 else None
+        color = colors.to_rgba(_seconds(trace, observation_ns))
+        axes.plot(positions[:, 0], positions[:, vertical], color=color, linewidth=1.3, alpha=0.75, zorder=3, label=label)
+    x, y = trace.executed[:, 0], trace.executed[:, vertical]
+    axes.plot(x, y, color=_INK, linewidth=3.2, alpha=0.35, zorder=2, label="executed path", solid_capstyle="round")
+    for number, time_ns in enumerate(times_ns, start=1):
+        at = int(np.argmin(np.abs(np.asarray(trace.executed_ns) - time_ns)))
+        face = colors.to_rgba(_seconds(trace, trace.executed_ns[at]))
+        axes.plot(x[at], y[at], "o", markersize=6, markerfacecolor=face, markeredgecolor="white", zorder=4)
+        axes.annotate(
+            str(number), (x[at], y[at]), (6, 5), textcoords="offset points", size=9, weight="bold", color=_INK, zorder=5
+        )
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.12)
+    axes.grid(visible=True, color="#e6e8ee", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_QUIET)
+    axes.tick_params(colors=_QUIET, labelsize=8)
+
+
+def _draw_time_bar(figure: SubFigure, trace: EpisodeTrace) -> None:
+    bar = figure.colorbar(_colors(trace), cax=figure.add_axes((0.925, 0.17, 0.012, 0.71)))
+    bar.set_label("time [s]", color=_INK)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.tick_params(colors=_QUIET, labelsize=8)
+
+
+def _colors(trace: EpisodeTrace) -> Any:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    end_s = max(_seconds(trace, trace.executed_ns[-1]), 1e-3)
+    return ScalarMappable(Normalize(0.0, end_s), _COLORMAP)
