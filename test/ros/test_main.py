@@ -1,0 +1,65 @@
+"""A node process ends with 0 when asked to, with 2 and one line when its configuration is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+PROGRAM = textwrap.dedent(
+    """
+    import sys
+    from rclpy.node import Node
+    from vla_ros.ros.main import run
+
+    class Told(Node):
+        def __init__(self):
+            super().__init__("told", automatically_declare_parameters_from_overrides=True)
+            if self.has_parameter("wrong"):
+                raise ValueError("wrong: given 1; should not be given")
+            self.create_timer(0.01, self.on_timer)
+
+        def on_timer(self):
+            print("ready", flush=True)
+
+        def destroy_node(self):
+            self.get_logger().info("goodbye")  # the context is still valid
+            super().destroy_node()
+
+    sys.exit(run(Told))
+    """
+)
+
+
+def start(ros_domain_id: int, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "ROS_DOMAIN_ID": str(ros_domain_id)},
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_cleanly(ros_domain_id: int, number: signal.Signals) -> None:
+    process = start(ros_domain_id)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "goodbye" in errors and "Traceback" not in errors
+
+
+def test_a_wrong_configuration_is_one_line_and_2(ros_domain_id: int) -> None:
+    process = start(ros_domain_id, "--ros-args", "-p", "wrong:=1")
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert errors.strip() == "error: wrong: given 1; should not be given"

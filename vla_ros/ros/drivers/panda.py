@@ -1,0 +1,234 @@
+"""Our side of multipanda_ros2, the ROS 2 driver of the Franka Panda: its topics, services and actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from franka_msgs.action import Grasp, Homing, Move
+from franka_msgs.msg import Errors, FrankaState
+from franka_msgs.srv import ErrorRecovery
+from rclpy.action import ActionClient
+from rclpy.client import Client
+from rclpy.node import Node
+from rclpy.task import Future
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+
+from vla_ros.control.gripper import GripperGoal
+from vla_ros.geometry import pose_matrix
+from vla_ros.robots.robot import Robot
+from vla_ros.ros import convert, qos
+from vla_ros.ros.drivers.driver import OnDone, OnGripperState, OnJointState
+from vla_ros.ros.polling import PolledSubscription
+from vla_ros.values import Array, Command
+
+#: The controllers of multipanda_ros2 ignore a target whose first value is exactly 0.0; this stands for it.
+ALMOST_ZERO = 1e-9
+
+#: Values of a pose target: x y z, then the rotation matrix row by row.
+POSE_TARGET_SIZE = 12
+
+_ERROR_NAMES = tuple(Errors.get_fields_and_field_types())
+
+
+class PandaDriver:
+    """As `driver.Driver`, for one Panda with its hand.
+
+    Joint and robot states arrive at 1 kHz and are polled.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        robot: Robot,
+        on_joint_state: OnJointState,
+        on_gripper_state: OnGripperState,
+        on_fault: Callable[[str], None],
+        on_fault_cleared: Callable[[], None],
+        command_interface: str = "joint",
+    ) -> None:
+        if command_interface not in ("joint", "cartesian"):
+            raise ValueError(f"the command interface is joint or cartesian, got {command_interface!r}")
+        self._node = node
+        self._joint_count = len(robot.joints)
+        self._cartesian = command_interface == "cartesian"
+        self._on_joint_state = on_joint_state
+        self._on_gripper_state = on_gripper_state
+        self._on_fault = on_fault
+        self._on_fault_cleared = on_fault_cleared
+        self._fault = ""
+        self._gripper_goal: _GripperGoalInFlight | None = None
+        self._arm_reader = convert.JointReader(robot.joint_names)
+        self._finger_reader = convert.JointReader(robot.gripper.finger_joints)
+
+        self._names = names = {key: endpoint.name for key, endpoint in robot.endpoints.items()}
+        self._joint_states = PolledSubscription(node, JointState, names["joint_states"], qos.NEWEST)
+        self._robot_states = PolledSubscription(node, FrankaState, names["robot_state"], qos.NEWEST)
+        node.create_subscription(JointState, names["gripper_joint_states"], self._on_fingers, qos.SENSOR)
+        target = names["pose_desired" if self._cartesian else "joints_desired"]
+        self._targets = node.create_publisher(Float64MultiArray, target, qos.COMMAND)
+        self._actions = {
+            names[key]: ActionClient(node, action, names[key])
+            for key, action in (("gripper_homing", Homing), ("gripper_move", Move), ("gripper_grasp", Grasp))
+        }
+        self._stop = node.create_client(Trigger, names["gripper_stop"])
+        self._recovery = node.create_client(ErrorRecovery, names["error_recovery"])
+
+    def poll(self) -> None:
+        """As `Driver.poll`."""
+        joint_state = self._joint_states.take_newest()
+        if joint_state is not None:
+            self._deliver_joints(joint_state)
+        robot_state = self._robot_states.take_newest()
+        if robot_state is not None:
+            self._deliver_fault(fault_of(robot_state))
+        if self._gripper_goal is not None:
+            self._gripper_goal.fail_if_server_is_gone()
+
+    def publish(self, command: Command) -> None:
+        """As `Driver.publish`."""
+        if self._cartesian:
+            values = pose_target(command.tcp_pose)
+        else:
+            values = joint_target(command.joint_positions, self._joint_count)
+        self._targets.publish(Float64MultiArray(data=values))
+
+    def send_gripper(self, goal: GripperGoal, on_done: OnDone) -> None:
+        """As `Driver.send_gripper`."""
+        if goal.kind == "move":
+            self._send("gripper_move", Move.Goal(width=goal.width_m, speed=goal.speed_m_s), on_done)
+            return
+        grasp = Grasp.Goal(width=goal.width_m, speed=goal.speed_m_s, force=goal.force_n)
+        grasp.epsilon.inner = grasp.epsilon.outer = goal.epsilon_m
+        self._send("gripper_grasp", grasp, on_done)
+
+    def home_gripper(self, on_done: OnDone) -> None:
+        """As `Driver.home_gripper`."""
+        self._send("gripper_homing", Homing.Goal(), on_done)
+
+    def stop_gripper(self, on_done: OnDone) -> None:
+        """As `Driver.stop_gripper`."""
+        _call(self._stop, Trigger.Request(), lambda response: on_done(response.success, response.message), on_done)
+
+    def recover(self, on_done: OnDone) -> None:
+        """As `Driver.recover`."""
+        request = ErrorRecovery.Request()
+        _call(self._recovery, request, lambda response: on_done(response.success, response.error), on_done)
+
+    def _deliver_joints(self, message: JointState) -> None:
+        try:
+            positions, velocities = self._arm_reader.positions(message), self._arm_reader.velocities(message)
+        except ValueError as error:  # what cannot be read is no state; the watchdog sees the old one age
+            self._node.get_logger().error(f"joint state refused: {error}", throttle_duration_sec=5.0)
+            return
+        self._on_joint_state(convert.stamp_to_ns(message.header.stamp), positions, velocities)
+
+    def _on_fingers(self, message: JointState) -> None:
+        try:
+            width_m = float(self._finger_reader.positions(message).sum())
+        except ValueError as error:
+            self._node.get_logger().error(f"gripper state refused: {error}", throttle_duration_sec=5.0)
+            return
+        self._on_gripper_state(convert.stamp_to_ns(message.header.stamp), width_m)
+
+    def _deliver_fault(self, fault: str) -> None:
+        if fault == self._fault:
+            return
+        self._fault = fault
+        if fault:
+            self._on_fault(fault)
+        else:
+            self._on_fault_cleared()
+
+    def _send(self, endpoint: str, goal: Any, on_done: OnDone) -> None:
+        if self._gripper_goal is not None:
+            on_done(False, "another gripper goal is in flight")
+            return
+
+        def finish(success: bool, message: str) -> None:
+            self._gripper_goal = None
+            on_done(success, message)
+
+        name = self._names[endpoint]
+        client = self._actions[name]
+        if not client.server_is_ready():
+            on_done(False, f"the gripper does not answer on {name}")
+            return
+        self._gripper_goal = _GripperGoalInFlight(client, finish)
+        self._gripper_goal.send(goal)
+
+
+def fault_of(state: FrankaState) -> str:
+    """Why the robot does not follow, with the errors by name; empty when it does."""
+    if state.robot_mode == FrankaState.ROBOT_MODE_USER_STOPPED:
+        return "user stop: the robot's stop button is pressed"
+    if state.robot_mode != FrankaState.ROBOT_MODE_REFLEX:
+        return ""
+    errors = [name for name in _ERROR_NAMES if getattr(state.current_errors, name)]
+    return f"reflex: {', '.join(errors) or 'no error named'}"
+
+
+def joint_target(positions: Array, joint_count: int) -> list[float]:
+    """What /joint_impedance/joints_desired takes: all joints, finite, the first never exactly 0."""
+    return _target(positions, joint_count, "joint target")
+
+
+def pose_target(pose: Array) -> list[float]:
+    """What /cartesian_impedance/pose_desired takes of a pose (7,): x y z and the matrix row by row, the first never 0."""
+    if not np.all(np.isfinite(pose)):
+        raise ValueError(f"a pose target is finite, got {np.asarray(pose).tolist()}")
+    matrix = pose_matrix(pose)
+    return _target(np.concatenate([matrix[:3, 3], matrix[:3, :3].ravel()]), POSE_TARGET_SIZE, "pose target")
+
+
+def _target(values: Array, size: int, what: str) -> list[float]:
+    """The driver reads `size` values whatever was sent, so a short target would be read past its end."""
+    if values.shape != (size,) or not np.all(np.isfinite(values)):
+        raise ValueError(f"a {what} is {size} finite values, got {values.tolist()}")
+    target: list[float] = values.tolist()
+    if target[0] == 0.0:
+        target[0] = ALMOST_ZERO
+    return target
+
+
+class _GripperGoalInFlight:
+    """One goal from sending to its end, told once."""
+
+    def __init__(self, client: ActionClient, on_done: OnDone) -> None:
+        self._client = client
+        self._on_done: OnDone | None = on_done
+
+    def send(self, goal: Any) -> None:
+        """Send it."""
+        self._client.send_goal_async(goal).add_done_callback(self._on_answer)
+
+    def fail_if_server_is_gone(self) -> None:
+        """A server that dies answers nothing; the goal must not stay in flight for ever."""
+        if not self._client.server_is_ready():
+            self._finish(False, "the gripper's action server is gone")
+
+    def _on_answer(self, answer: Future) -> None:
+        handle = answer.result()
+        if handle is None or not handle.accepted:
+            self._finish(False, "the gripper refused the goal")
+        else:
+            handle.get_result_async().add_done_callback(self._on_result)
+
+    def _on_result(self, answer: Future) -> None:
+        result = answer.result().result
+        self._finish(result.success, result.error)
+
+    def _finish(self, success: bool, message: str) -> None:
+        if self._on_done is not None:
+            on_done, self._on_done = self._on_done, None
+            on_done(success, message)
+
+
+def _call(client: Client, request: Any, on_response: Callable[[Any], None], on_done: OnDone) -> None:
+    if not client.service_is_ready():
+        on_done(False, f"the driver does not answer on {client.srv_name}")
+        return
+    client.call_async(request).add_done_callback(lambda future: on_response(future.result()))
