@@ -1,0 +1,37 @@
+# `make demo` and `make test` do all the set-up there is to do; a second run starts at once.
+# Everything runs on the ROS 2 wheels in .venv, apart from any ROS installation whose setup.bash was sourced; with such
+# an installation use colcon instead (README.md).
+SHELL := /bin/bash
+BIN := .venv/bin
+unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH ROS_DISTRO _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.PHONY: help setup demo test test-full format clean
+
+help:
+	@echo "make demo       set up, then 20 seeded lifts of a simulated Franka through ROS 2, headless"
+	@echo "make test       set up, then every check;  make test-full  the same with full counts (long)"
+	@echo "make format     put the code into its form"
+	@echo "make setup      set up only (PYTHON=python3.12 chooses the interpreter);  make clean  undo it"
+
+setup:
+	@scripts/setup.sh
+
+demo: setup
+	$(BIN)/vla-ros run franka_upvla --episodes 20 --seed 0 --report runs/demo/report.json
+
+test: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+test-full: export VLA_ROS_FULL := 1
+test-full: test
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv build install log runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
