@@ -1,4 +1,4 @@
-"""Action rows to absolute targets and back: every space, frame, rotation form and gripper convention; closed-form paths."""
+"""Action rows to absolute targets and back: every space, frame, rotation form and gripper convention; closed forms."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def assert_same_targets(first: ActionChunk, second: ActionChunk) -> None:
         return
     columns = [0, 1, 2, *range(7, first.actions.shape[1])]
     np.testing.assert_allclose(first.actions[:, columns], second.actions[:, columns], atol=1e-9)
-    for one, other in zip(first.actions[:, 3:7], second.actions[:, 3:7]):
+    for one, other in zip(first.actions[:, 3:7], second.actions[:, 3:7], strict=True):
         assert rotation_angle(one, other) < 1e-6
 
 

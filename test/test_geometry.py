@@ -34,7 +34,7 @@ def unit_quaternions(draw: st.DrawFn) -> Array:
 
 
 def rodrigues(vector: Array) -> Array:
-    """exp of the skew matrix of `vector`, written out."""
+    """The exponential of the skew matrix of `vector`, written out."""
     angle = float(np.linalg.norm(vector))
     if angle == 0.0:
         return np.eye(3)

@@ -21,14 +21,14 @@ class PolicyError(ValueError):
 
 @dataclass(frozen=True)
 class WindowSpec:
-    """What a policy looks at: `length` aligned observations `step_ns` apart, of these cameras and proprioceptive streams.
+    """What a policy looks at: `length` aligned observations `step_ns` apart, of these cameras and streams.
 
-    An empty `cameras` means: every camera of the system.
+    `cameras` None means: every camera of the system; empty: the policy looks at no image.
     """
 
     length: int = 1
     step_ns: int = 0
-    cameras: tuple[str, ...] = ()
+    cameras: tuple[str, ...] | None = None
     proprioception: tuple[str, ...] = ("joints",)
 
 
@@ -95,7 +95,7 @@ class AbsolutePolicy:
         self._policy.reset(instruction)
 
     def infer(self, window: Window, scheduled: ActionChunk | None) -> tuple[ActionChunk, tuple[Prediction, ...]]:
-        """Absolute targets and predicted frames from `window`, given the targets `scheduled` from its newest instant on."""
+        """Absolute targets and predicted frames, given the targets `scheduled` from the window's newest instant on."""
         spec = self.action_spec
         if len(window) != self._policy.window_spec.length:
             raise PolicyError(f"{self.name} looks at {self._policy.window_spec.length} observations, got {len(window)}")
@@ -117,7 +117,7 @@ class AbsolutePolicy:
         joint_positions = window[-1].proprioception.get(stream)
         if joint_positions is None:
             have = ", ".join(window[-1].proprioception) or "none"
-            raise PolicyError(f"{self.name} gives relative actions, which start from stream {stream!r}; there are: {have}")
+            raise PolicyError(f"{self.name} gives relative actions, which start from {stream!r}; there are: {have}")
         return AnchorState(joint_positions, self._forward(joint_positions))
 
     def _committed(self, window: Window, scheduled: ActionChunk | None, anchor: AnchorState | None) -> Committed:

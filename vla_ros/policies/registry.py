@@ -38,8 +38,8 @@ def needs_simulation(name: str) -> bool:
 def load(name: str, *, robot: Robot, checkpoint: str = "", action: ActionSpec | None = None) -> Policy:
     """The policy `name` for `robot`, with the weights at `checkpoint`.
 
-    `action` is for policies that leave their action space open; it gets the robot's joint names. Raises ValueError for an
-    unknown name, a missing checkpoint, and one given to a policy that has no weights.
+    `action` is for policies that leave their action space open; it gets the robot's joint names. Raises ValueError for
+    an unknown name, a missing checkpoint, and one given to a policy that has no weights.
     """
     entry = _find(name)
     if entry.needs_checkpoint and not checkpoint:

@@ -1,4 +1,4 @@
-"""What a set of episodes came to, as numbers and as a JSON file; written by the in-process loop and by the ROS runner alike."""
+"""What a set of episodes came to, as numbers and as a JSON file; the same from the in-process loop and from ROS."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Percentiles:
 class Report:
     """Episodes of one policy, with what was measured on the way.
 
-    `latency_ms`: from the instant observed to the chunk's arrival at the controller. `jitter_ms`: how far controller ticks
-    were from their period. `topics`: topic -> rate [Hz].
+    `latency_ms`: from the instant observed to the chunk's arrival at the controller. `jitter_ms`: how far controller
+    ticks were from their period. `topics`: topic -> rate [Hz].
     """
 
     policy: str
@@ -86,4 +86,4 @@ class Report:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         unfinished.write_text(json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
+        unfinished.replace(path)
