@@ -1,4 +1,4 @@
-"""SystemConfig: one YAML file = one runnable system; loads it, refuses what it does not know, tells every error at once."""
+"""SystemConfig: one YAML file is one runnable system; loaded strictly, with every error told at once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ConfigError(ValueError):
         self.problems = list(problems)
 
 
-# --- a system ---------------------------------------------------------------------------------------------------------
+# --- a system -------------------------------------------------------------------------------------------------------
 
 
 class CameraConfig(CameraTiming):
@@ -137,7 +137,7 @@ class SystemConfig(Config):
         return cameras
 
 
-# --- what each node declares as its ROS parameters ----------------------------------------------------------------------
+# --- what each node declares as its ROS parameters ------------------------------------------------------------------
 
 
 class InferenceNodeConfig(InferenceConfig):
@@ -177,7 +177,7 @@ class RecorderNodeConfig(Config):
     topics: tuple[str, ...]
 
 
-# --- files --------------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------------------------
 
 
 def folders() -> list[Path]:
@@ -210,7 +210,7 @@ def find(path_or_name: str) -> Path:
 
 
 def load(path_or_name: str) -> SystemConfig:
-    """Read a system by name or by the path of its .yaml; raises ConfigError with every problem as `file:line: path: ...`."""
+    """Read a system by name or by the path of its .yaml; raises ConfigError, each problem as `file:line: path: ...`."""
     file = find(path_or_name)
     document = _Document(file)
     try:
@@ -219,6 +219,32 @@ def load(path_or_name: str) -> SystemConfig:
         raise ConfigError(
             [f"{file}:{document.line(at)}: {text}" for at, text in _problems(error, SystemConfig)]
         ) from None
+
+
+def override(
+    system: SystemConfig,
+    *,
+    robot: str = "",
+    policy: str = "",
+    checkpoint: str = "",
+    instruction: str = "",
+    record: str = "",
+) -> SystemConfig:
+    """`system` with what was given on a command line ("" = as it was); raises ConfigError with every problem.
+
+    Another policy does not keep the checkpoint of the one it replaces.
+    """
+    values = system.model_dump(mode="json")
+    given = {"robot": robot, "instruction": instruction, "record": record}
+    values |= {key: value for key, value in given.items() if value}
+    if policy and policy != system.policy.name:
+        values["policy"] = {"name": policy}
+    if checkpoint:
+        values["policy"]["checkpoint"] = checkpoint
+    try:
+        return _validate(SystemConfig, values)
+    except ValidationError as error:
+        raise ConfigError([text for _, text in _problems(error, SystemConfig)]) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -279,13 +305,13 @@ class _Document:
                 yield from self._visit(value, (*at, index))
 
 
-# --- ROS parameters -----------------------------------------------------------------------------------------------------
+# --- ROS parameters -------------------------------------------------------------------------------------------------
 
 
 def to_parameters(config: Config) -> dict[str, Parameter]:
     """The config as flat ROS parameters: nested names dotted; None and empty lists are left out, as ROS knows neither.
 
-    Raises ValueError where leaving them out would change the meaning, and for lists of anything but scalars of one type.
+    Raises ValueError where leaving them out would change the meaning, and for lists that are not scalars of one type.
     """
     parameters: dict[str, Parameter] = {}
     for name, field in type(config).model_fields.items():
@@ -319,7 +345,7 @@ def _flatten(value: Any, path: str) -> dict[str, Parameter]:
         return {f"{path}.{name}": item for name, item in to_parameters(value).items()}
     if isinstance(value, Mapping):
         return {name: item for key, part in value.items() for name, item in _flatten(part, f"{path}.{key}").items()}
-    if value is None or value == () or value == []:
+    if value is None or value in ((), []):
         return {}
     plain = [_plain(item, path) for item in value] if isinstance(value, (tuple, list)) else _plain(value, path)
     if isinstance(plain, list) and len({type(item) for item in plain}) > 1:
@@ -335,7 +361,7 @@ def _plain(value: Any, path: str) -> bool | int | float | str:
     raise ValueError(f"{path}: {value!r} cannot be a ROS parameter; those are bool, int, float, str and lists of them")
 
 
-# --- what is wrong, in words --------------------------------------------------------------------------------------------
+# --- what is wrong, in words ----------------------------------------------------------------------------------------
 
 
 def _validate(model: type[C], values: Mapping[str, Any]) -> C:

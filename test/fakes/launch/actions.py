@@ -1,0 +1,33 @@
+"""The three actions."""
+
+from launch import LaunchDescriptionEntity
+
+
+class DeclareLaunchArgument(LaunchDescriptionEntity):
+    """Gives an argument its default, unless it has a value."""
+
+    def __init__(self, name, *, default_value=None, description=None):
+        self.name, self.default_value, self.description = name, default_value, description
+
+    def visit(self, context):
+        context.launch_configurations.setdefault(self.name, self.default_value)
+
+
+class OpaqueFunction(LaunchDescriptionEntity):
+    """Calls a function that gives entities."""
+
+    def __init__(self, *, function):
+        self.function = function
+
+    def visit(self, context):
+        return self.function(context)
+
+
+class SetEnvironmentVariable(LaunchDescriptionEntity):
+    """Sets a variable for everything that starts later."""
+
+    def __init__(self, name, value):
+        self.name, self.value = name, value
+
+    def visit(self, context):
+        context.environment[self.name] = self.value

@@ -1,0 +1,109 @@
+"""Every launch file starts exactly the graph: its nodes, parameters and remappings."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
+
+if importlib.util.find_spec("launch_ros") is None:  # never ask for `launch`: the folder of that name would answer
+    sys.path.insert(0, str(ROOT / "test" / "fakes"))
+
+from launch import LaunchContext
+
+from vla_ros import config, graph
+from vla_ros.graph import Graph, NodeSpec
+from vla_ros.ros import launching
+
+
+class RecordedNode(launching.LaunchDescriptionEntity):  # type: ignore[misc]
+    """Keeps what it is made with, which the real one hides."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__()
+        self.given = given
+
+    def visit(self, context: LaunchContext) -> None:
+        return None
+
+
+@pytest.fixture(autouse=True)
+def _recorded_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "Node", RecordedNode)
+
+
+def visit(entity: Any, context: LaunchContext) -> list[Any]:
+    """The entity and everything it leads to, in order."""
+    return [entity, *(later for inner in entity.visit(context) or [] for later in visit(inner, context))]
+
+
+def launched(file: Path, **arguments: str) -> list[dict[str, Any]]:
+    context = LaunchContext()
+    context.launch_configurations.update(arguments)
+    description = runpy.run_path(str(file))["generate_launch_description"]()
+    return [entity.given for entity in visit(description, context) if isinstance(entity, RecordedNode)]
+
+
+def expected(built: Graph) -> list[dict[str, Any]]:
+    return [
+        {
+            "package": "vla_ros",
+            "executable": node.executable,
+            "name": node.name,
+            "namespace": node.namespace,
+            "parameters": [node.params],
+            "remappings": list(node.remappings),
+            "output": "screen",
+        }
+        for node in built.nodes
+    ]
+
+
+def system_name(file: Path) -> str:
+    return file.name.removesuffix(".launch.py")
+
+
+def test_there_are_launch_files() -> None:
+    assert {system_name(file) for file in LAUNCH_FILES} <= set(config.names())
+    assert LAUNCH_FILES
+
+
+@pytest.mark.parametrize("file", LAUNCH_FILES, ids=system_name)
+def test_a_launch_file_starts_the_graph(file: Path) -> None:
+    assert launched(file) == expected(graph.build(config.load(system_name(file))))
+
+
+@pytest.mark.parametrize("file", LAUNCH_FILES, ids=system_name)
+def test_its_arguments_reach_the_graph(file: Path) -> None:
+    given = {"robot": "panda", "policy": "another", "checkpoint": "weights", "instruction": "1", "record": "bag"}
+    system = config.override(config.load(system_name(file)), **given)
+    for sim, simulate in (("true", True), ("False", False)):
+        assert launched(file, sim=sim, **given) == expected(graph.build(system, simulate=simulate))
+
+
+def test_remappings_are_passed_on() -> None:
+    node = NodeSpec("inference", "inference", remappings=(("/a", "/b"),))
+    started = [entity for entity in launching.actions(Graph("", (node,))) if isinstance(entity, RecordedNode)]
+    assert started[0].given["remappings"] == [("/a", "/b")]
+
+
+def test_a_wrong_argument_is_refused() -> None:
+    with pytest.raises(ValueError, match="argument sim: given 'maybe'; should be true, false, or left out"):
+        launched(LAUNCH_FILES[0], sim="maybe")
+    with pytest.raises(config.ConfigError, match="robot: unknown robot 'pandaa'; there are: panda"):
+        launched(LAUNCH_FILES[0], robot="pandaa")
+
+
+def test_the_transport_is_set_unless_the_user_chose_one() -> None:
+    nodes = Graph("", (NodeSpec("inference", "inference"),))
+    base = {name: value for name, value in os.environ.items() if "FAST" not in name}
+    assert len(launching.actions(nodes, base)) > 1
+    assert len(launching.actions(nodes, {**base, "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"})) == 1

@@ -1,0 +1,322 @@
+"""The node graph as data: which executables run with which parameters, what they read and write; wiring checks; Mermaid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from vla_ros import topics
+from vla_ros.config import (
+    SCRIPTED,
+    CameraConfig,
+    Config,
+    ConfigError,
+    ControllerNodeConfig,
+    InferenceNodeConfig,
+    Parameter,
+    RecorderNodeConfig,
+    SimulatorNodeConfig,
+    SystemConfig,
+    to_parameters,
+)
+from vla_ros.robots import catalogue
+from vla_ros.robots.robot import Endpoint, EndpointKind, Robot
+
+PACKAGE = "vla_ros"
+
+_IMAGE = "sensor_msgs/msg/Image"
+_COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+_CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+_TF = Endpoint("/tf", "tf2_msgs/msg/TFMessage")
+_CLOCK = Endpoint("/clock", "rosgraph_msgs/msg/Clock")
+
+#: Topics on which several nodes speak, each about itself.
+_SHARED = (topics.STATE, topics.DIAGNOSTICS, _TF.name)
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One process: its executable, its name, its flat ROS parameters, and what it talks about.
+
+    `reads` are topics it subscribes to and services and actions it serves; `writes` are topics it publishes and services
+    and actions it calls. `remappings` are pairs (from, to).
+    """
+
+    executable: str
+    name: str
+    namespace: str = topics.NAMESPACE
+    params: Mapping[str, Parameter] = field(default_factory=dict)
+    reads: tuple[Endpoint, ...] = ()
+    writes: tuple[Endpoint, ...] = ()
+    remappings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class External:
+    """Somebody outside this graph: a driver, a camera, a person."""
+
+    name: str
+    title: str
+    reads: tuple[Endpoint, ...] = ()
+    writes: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A system's nodes in the order in which they start, and who is expected around them."""
+
+    title: str
+    nodes: tuple[NodeSpec, ...]
+    externals: tuple[External, ...] = ()
+
+
+def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0) -> Graph:
+    """The graph of a system; `simulate` None: as the system says (it has a simulation section or not).
+
+    `seed` is the first episode's in simulation. Raises ConfigError where the system cannot run that way.
+    """
+    if simulate is None:
+        simulate = system.simulation is not None
+    if simulate and system.simulation is None:
+        raise ConfigError(["simulation: asked for, but the system has no such section; add it, or run without"])
+    if not simulate and system.policy.name == SCRIPTED:
+        raise ConfigError(
+            [f"policy: {SCRIPTED} sees the simulated world's state; choose another one for the real robot"]
+        )
+    robot = catalogue.find(system.robot)
+    nodes = [_inference(system, robot, simulate), _controller(system, robot)]
+    if simulate:
+        nodes.insert(0, _simulator(system, robot, seed))
+    if system.record:
+        nodes.append(_recorder(system, nodes))
+    externals = (
+        (_OPERATOR,)
+        if simulate
+        else (_OPERATOR, _driver(robot, system.controller.command_interface), *_cameras(system))
+    )
+    clock: dict[str, Parameter] = {"use_sim_time": simulate}
+    timed = (node if node.executable == "simulator" else _with(node, clock) for node in nodes)
+    return Graph(system.title, tuple(timed), externals)
+
+
+def check(graph: Graph) -> list[str]:
+    """What is wrong with the wiring, one sentence each; empty when nothing is."""
+    return [*_type_problems(graph), *_silent_problems(graph), *_crowded_problems(graph)]
+
+
+def mermaid(graph: Graph) -> str:
+    """The graph as a Mermaid flowchart: topics as full arrows, services and actions as dotted ones."""
+    lines = [f"%% {graph.title}", "flowchart LR"]
+    lines += [f'    {node.name}["{node.name}"]' for node in graph.nodes]
+    lines += [f'    {external.name}(["{external.title}"])' for external in graph.externals]
+    members = (*graph.nodes, *graph.externals)
+    for writer in members:
+        for reader in members:
+            between = [end for end in writer.writes if writer is not reader and end.name in _names(reader.reads)]
+            said = [end.name for end in between if end.kind is EndpointKind.TOPIC]
+            asked = [end.name for end in between if end.kind is not EndpointKind.TOPIC]
+            if said:
+                lines.append(f'    {writer.name} -->|"{"<br/>".join(said)}"| {reader.name}')
+            if asked:
+                lines.append(f'    {writer.name} -.->|"{"<br/>".join(asked)}"| {reader.name}')
+    return "\n".join(lines) + "\n"
+
+
+# --- the members of a graph -----------------------------------------------------------------------------------------
+
+
+def _simulator(system: SystemConfig, robot: Robot, seed: int) -> NodeSpec:
+    assert system.simulation is not None
+    # One resolution, written once: what a camera of the system is said to deliver is what the world renders.
+    cameras = {
+        name: model.model_copy(update={"width": camera.width, "height": camera.height})
+        for name, model in system.simulation.cameras.items()
+        if (camera := system.cameras.get(name)) is not None
+    }
+    world = system.simulation.model_copy(update={"cameras": cameras})
+    config = SimulatorNodeConfig(robot=robot.name, world=world, cameras=system.cameras, seed=seed)
+    return _node(
+        "simulator",
+        config,
+        reads=(*_to_driver(robot, system.controller.command_interface), _ours(topics.SIMULATION_RESET)),
+        writes=(
+            *_from_driver(robot),
+            *_images(system.cameras),
+            *_camera_infos(system.cameras),
+            _ours(topics.SIMULATION_STATE),
+            _TF,
+            _CLOCK,
+            *_ABOUT_ITSELF,
+        ),
+    )
+
+
+def _inference(system: SystemConfig, robot: Robot, simulate: bool) -> NodeSpec:
+    config = InferenceNodeConfig(
+        **dict(system.inference),
+        robot=robot.name,
+        policy=system.policy.name,
+        checkpoint=system.policy.checkpoint,
+        instruction=system.instruction,
+        cameras=system.cameras,
+        action=system.action,
+        schedule=system.controller.schedule,
+    )
+    predictions = (
+        ()
+        if system.policy.name == SCRIPTED
+        else (Endpoint(topics.prediction(name), _COMPRESSED_IMAGE) for name in system.cameras)
+    )
+    return _node(
+        "inference",
+        config,
+        reads=(
+            *_images(system.cameras),
+            robot.endpoints["joint_states"],
+            robot.endpoints["gripper_joint_states"],
+            _ours(topics.COMMAND),
+            _ours(topics.INSTRUCTION),
+            *((_ours(topics.SIMULATION_STATE),) if simulate else ()),
+        ),
+        writes=(_ours(topics.CHUNK), *predictions, *_ABOUT_ITSELF),
+    )
+
+
+def _controller(system: SystemConfig, robot: Robot) -> NodeSpec:
+    operated = (topics.START, topics.STOP, topics.HOLD, topics.RESUME, topics.ESTOP)
+    return _node(
+        "controller",
+        ControllerNodeConfig(robot=robot.name, arm=system.controller),
+        reads=(
+            _ours(topics.CHUNK),
+            _ours(topics.STATE),  # of the inference node: its silence is a reason to stop
+            *_from_driver(robot),
+            *(_ours(name) for name in operated),
+        ),
+        writes=(
+            *_to_driver(robot, system.controller.command_interface),
+            _ours(topics.COMMAND),
+            *_ABOUT_ITSELF,
+        ),
+    )
+
+
+def _recorder(system: SystemConfig, nodes: Iterable[NodeSpec]) -> NodeSpec:
+    written = {end.name: end for node in nodes for end in node.writes if end.kind is EndpointKind.TOPIC}
+    written |= {end.name: end for end in (*_images(system.cameras), _ours(topics.INSTRUCTION))}
+    reads = tuple(written.values())
+    return _node(
+        "recorder", RecorderNodeConfig(path=system.record, topics=_names(reads)), reads, (_ours(topics.STATE),)
+    )
+
+
+def _driver(robot: Robot, command_interface: str) -> External:
+    return External("driver", f"driver of the {robot.title}", _to_driver(robot, command_interface), _from_driver(robot))
+
+
+def _cameras(system: SystemConfig) -> tuple[External, ...]:
+    return tuple(
+        External(f"camera_{name}", f"camera {name}", writes=_images({name: camera}))
+        for name, camera in system.cameras.items()
+    )
+
+
+def _node(executable: str, config: Config, reads: Iterable[Endpoint], writes: Iterable[Endpoint]) -> NodeSpec:
+    return NodeSpec(executable, executable, params=to_parameters(config), reads=tuple(reads), writes=tuple(writes))
+
+
+def _with(node: NodeSpec, params: Mapping[str, Parameter]) -> NodeSpec:
+    return NodeSpec(**{**vars(node), "params": {**node.params, **params}})
+
+
+# --- what they talk about -------------------------------------------------------------------------------------------
+
+
+def _ours(name: str) -> Endpoint:
+    kind = EndpointKind.SERVICE if "/srv/" in topics.TABLE[name][0] else EndpointKind.TOPIC
+    return Endpoint(name, topics.TABLE[name][0], kind)
+
+
+def _to_driver(robot: Robot, command_interface: str) -> tuple[Endpoint, ...]:
+    """What is written to the driver: of its two command topics, the one in use."""
+    unused = "pose_desired" if command_interface == "joint" else "joints_desired"
+    return tuple(end for key, end in robot.endpoints.items() if not end.from_driver and key != unused)
+
+
+def _from_driver(robot: Robot) -> tuple[Endpoint, ...]:
+    return tuple(end for end in robot.endpoints.values() if end.from_driver)
+
+
+def _images(cameras: Mapping[str, CameraConfig]) -> tuple[Endpoint, ...]:
+    return tuple(
+        Endpoint(
+            camera.topic, _COMPRESSED_IMAGE if camera.topic.endswith("/compressed") else _IMAGE, rate_hz=camera.rate_hz
+        )
+        for camera in cameras.values()
+    )
+
+
+def _camera_infos(cameras: Mapping[str, CameraConfig]) -> tuple[Endpoint, ...]:
+    return tuple(Endpoint(f"{camera.topic.rsplit('/', 1)[0]}/camera_info", _CAMERA_INFO) for camera in cameras.values())
+
+
+#: Every node says how it is.
+_ABOUT_ITSELF = (_ours(topics.STATE), _ours(topics.DIAGNOSTICS))
+
+_OPERATOR = External(
+    "operator",
+    "operator",
+    writes=tuple(
+        _ours(name)
+        for name in (
+            topics.INSTRUCTION,
+            topics.START,
+            topics.STOP,
+            topics.HOLD,
+            topics.RESUME,
+            topics.ESTOP,
+            topics.SIMULATION_RESET,
+        )
+    ),
+)
+
+
+def _names(ends: Iterable[Endpoint]) -> tuple[str, ...]:
+    return tuple(end.name for end in ends)
+
+
+# --- wiring ---------------------------------------------------------------------------------------------------------
+
+
+def _type_problems(graph: Graph) -> Iterator[str]:
+    types: dict[str, dict[str, str]] = {}
+    for member in (*graph.nodes, *graph.externals):
+        for end in (*member.reads, *member.writes):
+            types.setdefault(end.name, {}).setdefault(end.type, member.name)
+    for name, users in types.items():
+        if len(users) > 1:
+            yield f"{name}: " + ", but ".join(f"{user} takes it for {kind}" for kind, user in users.items())
+
+
+def _silent_problems(graph: Graph) -> Iterator[str]:
+    members = (*graph.nodes, *graph.externals)
+    written = {name for member in members for name in _names(member.writes)}
+    served = {name for member in members for name in _names(member.reads)}
+    for node in graph.nodes:
+        for end in node.reads:
+            if end.kind is EndpointKind.TOPIC and end.name not in written:
+                yield f"{end.name}: {node.name} reads it, but nobody writes it"
+        for end in node.writes:
+            if end.kind is not EndpointKind.TOPIC and end.name not in served:
+                yield f"{end.name}: {node.name} calls it, but nobody serves it"
+
+
+def _crowded_problems(graph: Graph) -> Iterator[str]:
+    writers: dict[str, list[str]] = {}
+    for member in (*graph.nodes, *graph.externals):
+        for end in member.writes:
+            if end.kind is EndpointKind.TOPIC and end.name not in _SHARED:
+                writers.setdefault(end.name, []).append(member.name)
+    for name, several in writers.items():
+        if len(several) > 1:
+            yield f"{name}: written by {' and '.join(several)}; a command or a stream has one writer"

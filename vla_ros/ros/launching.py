@@ -1,0 +1,66 @@
+"""Graph -> LaunchDescription: what a launch file of this package is made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from vla_ros import config, graph
+from vla_ros.graph import Graph, NodeSpec
+from vla_ros.ros import transport
+
+#: Arguments of every launch file: name -> what it is. Empty means: as the system's YAML says.
+ARGUMENTS = {
+    "robot": "the arm, by name",
+    "policy": "the policy, by name",
+    "instruction": "what to do, in words",
+    "checkpoint": "the policy's weights: a folder or a file",
+    "sim": "true: in simulation; false: on the real robot",
+    "record": "folder of a new bag",
+}
+_SIM = {"": None, "true": True, "false": False}
+
+
+def describe(system: str) -> LaunchDescription:
+    """The launch description of the system called `system`, with the arguments `ARGUMENTS`."""
+
+    def launch(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+        given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+        return actions(_graph(system, given))
+
+    declared = [DeclareLaunchArgument(name, default_value="", description=text) for name, text in ARGUMENTS.items()]
+    return LaunchDescription([*declared, OpaqueFunction(function=launch)])
+
+
+def actions(nodes: Graph, environment: Mapping[str, str] = os.environ) -> list[LaunchDescriptionEntity]:
+    """The graph as launch actions: what the transport needs in the environment, then the nodes in their order."""
+    added = {name: value for name, value in transport.environment(environment).items() if name not in environment}
+    return [*(SetEnvironmentVariable(*item) for item in added.items()), *map(_node, nodes.nodes)]
+
+
+def _graph(system: str, given: Mapping[str, str]) -> Graph:
+    overrides = {name: value for name, value in given.items() if name != "sim"}
+    if given["sim"].lower() not in _SIM:
+        raise ValueError(f"argument sim: given {given['sim']!r}; should be true, false, or left out")
+    built = graph.build(config.override(config.load(system), **overrides), simulate=_SIM[given["sim"].lower()])
+    problems = graph.check(built)
+    if problems:
+        raise config.ConfigError(problems)
+    return built
+
+
+def _node(node: NodeSpec) -> Node:
+    return Node(
+        package=graph.PACKAGE,
+        executable=node.executable,
+        name=node.name,
+        namespace=node.namespace,
+        parameters=[dict(node.params)],
+        remappings=list(node.remappings),
+        output="screen",
+    )
