@@ -1,0 +1,343 @@
+"""ArmController: chunks in, one safe command a tick out; schedule, limits, watchdog and gripper latch of one robot."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from vla_ros.control import kinematics
+from vla_ros.control.gripper import GripperConfig, GripperGoal, Latch
+from vla_ros.control.interpolation import Interpolator
+from vla_ros.control.limits import Interventions, JointLimits, LimitsConfig, Refused, clamp_width, refuse_not_finite
+from vla_ros.control.reference import Reference
+from vla_ros.control.watchdog import Cause, Event, Watchdog, WatchdogConfig
+from vla_ros.robots.robot import Robot
+from vla_ros.timing.chunks import Schedule, ScheduleConfig
+from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_ms, period_ns
+from vla_ros.values import (
+    GRIPPER_DIMENSION,
+    POSE_DIMENSIONS,
+    ActionChunk,
+    Array,
+    Command,
+    Config,
+    Mode,
+    SafetyState,
+    Target,
+)
+
+#: Chunk latencies kept for the quantiles.
+_LATENCIES_KEPT = 1000
+#: A chunk may be observed this much later than it is taken in: clocks that are read one after the other.
+_FUTURE_TOLERANCE_MS = 50.0
+#: No joint angle and no coordinate of a TCP is larger [rad, m].
+_ABSURD = 1000.0
+#: An arm that moves faster is not standing, and its pose cannot be taken as the command [rad/s].
+_STANDS_BELOW_RAD_S = 0.1
+
+
+class ArmConfig(Config):
+    """One arm's controller. `command_interface`: which of a command's two forms the driver sends."""
+
+    rate_hz: float = Field(default=100.0, gt=0.0, le=1000.0)
+    command_interface: Literal["joint", "cartesian"] = "joint"
+    schedule: ScheduleConfig = ScheduleConfig()
+    limits: LimitsConfig = LimitsConfig()
+    watchdog: WatchdogConfig = WatchdogConfig()
+    gripper: GripperConfig = GripperConfig()
+
+
+@dataclass(frozen=True)
+class ArmStatus:
+    """What the controller does and why. Latency: from a chunk's observation to its arrival, of the last 1000."""
+
+    mode: Mode
+    safety: SafetyState
+    reason: str
+    counters: Mapping[str, int]
+    chunk_latency_ms: float | None  # of the newest chunk
+    chunk_latency_p50_ms: float | None
+    chunk_latency_p99_ms: float | None
+    gripper: str  # what is wrong with it, "" when nothing is
+
+
+@dataclass(frozen=True, eq=False)
+class _JointState:
+    stamp_ns: int
+    positions: Array
+    velocities: Array | None
+
+
+class ArmController:
+    """Turns chunks into commands, one a tick, within every limit; knows no clock and no ROS. Not thread-safe.
+
+    It never raises for what a policy or a driver sends: what is wrong is dropped, counted and, where it matters,
+    the arm ramps to a hold with the reason in `status`.
+    """
+
+    def __init__(self, robot: Robot, config: ArmConfig) -> None:
+        self._robot = robot
+        self._config = config
+        self._period_ns = period_ns(config.rate_hz)
+        self._kinematics = kinematics.for_robot(robot)
+        self._limits = JointLimits.of(robot, config.limits)
+        self._schedule = Schedule(config.schedule)
+        self._watchdog = Watchdog(config.watchdog)
+        self._latch = Latch(config.gripper, robot.gripper.max_width_m)
+        self._interventions = Interventions()
+        self._clock = ClockWatch(self._period_ns)
+        self._state: _JointState | None = None
+        self._interpolator: Interpolator | None = None  # None until a pose is known
+        self._reference = Reference(self._kinematics, robot, config.limits, self._limits, self._period_ns)
+        self._tcp_pose: Array = np.zeros(7)  # of the commanded joint positions
+        self._last_tick_ns: int | None = None
+        self._earliest_ns = 0  # chunks must have been observed since
+        self._acted_on_ns = 0  # observation of the newest chunk in the schedule
+        self._wish_width_m: float | None = None
+        self._measured_width_m: float | None = None
+        self._latencies_ms: deque[float] = deque(maxlen=_LATENCIES_KEPT)
+
+    # What comes in
+
+    def on_joint_state(self, stamp_ns: int, positions: Array, velocities: Array | None = None) -> None:
+        """Take the measured joint positions (J,) rad and velocities (J,) rad/s of a stamp; wrong ones are counted."""
+        count = len(self._robot.joints)
+        vectors = [positions] if velocities is None else [positions, velocities]
+        if any(np.shape(vector) != (count,) or not np.isfinite(vector).all() for vector in vectors):
+            self._interventions.count("joint_state_refused")
+        elif self._state is not None and stamp_ns < self._state.stamp_ns:
+            self._interventions.count("joint_state_out_of_order")
+        else:
+            self._state = _JointState(stamp_ns, np.array(positions, dtype=np.float64), velocities)
+
+    def on_gripper_state(self, stamp_ns: int, width_m: float) -> None:
+        """Take the measured opening width [m]."""
+        if np.isfinite(width_m):
+            self._measured_width_m = width_m
+
+    def on_chunk(self, chunk: ActionChunk, now_ns: int) -> None:
+        """Schedule a chunk that arrived at `now_ns`, or drop it, counted under the reason's name."""
+        try:
+            self._check(chunk, now_ns)
+        except Refused as refused:
+            self._interventions.count(f"chunk_{refused.name}")
+            return
+        self._latencies_ms.append(ns_to_ms(now_ns - chunk.observation_ns))
+        late = self._schedule.add(chunk, now_ns)
+        if late == len(chunk):
+            self._interventions.count("chunk_late")
+            return
+        self._acted_on_ns = chunk.observation_ns
+        self._interventions.count("chunks")
+        self._watchdog.on(now_ns, Event.CHUNK_CAME)
+
+    def on_fault(self, reason: str, now_ns: int) -> None:
+        """The robot stopped itself: a reflex, a user stop."""
+        self._watchdog.on(now_ns, Event.FAULT, reason)
+
+    def on_fault_cleared(self, now_ns: int) -> None:
+        """The robot would move again; the arm waits for `resume`."""
+        self._watchdog.on(now_ns, Event.FAULT_CLEARED)
+
+    def on_policy_lost(self, now_ns: int) -> None:
+        """Nobody plans ahead any more; the next chunk shows that somebody does."""
+        self._watchdog.on(now_ns, Event.POLICY_LOST)
+
+    def on_clock_jump(self, now_ns: int) -> None:
+        """Time went back: every stamp from before is worthless."""
+        self._watchdog.on(now_ns, Event.CLOCK_JUMPED)
+        self._schedule.clear()
+        self._state = None
+        self._last_tick_ns = None
+
+    # What the operator says
+
+    def start(self, now_ns: int) -> None:
+        """Let the policy move the arm, from where it is measured to stand; only chunks observed from now on count."""
+        self._watchdog.on(now_ns, Event.START)
+        self._begin_anew(now_ns)
+        self._latch.forget()
+
+    def stop(self, now_ns: int) -> None:
+        """Ramp to a hold; once the arm stands nothing more is sent, until `start`."""
+        self._watchdog.on(now_ns, Event.STOP)
+
+    def hold(self, now_ns: int) -> None:
+        """Ramp to a hold, until `resume` or `start`."""
+        self._watchdog.on(now_ns, Event.HOLD)
+
+    def resume(self, now_ns: int) -> None:
+        """Go on after a hold, fault, clock jump or emergency stop, from the measured pose, with new chunks."""
+        if self._watchdog.state is not SafetyState.RUNNING:
+            self._watchdog.on(now_ns, Event.RESUME)
+            self._begin_anew(now_ns)
+
+    def estop(self, now_ns: int) -> None:
+        """Ramp to a hold at once; STOPPED until `resume`."""
+        self._watchdog.on(now_ns, Event.ESTOP)
+
+    # What goes out
+
+    def step(self, now_ns: int) -> Command | None:
+        """One tick: the command of `now_ns`, one period further than the last.
+
+        None while there is nothing to send: the robot's pose is unknown, the arm stands and is not started, or this
+        tick follows the last one within half a period (a timer that catches up would move the arm too fast).
+        """
+        if self._clock.observe(now_ns):
+            self.on_clock_jump(now_ns)
+        if self._last_tick_ns is not None and now_ns - self._last_tick_ns < self._period_ns // 2:
+            return None
+        self._last_tick_ns = now_ns
+        self._interventions.begin_tick()
+        self._watch_state(now_ns)
+        self._anchor_if_due(now_ns)
+        if self._interpolator is None:
+            return None
+        self._advance(self._interpolator, now_ns)
+        motion = self._interpolator.motion
+        if motion.is_at_rest and self._watchdog.has(Cause.NOT_STARTED):
+            return None
+        self._tcp_pose = self._kinematics.forward(motion.positions)
+        self._interventions.count("commands")
+        return Command(now_ns, motion.positions, motion.velocities, self._tcp_pose, self._wish_width_m)
+
+    def gripper_goal(self, now_ns: int) -> GripperGoal | None:
+        """The goal to send to the gripper now, if any; its outcome is due in `gripper_done`."""
+        if self._wish_width_m is None or self._watchdog.state is not SafetyState.RUNNING:
+            return None
+        return self._latch.step(now_ns, self._wish_width_m, self._measured_width_m)
+
+    def gripper_done(self, success: bool, message: str = "") -> None:
+        """The driver's answer to the goal given out last."""
+        self._latch.done(success, message)
+
+    def status(self, now_ns: int) -> ArmStatus:
+        """What goes on."""
+        latencies = np.array(self._latencies_ms)
+        held = self._watchdog.has(Cause.NOT_STARTED) or self._watchdog.has(Cause.OPERATOR_HOLD)
+        return ArmStatus(
+            mode=Mode.HOLD if held else Mode.POLICY,
+            safety=self._watchdog.state,
+            reason=self._watchdog.reason,
+            counters={**self._interventions.counts, "gripper_failures": self._latch.failures},
+            chunk_latency_ms=float(latencies[-1]) if latencies.size else None,
+            chunk_latency_p50_ms=float(np.quantile(latencies, 0.5)) if latencies.size else None,
+            chunk_latency_p99_ms=float(np.quantile(latencies, 0.99)) if latencies.size else None,
+            gripper=self._latch.message,
+        )
+
+    # One tick's parts
+
+    def _check(self, chunk: ActionChunk, now_ns: int) -> None:
+        """Raise Refused for a chunk that must not be scheduled."""
+        motion = chunk.dimensions[:-1] if chunk.dimensions[-1] == GRIPPER_DIMENSION else chunk.dimensions
+        if motion not in (POSE_DIMENSIONS, self._robot.joint_names):
+            raise Refused("wrong_dimensions", f"expected {self._robot.joint_names} or {POSE_DIMENSIONS}, got {motion}")
+        refuse_not_finite(chunk.actions, "a chunk")
+        if np.abs(chunk.actions).max() > _ABSURD:
+            raise Refused("absurd", f"a chunk with a value of {np.abs(chunk.actions).max():.3g}")
+        if motion == POSE_DIMENSIONS and (np.abs(np.linalg.norm(chunk.actions[:, 3:7], axis=1) - 1.0) > 0.01).any():
+            raise Refused("no_rotation", "a chunk with a quaternion that is not of length one")
+        if self._watchdog.has(Cause.NOT_STARTED):
+            raise Refused("not_started", "a chunk for an arm that is not started")
+        if chunk.observation_ns < self._earliest_ns:
+            raise Refused("before_start", "a chunk that was observed before the start")
+        if chunk.observation_ns > now_ns + ms_to_ns(_FUTURE_TOLERANCE_MS):
+            raise Refused("in_the_future", "a chunk that was observed later than now")
+        if now_ns - chunk.observation_ns > ms_to_ns(self._config.watchdog.max_chunk_age_ms):
+            raise Refused("too_old", "a chunk that was observed too long ago")
+        scheduled = self._schedule.target(now_ns)
+        if scheduled is not None and scheduled.dimensions != chunk.dimensions:
+            raise Refused("wrong_dimensions", f"the schedule holds {scheduled.dimensions}, got {chunk.dimensions}")
+
+    def _begin_anew(self, now_ns: int) -> None:
+        self._schedule.clear()
+        self._earliest_ns = now_ns
+        self._wish_width_m = None
+
+    def _watch_state(self, now_ns: int) -> None:
+        """Whether the measured joint state is fresh and near what was commanded."""
+        state, config = self._state, self._config.watchdog
+        age_ms = None if state is None else ns_to_ms(now_ns - state.stamp_ns)
+        if state is None or age_ms is None or abs(age_ms) > config.max_state_age_ms:
+            detail = "none since the clock jumped" if age_ms is None else f"{age_ms:.0f} ms old"
+            self._watchdog.on(now_ns, Event.STATE_STALE, detail if self._interpolator else "none yet")
+            return
+        self._watchdog.on(now_ns, Event.STATE_FRESH)
+        if self._interpolator is None or self._watchdog.has(Cause.NOT_STARTED) or self._watchdog.has(Cause.ANCHORING):
+            return
+        deviation = np.abs(state.positions - self._interpolator.motion.positions)
+        worst = int(np.argmax(deviation))
+        if deviation[worst] > config.max_deviation_rad and not self._watchdog.has(Cause.FAULT):
+            detail = f"{self._robot.joint_names[worst]} is {deviation[worst]:.2f} rad off"
+            self._watchdog.on(now_ns, Event.DEVIATED, detail)
+
+    def _anchor_if_due(self, now_ns: int) -> None:
+        """Take the measured pose as the command where that was asked for, once both stand; and while in a fault.
+
+        A robot in a fault follows nobody: when it recovers it must find the command where it stands.
+        """
+        state = self._state
+        due = self._interpolator is None or self._watchdog.has(Cause.ANCHORING) or self._watchdog.has(Cause.FAULT)
+        if not due or state is None or self._watchdog.has(Cause.STATE_STALE):
+            return
+        if self._interpolator is not None and not self._interpolator.motion.is_at_rest:
+            return
+        if state.velocities is not None and np.abs(state.velocities).max() > _STANDS_BELOW_RAD_S:
+            return
+        if self._interpolator is None:
+            self._interpolator = Interpolator(self._limits, self._period_ns * 1e-9, state.positions)
+        self._interpolator.anchor(state.positions)
+        self._tcp_pose = self._kinematics.forward(state.positions)
+        self._watchdog.on(now_ns, Event.ANCHORED)
+
+    def _advance(self, interpolator: Interpolator, now_ns: int) -> None:
+        """Move the commanded motion on by one period: towards the target where the arm may run, else towards rest."""
+        target = self._due_target(now_ns)
+        following = self._schedule.target(now_ns + self._period_ns)
+        wanted = None
+        if target is not None:
+            try:
+                wanted = self._reference.of(
+                    target, following or target, interpolator.motion.positions, self._tcp_pose, self._interventions
+                )
+                self._watchdog.on(now_ns, Event.TARGET_GOOD)
+            except Refused as refused:
+                self._interventions.act(refused.name)
+                self._watchdog.on(now_ns, Event.TARGET_REFUSED, str(refused))
+        if wanted is not None and target is not None and self._watchdog.state is SafetyState.RUNNING:
+            motion = interpolator.follow(*wanted)
+            for name in interpolator.acted:
+                self._interventions.act(name)
+            self._wish(target)
+        else:
+            self._reference.forget()
+            motion = interpolator.brake()
+        self._watchdog.on(now_ns, Event.STANDSTILL if motion.is_at_rest else Event.MOVING)
+
+    def _due_target(self, now_ns: int) -> Target | None:
+        """What the schedule wants now, unless it is too old."""
+        if self._watchdog.has(Cause.WAITING) or self._watchdog.has(Cause.NOT_STARTED):
+            return None
+        target = self._schedule.target(now_ns)
+        if target is None:
+            self._watchdog.on(now_ns, Event.STARVED)
+            return None
+        age_ms = ns_to_ms(now_ns - self._acted_on_ns)
+        if age_ms > self._config.watchdog.max_chunk_age_ms:
+            self._watchdog.on(now_ns, Event.CHUNK_STALE, f"the observation acted on is {age_ms:.0f} ms old")
+            return None
+        return target
+
+    def _wish(self, target: Target) -> None:
+        if target.gripper_width_m is None:
+            return
+        self._wish_width_m, clamped = clamp_width(target.gripper_width_m, self._robot.gripper.max_width_m)
+        if clamped:
+            self._interventions.act("gripper_width")

@@ -1,0 +1,195 @@
+"""Jerk-limited motion from a target that moves to commands at the controller's rate; able to stop within the range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import ruckig
+from numpy.typing import NDArray
+
+from vla_ros.control.limits import JointLimits
+from vla_ros.values import Array
+
+#: Part of the limits that is used, so that rounding does not cross them when differences are divided by the period.
+_USED = 0.999
+#: Part of the velocity limit a target may move with: the rest serves to catch up with it.
+_FOLLOWED = 0.95
+#: From this part of the velocity limit on, it is the limit that decides.
+_AT_LIMIT = 1.0 - 1e-6
+#: Slower than this is standing still [rad/s, rad/s2].
+_REST = 1e-9
+#: Rounding of a planned position [rad].
+_ROUNDING_RAD = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """Commanded joint positions, velocities and accelerations, (J,) each, rad and seconds."""
+
+    positions: Array
+    velocities: Array
+    accelerations: Array
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing moves."""
+        return bool(np.abs(self.velocities).max() < _REST and np.abs(self.accelerations).max() < _REST)
+
+
+class Interpolator:
+    """The commanded motion of one arm, one period a step, never beyond `limits`.
+
+    Every joint is planned by itself, time-optimally, in the frame that moves with its target: the target's velocity is
+    followed without lag or ripple. A step is taken only if the arm can still stop within the joint range after it;
+    otherwise, and when the planner fails, the joint brakes. So positions hold as strictly as rates.
+    """
+
+    def __init__(self, limits: JointLimits, period_s: float, positions: Array) -> None:
+        count = positions.size
+        self._limits = limits
+        self._period_s = period_s
+        self._velocity = limits.velocity * _USED
+        self._planner = ruckig.Ruckig(count)
+        self._pursuit, self._stop = ruckig.InputParameter(count), ruckig.InputParameter(count)
+        for request in (self._pursuit, self._stop):
+            request.synchronization = ruckig.Synchronization.No
+            request.max_acceleration = (limits.acceleration * _USED).tolist()
+            request.max_jerk = (limits.jerk * _USED).tolist()
+            request.max_velocity = self._velocity.tolist()
+        self._stop.control_interface = ruckig.ControlInterface.Velocity
+        self._trajectory = ruckig.Trajectory(count)
+        self.anchor(positions)
+
+    @property
+    def motion(self) -> Motion:
+        """What is commanded now."""
+        return self._motion
+
+    @property
+    def acted(self) -> tuple[str, ...]:
+        """Limits that shaped the last step of `follow` beyond smoothing it: velocity, stopping_distance, planner."""
+        return self._acted
+
+    def anchor(self, positions: Array) -> None:
+        """Command `positions` (J,), at rest, whatever was before."""
+        zeros = np.zeros(positions.size)
+        self._motion = Motion(np.array(positions, dtype=np.float64), zeros, zeros)
+        self._way_out: _Stop | None = None  # none is needed at rest
+        self._way_out_s = 0.0  # how far the arm has come on it
+        self._acted: tuple[str, ...] = ()
+
+    def follow(self, positions: Array, velocities: Array) -> Motion:
+        """Step towards a target that is at `positions` (J,) when the step ends and moves with `velocities` (J,)."""
+        speed = np.clip(velocities, -_FOLLOWED * self._velocity, _FOLLOWED * self._velocity)
+        motion = self._pursue(positions, speed)
+        self._acted = ()
+        if motion is None:
+            self._acted = ("planner",)
+            return self.brake()
+        lower = np.minimum(self._limits.lower, self._motion.positions)
+        upper = np.maximum(self._limits.upper, self._motion.positions)
+        escape = self._plan_stop(motion)
+        if escape is not None and not (unsafe := self._leaves(motion, escape, lower, upper)).any():
+            if (np.abs(motion.velocities) > self._velocity * _AT_LIMIT).any():
+                self._acted = ("velocity",)
+            return self._accept(motion, escape)
+        self._acted = ("stopping_distance",)
+        if escape is not None:
+            motion = _merge(unsafe, self._braked(), motion)
+            escape = self._plan_stop(motion)
+        if escape is None or self._leaves(motion, escape, lower, upper).any():
+            return self.brake()
+        return self._accept(motion, escape)
+
+    def brake(self) -> Motion:
+        """Step along the way to a stop, as fast as the limits allow; stand once there."""
+        self._motion = self._braked()
+        self._way_out_s += self._period_s
+        return self._motion
+
+    def _accept(self, motion: Motion, escape: _Stop) -> Motion:
+        self._motion, self._way_out, self._way_out_s = motion, escape, 0.0
+        return motion
+
+    def _braked(self) -> Motion:
+        return self._motion if self._way_out is None else self._way_out.at(self._way_out_s + self._period_s)
+
+    def _pursue(self, positions: Array, speed: Array) -> Motion | None:
+        """One period of the fastest way to meet the target, or None where the planner finds none."""
+        now, period_s = self._motion, self._period_s
+        start = positions - speed * period_s  # where the target is as the step begins: the moving frame's origin
+        request = self._pursuit
+        request.current_position = (now.positions - start).tolist()
+        request.current_velocity = (now.velocities - speed).tolist()
+        request.current_acceleration = now.accelerations.tolist()
+        request.max_velocity = (self._velocity - speed).tolist()
+        request.min_velocity = (-self._velocity - speed).tolist()
+        trajectory = self._trajectory
+        if not self._plans(request, trajectory):
+            return None
+        moved = _motion_at(trajectory, period_s)
+        motion = Motion(moved.positions + positions, moved.velocities + speed, moved.accelerations)
+        return motion if np.isfinite(motion.positions).all() else None
+
+    def _plan_stop(self, motion: Motion) -> _Stop | None:
+        """The fastest way to rest from `motion`."""
+        self._stop.current_position = motion.positions.tolist()
+        self._stop.current_velocity = motion.velocities.tolist()
+        self._stop.current_acceleration = motion.accelerations.tolist()
+        trajectory = ruckig.Trajectory(motion.positions.size)
+        return _Stop(trajectory) if self._plans(self._stop, trajectory) else None
+
+    def _leaves(self, motion: Motion, escape: _Stop, lower: Array, upper: Array) -> NDArray[np.bool_]:
+        """Joints (J,) bool that leave the range on the way to rest from `motion`."""
+        q, v, a = motion.positions, motion.velocities, motion.accelerations
+        jerk = self._limits.jerk * _USED
+        # The stop's position is monotonic, but where the deceleration cannot be taken back in time: there the joint
+        # turns round, while the jerk still opposes the acceleration.
+        turns = (v * a < 0.0) & (a * a > 2.0 * jerk * np.abs(v))
+        turn_s = np.where(turns, (np.abs(a) - np.sqrt(np.maximum(a * a - 2.0 * jerk * np.abs(v), 0.0))) / jerk, 0.0)
+        turn = q + turn_s * (v + turn_s * (a / 2.0 - np.sign(a) * jerk * turn_s / 6.0))
+        path = np.stack([q, turn, escape.end])
+        room = np.minimum(path.min(axis=0) - lower, upper - path.max(axis=0))
+        return np.asarray(room < -_ROUNDING_RAD, dtype=np.bool_)
+
+    def _plans(self, request: ruckig.InputParameter, trajectory: ruckig.Trajectory) -> bool:
+        try:
+            result = self._planner.calculate(request, trajectory)
+        except ruckig.RuckigError:
+            return False
+        return result in (ruckig.Result.Working, ruckig.Result.Finished)
+
+
+class _Stop:
+    """A planned way to rest."""
+
+    def __init__(self, trajectory: ruckig.Trajectory) -> None:
+        self._trajectory = trajectory
+        self._duration_s = float(trajectory.duration)
+
+    @property
+    def end(self) -> Array:
+        """Where it comes to rest (J,)."""
+        return _motion_at(self._trajectory, self._duration_s).positions
+
+    def at(self, time_s: float) -> Motion:
+        """The motion `time_s` after the plan's start; exactly at rest from its end on."""
+        motion = _motion_at(self._trajectory, time_s)
+        if time_s < self._duration_s:
+            return motion
+        zeros = np.zeros_like(motion.positions)
+        return Motion(motion.positions, zeros, zeros)
+
+
+def _motion_at(trajectory: ruckig.Trajectory, time_s: float) -> Motion:
+    positions, velocities, accelerations = trajectory.at_time(time_s)
+    return Motion(np.array(positions), np.array(velocities), np.array(accelerations))
+
+
+def _merge(where: NDArray[np.bool_], chosen: Motion, other: Motion) -> Motion:
+    return Motion(
+        np.where(where, chosen.positions, other.positions),
+        np.where(where, chosen.velocities, other.velocities),
+        np.where(where, chosen.accelerations, other.accelerations),
+    )

@@ -1,0 +1,198 @@
+"""Forward kinematics, Jacobian and damped differential inverse kinematics of an arm, by pinocchio from its URDF."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pinocchio as pin
+
+from vla_ros.robots import description
+from vla_ros.robots.robot import Robot
+from vla_ros.values import Array
+
+#: Below this singular value of the Jacobian [m/rad, rad/rad] a direction is damped, smoothly more towards zero.
+_DAMPED_BELOW = 0.06
+_LARGEST_DAMPING = 0.06
+
+#: How fast the null-space motion pulls towards home, and away from a joint limit [1/s].
+_HOME_GAIN_HZ = 0.5
+_LIMIT_GAIN_HZ = 4.0
+#: Distance to a joint limit from which the null space pulls away [rad].
+_LIMIT_ZONE_RAD = 0.2
+
+#: Newton's method sees no further than this in one iteration: beyond, its linear model means nothing.
+_FURTHEST_M = 0.2
+_FURTHEST_RAD = 0.5
+#: Good enough: smaller than any arm repeats.
+_CLOSE_M = 1e-6
+_CLOSE_RAD = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """Where a step of inverse kinematics came to, and what is left of the way.
+
+    `joint_positions` (J,) rad. `scaled`: the velocity limit shortened the step, so a residual is no surprise.
+    """
+
+    joint_positions: Array
+    position_error_m: float
+    rotation_error_rad: float
+    scaled: bool
+
+
+class Kinematics:
+    """One chain from the robot's base to its TCP; poses (7,) in the base frame. Not thread-safe."""
+
+    def __init__(self, urdf: str, joint_names: Sequence[str], tcp_frame: str) -> None:
+        """Read `urdf` (XML text); every joint that is not in `joint_names` is locked at zero.
+
+        Raises ValueError for a joint or frame that is not in the URDF.
+        """
+        whole = pin.buildModelFromXML(urdf)
+        unknown = [name for name in joint_names if not whole.existJointName(name)]
+        if unknown:
+            raise ValueError(f"the URDF has no joints {unknown}; it has {list(whole.names)[1:]}")
+        locked = [whole.getJointId(name) for name in list(whole.names)[1:] if name not in joint_names]
+        self._model = pin.buildReducedModel(whole, locked, pin.neutral(whole))
+        if list(self._model.names)[1:] != list(joint_names):
+            raise ValueError(f"joints stand in the URDF as {list(self._model.names)[1:]}, not as {list(joint_names)}")
+        if not self._model.existFrame(tcp_frame):
+            raise ValueError(f"the URDF has no frame {tcp_frame!r}")
+        self._frame = self._model.getFrameId(tcp_frame)
+        self._data = self._model.createData()
+
+    def forward(self, joint_positions: Array) -> Array:
+        """The TCP pose (7,) at `joint_positions` (J,); qw >= 0."""
+        pin.framesForwardKinematics(self._model, self._data, joint_positions)
+        return _pose(self._data.oMf[self._frame])
+
+    def jacobian(self, joint_positions: Array) -> Array:
+        """The TCP Jacobian (6, J): linear rows [m/rad] over angular [rad/rad], axes of the base."""
+        pin.computeJointJacobians(self._model, self._data, joint_positions)
+        pin.updateFramePlacement(self._model, self._data, self._frame)
+        jacobian = pin.getFrameJacobian(self._model, self._data, self._frame, pin.LOCAL_WORLD_ALIGNED)
+        return np.asarray(jacobian, dtype=np.float64)
+
+    def toward(
+        self,
+        joint_positions: Array,
+        pose: Array,
+        *,
+        period_s: float,
+        home: Array,
+        lower: Array,
+        upper: Array,
+        velocity: Array,
+        iterations: int = 3,
+    ) -> Reach:
+        """Move `joint_positions` (J,) towards `pose` (7,), as far as `velocity` (J,) [rad/s] allows in `period_s`.
+
+        Damped least squares, at most `iterations` Newton steps. The null space pulls towards `home` and away from the
+        limits. The result stays within `lower` and `upper`, or where the start already was outside, as far as it was.
+        A step that is too long is shortened as a whole, so that the TCP keeps its direction.
+        """
+        lower, upper = np.minimum(lower, joint_positions), np.maximum(upper, joint_positions)
+        goal = _placement(pose)
+        q = joint_positions
+        for iteration in range(iterations):
+            jacobian = self.jacobian(q)
+            error = _difference(self._data.oMf[self._frame], goal)
+            if iteration > 0 and np.linalg.norm(error[:3]) < _CLOSE_M and np.linalg.norm(error[3:]) < _CLOSE_RAD:
+                break
+            pull = _null_space_pull(q, home, lower, upper) * period_s if iteration == 0 else np.zeros_like(q)
+            q = q + _solve_within(jacobian, _shorten(error), pull, lower - q, upper - q)
+        step = q - joint_positions
+        excess = float(np.max(np.abs(step) / (velocity * period_s)))
+        if excess > 1.0:
+            q = np.clip(joint_positions + step / excess, lower, upper)
+        pin.framesForwardKinematics(self._model, self._data, q)
+        error = _difference(self._data.oMf[self._frame], goal)
+        return Reach(q, float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:])), excess > 1.0)
+
+    def joint_velocity(
+        self,
+        joint_positions: Array,
+        start: Array,
+        end: Array,
+        *,
+        period_s: float,
+        home: Array,
+        lower: Array,
+        upper: Array,
+    ) -> Array:
+        """Joint velocity (J,) [rad/s] of a TCP that moves from pose `start` to `end` (7,) within `period_s`.
+
+        With the null-space motion that `toward` makes, so that it is what a sequence of its steps amounts to.
+        """
+        jacobian = self.jacobian(joint_positions)
+        motion = _difference(_placement(start), _placement(end))
+        pull = _null_space_pull(joint_positions, home, lower, upper) * period_s
+        room_down, room_up = np.minimum(lower - joint_positions, 0.0), np.maximum(upper - joint_positions, 0.0)
+        return _solve_within(jacobian, _shorten(motion), pull, room_down, room_up) / period_s
+
+
+def for_robot(robot: Robot) -> Kinematics:
+    """The kinematics of `robot`'s own URDF."""
+    return Kinematics(description.urdf(robot), robot.joint_names, robot.tcp_frame)
+
+
+def _solve_within(jacobian: Array, motion: Array, pull: Array, room_down: Array, room_up: Array) -> Array:
+    """Joint step (J,) for the TCP `motion` (6,), in the room; a joint at its end leaves it to the others."""
+    step = np.zeros_like(pull)
+    free = np.ones(pull.shape, dtype=bool)
+    for _ in range(pull.size):
+        step[free] = _damped_step(jacobian[:, free], motion - jacobian[:, ~free] @ step[~free], pull[free])
+        outside = free & ((step < room_down) | (step > room_up))
+        if not outside.any():
+            break
+        step[outside] = np.clip(step[outside], room_down[outside], room_up[outside])
+        free &= ~outside
+        if not free.any():
+            break
+    return step
+
+
+def _damped_step(jacobian: Array, motion: Array, pull: Array) -> Array:
+    """Damped least squares plus `pull` projected on the null space.
+
+    Damping grows only along the singular directions that vanish (Maciejewski and Klein 1988): others stay exact.
+    """
+    left, singular, right = np.linalg.svd(jacobian, full_matrices=False)
+    weakness = np.clip(1.0 - (singular / _DAMPED_BELOW) ** 2, 0.0, 1.0)
+    inverse = singular / (singular**2 + weakness * _LARGEST_DAMPING**2 + 1e-12)
+    step: Array = right.T @ (inverse * (left.T @ motion)) + pull - right.T @ (right @ pull)
+    return step
+
+
+def _null_space_pull(q: Array, home: Array, lower: Array, upper: Array) -> Array:
+    """The velocity [rad/s] the null space would like: home, and away from limits that are near."""
+    from_lower = np.clip(_LIMIT_ZONE_RAD - (q - lower), 0.0, _LIMIT_ZONE_RAD)
+    from_upper = np.clip(_LIMIT_ZONE_RAD - (upper - q), 0.0, _LIMIT_ZONE_RAD)
+    return _HOME_GAIN_HZ * (home - q) + _LIMIT_GAIN_HZ * (from_lower - from_upper)
+
+
+def _shorten(motion: Array) -> Array:
+    factor = max(
+        1.0, float(np.linalg.norm(motion[:3])) / _FURTHEST_M, float(np.linalg.norm(motion[3:])) / _FURTHEST_RAD
+    )
+    return motion / factor
+
+
+def _difference(start: pin.SE3, end: pin.SE3) -> Array:
+    """The way from `start` to `end` (6,): metres, then rotation vector [rad], in base axes."""
+    turn = start.rotation @ pin.log3(start.rotation.T @ end.rotation)
+    return np.concatenate([end.translation - start.translation, turn])
+
+
+def _placement(pose: Array) -> pin.SE3:
+    return pin.XYZQUATToSE3(np.asarray(pose, dtype=np.float64))
+
+
+def _pose(placement: pin.SE3) -> Array:
+    pose = np.asarray(pin.SE3ToXYZQUAT(placement), dtype=np.float64)
+    if pose[6] < 0.0:
+        pose[3:] = -pose[3:]
+    return pose

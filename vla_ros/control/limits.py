@@ -1,0 +1,153 @@
+"""Limits of targets: finite, step, workspace, joint range, gripper; each permits, moves or refuses, and says so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from vla_ros.geometry import rotation_angle
+from vla_ros.robots.robot import Robot
+from vla_ros.values import Array, Config
+
+Vector3 = tuple[float, float, float]
+
+
+class LimitsConfig(Config):
+    """How much of what the robot can do is permitted. Scales multiply the robot's own limits.
+
+    Workspace: a box for the TCP in the base frame [m]; the lowest point keeps the fingertips off a table at z = 0.
+    """
+
+    velocity_scale: float = Field(default=0.7, gt=0.0, le=1.0)
+    acceleration_scale: float = Field(default=0.5, gt=0.0, le=1.0)
+    jerk_scale: float = Field(default=0.05, gt=0.0, le=1.0)
+    joint_margin_rad: float = Field(default=0.05, ge=0.0, le=0.5)  # kept from each end of a joint's range
+    workspace_lower_m: Vector3 = (0.15, -0.6, 0.005)
+    workspace_upper_m: Vector3 = (0.85, 0.6, 0.9)
+    # A target further than this from the present command is a jump: it is refused, not followed.
+    max_step_rad: float = Field(default=0.5, gt=0.0)  # joint targets: the largest joint
+    max_step_m: float = Field(default=0.2, gt=0.0)  # pose targets: the TCP's way
+    max_step_rotation_rad: float = Field(default=1.0, gt=0.0)  # pose targets: the TCP's turn
+
+    @model_validator(mode="after")
+    def _workspace_is_a_box(self) -> LimitsConfig:
+        if not all(low < high for low, high in zip(self.workspace_lower_m, self.workspace_upper_m, strict=True)):
+            raise ValueError(
+                f"workspace_lower_m {self.workspace_lower_m} must be below workspace_upper_m {self.workspace_upper_m}"
+            )
+        return self
+
+
+class Refused(ValueError):
+    """A target or chunk that is dropped as a whole; `name` is the counter, the text says what was wrong."""
+
+    def __init__(self, name: str, detail: str) -> None:
+        super().__init__(detail)
+        self.name = name
+
+
+@dataclass(frozen=True, eq=False)
+class JointLimits:
+    """The permitted range and rates of every joint, (J,) each: rad, rad/s, rad/s2, rad/s3."""
+
+    lower: Array
+    upper: Array
+    velocity: Array
+    acceleration: Array
+    jerk: Array
+
+    @classmethod
+    def of(cls, robot: Robot, config: LimitsConfig) -> JointLimits:
+        """The robot's own limits, less the margin, times the scales."""
+        joints = robot.joints
+        return cls(
+            lower=np.array([joint.lower_rad for joint in joints]) + config.joint_margin_rad,
+            upper=np.array([joint.upper_rad for joint in joints]) - config.joint_margin_rad,
+            velocity=np.array([joint.velocity_rad_s for joint in joints]) * config.velocity_scale,
+            acceleration=np.array([joint.acceleration_rad_s2 for joint in joints]) * config.acceleration_scale,
+            jerk=np.array([joint.jerk_rad_s3 for joint in joints]) * config.jerk_scale,
+        )
+
+
+class Interventions:
+    """How often each limit acted. A limit that acts on many ticks without a pause has acted once."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._acting: set[str] = set()
+        self._acting_now: set[str] = set()
+
+    def begin_tick(self) -> None:
+        """Start a tick: what does not act in it has paused."""
+        self._acting, self._acting_now = self._acting_now, set()
+
+    def act(self, name: str) -> None:
+        """Say that the limit `name` acts in this tick."""
+        if name not in self._acting and name not in self._acting_now:
+            self._counts[name] += 1
+        self._acting_now.add(name)
+
+    def count(self, name: str) -> None:
+        """Count one event by itself, a refused chunk for example."""
+        self._counts[name] += 1
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How often, by name."""
+        return dict(self._counts)
+
+
+def refuse_not_finite(values: Array, what: str) -> None:
+    """Raise Refused where a value is NaN or infinite."""
+    if not np.isfinite(values).all():
+        raise Refused("not_finite", f"{what} with values that are not finite")
+
+
+def refuse_joint_jump(target: Array, command: Array, config: LimitsConfig) -> None:
+    """Raise Refused where a joint target (J,) is too far from the present command (J,)."""
+    distance = np.abs(target - command)
+    worst = int(np.argmax(distance))
+    if distance[worst] > config.max_step_rad:
+        raise Refused(
+            "jump",
+            f"a target {distance[worst]:.3g} rad from the command at joint {worst + 1}, more than max_step_rad "
+            f"{config.max_step_rad:g}",
+        )
+
+
+def refuse_pose_jump(target: Array, command: Array, config: LimitsConfig) -> None:
+    """Raise Refused where a pose target (7,) is too far from the present command's pose (7,)."""
+    with np.errstate(over="ignore"):
+        distance = float(np.linalg.norm(target[:3] - command[:3]))
+    if distance > config.max_step_m:
+        raise Refused("jump", f"a target {distance:.3g} m from the command, more than max_step_m {config.max_step_m:g}")
+    angle = rotation_angle(target[3:], command[3:])
+    if angle > config.max_step_rotation_rad:
+        raise Refused(
+            "jump",
+            f"a target turned {angle:.3g} rad from the command, more than max_step_rotation_rad "
+            f"{config.max_step_rotation_rad:g}",
+        )
+
+
+def clamp_to_workspace(pose: Array, config: LimitsConfig) -> tuple[Array, bool]:
+    """The pose (7,) with its position inside the workspace, and whether it had to be moved."""
+    position = np.clip(pose[:3], config.workspace_lower_m, config.workspace_upper_m)
+    moved = bool((position != pose[:3]).any())
+    return (np.concatenate([position, pose[3:]]), True) if moved else (pose, False)
+
+
+def clamp_to_range(joint_positions: Array, limits: JointLimits) -> tuple[Array, bool]:
+    """Joint positions (J,) inside the permitted range, and whether one had to be moved."""
+    clamped = np.clip(joint_positions, limits.lower, limits.upper)
+    return clamped, bool((clamped != joint_positions).any())
+
+
+def clamp_width(width_m: float, max_width_m: float) -> tuple[float, bool]:
+    """A gripper width between closed and fully open, and whether it had to be moved."""
+    clamped = min(max(width_m, 0.0), max_width_m)
+    return clamped, clamped != width_m

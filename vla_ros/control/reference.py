@@ -1,0 +1,122 @@
+"""From a scheduled target to a permitted joint reference and its velocity: target limits, then inverse kinematics."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vla_ros.control.kinematics import Kinematics
+from vla_ros.control.limits import (
+    Interventions,
+    JointLimits,
+    LimitsConfig,
+    clamp_to_range,
+    clamp_to_workspace,
+    refuse_joint_jump,
+    refuse_not_finite,
+    refuse_pose_jump,
+)
+from vla_ros.robots.robot import Robot
+from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Target
+
+#: Further than this from the pose asked for, without being on the way, is out of reach [m, rad].
+_REACHED_M = 0.005
+_REACHED_RAD = 0.05
+#: Newton steps that bring a joint target back into the workspace: once per tick, and only where it is outside.
+_PROJECTION_ITERATIONS = 8
+
+
+class Reference:
+    """The joint reference of one arm, tick by tick.
+
+    A pose is solved from the last reference (at first from the command), never further than the velocity limits allow
+    in a tick: the reference is continuous and never changes the elbow's side.
+    """
+
+    def __init__(
+        self, kinematics: Kinematics, robot: Robot, config: LimitsConfig, limits: JointLimits, period_ns: int
+    ) -> None:
+        self._kinematics = kinematics
+        self._config = config
+        self._limits = limits
+        self._period_s = period_ns / NANOSECONDS_PER_SECOND
+        self._home = np.array(robot.home_rad)
+        self._last: Array | None = None
+
+    def forget(self) -> None:
+        """Start from the command again."""
+        self._last = None
+
+    def of(
+        self, target: Target, following: Target, command: Array, command_pose: Array, interventions: Interventions
+    ) -> tuple[Array, Array]:
+        """Joint positions (J,) [rad] for `target` and the velocities [rad/s] towards `following`, one period later.
+
+        `command` (J,) and `command_pose` (7,) are what is commanded now. Raises Refused for a target that must not be
+        followed; says in `interventions` what was moved.
+        """
+        for values in (target.values, following.values):
+            refuse_not_finite(values, "a target")
+        pose, joint_positions = target.pose, target.joint_positions
+        if pose is not None and following.pose is not None:
+            refuse_pose_jump(pose, command_pose, self._config)
+            return self._of_poses(pose, following.pose, command, interventions)
+        if joint_positions is not None and following.joint_positions is not None:
+            refuse_joint_jump(joint_positions, command, self._config)
+            self._last = None
+            start = self._permitted(joint_positions, interventions)
+            end = self._permitted(following.joint_positions, interventions)
+            return start, (end - start) / self._period_s
+        raise ValueError("a target and the one that follows are both poses or both joint positions")
+
+    def _of_poses(
+        self, pose: Array, following: Array, command: Array, interventions: Interventions
+    ) -> tuple[Array, Array]:
+        limits = self._limits
+        pose, moved = clamp_to_workspace(pose, self._config)
+        following, _ = clamp_to_workspace(following, self._config)
+        if moved:
+            interventions.act("workspace")
+        seed, _ = clamp_to_range(command if self._last is None else self._last, limits)
+        reach = self._kinematics.toward(
+            seed,
+            pose,
+            period_s=self._period_s,
+            home=self._home,
+            lower=limits.lower,
+            upper=limits.upper,
+            velocity=limits.velocity,
+        )
+        if not reach.scaled and (reach.position_error_m > _REACHED_M or reach.rotation_error_rad > _REACHED_RAD):
+            interventions.act("unreachable")
+        self._last = reach.joint_positions
+        velocities = self._kinematics.joint_velocity(
+            reach.joint_positions,
+            pose,
+            following,
+            period_s=self._period_s,
+            home=self._home,
+            lower=limits.lower,
+            upper=limits.upper,
+        )
+        return reach.joint_positions, velocities
+
+    def _permitted(self, joint_positions: Array, interventions: Interventions) -> Array:
+        """Joint positions within their range, and with the TCP within the workspace."""
+        limits = self._limits
+        clamped, moved = clamp_to_range(joint_positions, limits)
+        if moved:
+            interventions.act("joint_range")
+        pose, outside = clamp_to_workspace(self._kinematics.forward(clamped), self._config)
+        if not outside:
+            return clamped
+        interventions.act("workspace")
+        return self._kinematics.toward(
+            clamped,
+            pose,
+            period_s=1.0,
+            home=clamped,
+            lower=limits.lower,
+            upper=limits.upper,
+            velocity=np.full_like(clamped, np.inf),
+            iterations=_PROJECTION_ITERATIONS,
+        ).joint_positions
