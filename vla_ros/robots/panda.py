@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from math import pi
 
+from vla_ros.robots.panda_shapes import SHAPES
 from vla_ros.robots.robot import (
     CartesianLimits,
     Endpoint,
@@ -68,8 +69,10 @@ _INERTIALS = {
     "panda_link3": Inertial(
         2.2513, (0.05152, 0.01696, -0.02971), (0.006317, 0.000973, 0.002925, 0.008663, 0.000935, 0.006578)
     ),
+    # No body has the vendor's numbers for link 4 (the largest principal moment exceeds the sum of the others); with the
+    # products of inertia in the other sign convention, as here, one has.
     "panda_link4": Inertial(
-        2.2037, (-0.05113, 0.05825, 0.01698), (0.007846, -0.003396, 0.001587, 0.006495, -0.001815, 0.010031)
+        2.2037, (-0.05113, 0.05825, 0.01698), (0.007846, 0.003396, -0.001587, 0.006495, 0.001815, 0.010031)
     ),
     "panda_link5": Inertial(
         2.2855, (-0.00005, 0.03730, -0.09280), (0.022970, -0.0000095, -0.0000206, 0.020951, 0.003823, 0.004306)
@@ -118,9 +121,11 @@ PANDA = Robot(
         FixedFrame("panda_tcp", "panda_hand", (0.0, 0.0, 0.1034), (0.0, 0.0, 0.0)),
     ),
     inertials=_INERTIALS,
+    shapes=SHAPES,
     gripper=Gripper(
         frame="panda_hand",
         finger_joints=("panda_finger_joint1", "panda_finger_joint2"),
+        finger_links=("panda_leftfinger", "panda_rightfinger"),
         finger_origin_xyz_m=(0.0, 0.0, 0.0584),
         max_width_m=0.08,
         speed_m_s=0.2,

@@ -18,6 +18,37 @@ class Inertial:
     inertia_kg_m2: tuple[float, float, float, float, float, float]  # xx xy xz yy yz zz
 
 
+class Finish(str, Enum):
+    """What a shape looks like."""
+
+    WHITE = "white"
+    GREY = "grey"
+    BLACK = "black"
+
+
+@dataclass(frozen=True)
+class Rod:
+    """A cylinder from `start` to `end` in the link frame; `rounded`: with half a sphere beyond each end (a capsule)."""
+
+    start_m: Vector3
+    end_m: Vector3
+    radius_m: float
+    rounded: bool = True
+    finish: Finish = Finish.WHITE
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box with edges along the axes of the link frame."""
+
+    center_m: Vector3
+    size_m: Vector3  # full edge lengths
+    finish: Finish = Finish.WHITE
+
+
+Shape = Rod | Box
+
+
 @dataclass(frozen=True)
 class Joint:
     """A revolute joint about the z axis of its own frame, which stands at `origin` in the parent link."""
@@ -54,10 +85,11 @@ class Gripper:
 
     frame: str
     finger_joints: tuple[str, str]
+    finger_links: tuple[str, str]
     finger_origin_xyz_m: Vector3  # of both fingers at width 0, in `frame`; they open along +y and -y
     max_width_m: float
     speed_m_s: float  # limit of one finger
-    force_n: float
+    force_n: float  # of one finger
 
 
 @dataclass(frozen=True)
@@ -102,6 +134,7 @@ class Robot:
     joints: tuple[Joint, ...]
     fixed_frames: tuple[FixedFrame, ...]
     inertials: Mapping[str, Inertial]
+    shapes: Mapping[str, tuple[Shape, ...]]  # of links: what is seen and what collides
     gripper: Gripper
     cartesian: CartesianLimits
     driver: str  # module in ros/drivers
