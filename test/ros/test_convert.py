@@ -159,7 +159,9 @@ def test_encodings_that_have_no_colours(rgb: np.ndarray) -> None:
             convert.image_to_rgb(CompressedImage(format="jpeg", data=data))
 
 
-@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "mono8", "rgba8", "bgra8", "mono16", "bayer_rggb8", "bayer_gbrg8"])
+@pytest.mark.parametrize(
+    "encoding", ["rgb8", "bgr8", "mono8", "rgba8", "bgra8", "mono16", "bayer_rggb8", "bayer_gbrg8"]
+)
 def test_the_same_as_cv_bridge(encoding: str) -> None:
     bridge = pytest.importorskip("cv_bridge").CvBridge()
     channels = {"mono8": 1, "mono16": 1, "rgba8": 4, "bgra8": 4}.get(encoding, 1 if "bayer" in encoding else 3)
@@ -251,7 +253,7 @@ def test_commands_survive(width: float | None) -> None:
 
 
 def test_world_states_survive() -> None:
-    state = WorldState(3_000_000_007, ("tcp.x", "success"), np.array([0.25, 1.0]))
+    state = WorldState(3_000_000_007, np.array([0.25, 1.0]), ("tcp.x", "success"))
     sent = convert.world_state_to_array(state)
     assert sent.layout.dim[0].label == "stamp.sec,stamp.nanosec,tcp.x,success"
     received = convert.array_to_world_state(sent)

@@ -243,7 +243,7 @@ def array_to_world_state(message: Float64MultiArray) -> WorldState:
         )
     values = np.array(message.data, dtype=np.float64)
     time_ns = int(values[0]) * NANOSECONDS_PER_SECOND + int(values[1])
-    return WorldState(time_ns, names[2:], values[2:])
+    return WorldState(time_ns, values[2:], names[2:])
 
 
 def _decode(message: CompressedImage) -> Image:

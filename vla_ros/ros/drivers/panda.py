@@ -31,7 +31,8 @@ ALMOST_ZERO = 1e-9
 #: Values of a pose target: x y z, then the rotation matrix row by row.
 POSE_TARGET_SIZE = 12
 
-_ERROR_NAMES = tuple(Errors.get_fields_and_field_types())
+#: The errors a Franka can report, in their order.
+ERROR_NAMES = tuple(Errors.get_fields_and_field_types())
 
 
 class PandaDriver:
@@ -167,7 +168,7 @@ def fault_of(state: FrankaState) -> str:
         return "user stop: the robot's stop button is pressed"
     if state.robot_mode != FrankaState.ROBOT_MODE_REFLEX:
         return ""
-    errors = [name for name in _ERROR_NAMES if getattr(state.current_errors, name)]
+    errors = [name for name in ERROR_NAMES if getattr(state.current_errors, name)]
     return f"reflex: {', '.join(errors) or 'no error named'}"
 
 
@@ -177,7 +178,7 @@ def joint_target(positions: Array, joint_count: int) -> list[float]:
 
 
 def pose_target(pose: Array) -> list[float]:
-    """What /cartesian_impedance/pose_desired takes of a pose (7,): x y z and the matrix row by row, the first never 0."""
+    """What /cartesian_impedance/pose_desired takes of a pose (7,): x y z, the matrix row by row; the first never 0."""
     if not np.all(np.isfinite(pose)):
         raise ValueError(f"a pose target is finite, got {np.asarray(pose).tolist()}")
     matrix = pose_matrix(pose)
