@@ -40,7 +40,7 @@ class _Splice:
 
     chunk: ActionChunk
     start_ns: int
-    fades_in: bool  # something else was scheduled at start_ns
+    fades_in: bool  # something was scheduled until start_ns
 
 
 class Schedule:
@@ -76,7 +76,7 @@ class Schedule:
         too_late = min(len(chunk), max(0, -((chunk.observation_ns - sent_ns) // chunk.step_ns)))
         if too_late < len(chunk):
             start_ns = max(sent_ns, chunk.observation_ns)
-            self._splices.append(_Splice(chunk, start_ns, fades_in=self._value(start_ns) is not None))
+            self._splices.append(_Splice(chunk, start_ns, fades_in=self._value(start_ns - 1) is not None))
         return too_late
 
     def target(self, now_ns: int) -> Target | None:
@@ -117,13 +117,12 @@ class Schedule:
         newest = counting[-1].chunk
         if time_ns >= newest.end_ns + newest.step_ns:
             return None
-        time_ns = min(time_ns, newest.end_ns)
         if self._config.mode is ScheduleMode.NEWEST:
             return _row(newest, time_ns)
         if self._config.mode is ScheduleMode.BLEND:
             value = self._blended(counting, time_ns)
         else:
-            value = self._ensembled(counting, time_ns)
+            value = self._ensembled(counting, min(time_ns, newest.end_ns))
         if newest.dimensions[-1] == GRIPPER_DIMENSION:
             value[-1] = _row(newest, time_ns)[-1]
         return value

@@ -1,4 +1,4 @@
-"""Time as integer nanoseconds: conversions from milliseconds, seconds and hertz, and a watch for a clock jumping back."""
+"""Time as integer nanoseconds: conversions from milliseconds, seconds, hertz; a watch for a clock that jumps back."""
 
 from __future__ import annotations
 

@@ -274,23 +274,22 @@ class Aligner:
         self._checked_ns = None
 
     def _complete(self, candidate_ns: int) -> int:
-        """The earliest instant that shows the same frames as the candidate; raises Misaligned if that is incomplete."""
+        """The earliest frame's stamp that is complete with the candidate's frames; raises Misaligned if it is not."""
         frames = self._frames_at(candidate_ns)
-        for stream in self._streams.values():
-            stream.nearest(candidate_ns)
-        earliest_ns = min(frames, default=candidate_ns)
-        if earliest_ns < candidate_ns:
+        for earlier_ns in sorted(stamp for stamp in frames if stamp < candidate_ns):
             try:
-                if self._frames_at(earliest_ns) == frames:
-                    for stream in self._streams.values():
-                        stream.nearest(earliest_ns)
-                    return earliest_ns
+                if self._frames_at(earlier_ns) == frames:
+                    return earlier_ns
             except Misaligned:
-                pass  # the earlier instant is out of some tolerance, the candidate is not
+                continue  # out of some tolerance there, though not at the candidate
         return candidate_ns
 
     def _frames_at(self, instant_ns: int) -> list[int]:
-        return [camera.stamps_ns[camera.nearest(instant_ns)] for camera in self._cameras.values()]
+        """Stamps of the frames that stand for an instant; raises Misaligned where any camera or stream has nothing."""
+        frames = [camera.stamps_ns[camera.nearest(instant_ns)] for camera in self._cameras.values()]
+        for stream in self._streams.values():
+            stream.nearest(instant_ns)
+        return frames
 
     def _decoded(self, camera: Track[_Frame], index: int) -> Image:
         try:

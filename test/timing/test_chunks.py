@@ -1,0 +1,346 @@
+"""Schedule against closed forms and brute force: dropping by time, cross-fades, ensembles, ends, what was committed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla_ros.actions import ActionSpec, AnchorState, GripperConvention, Space, to_absolute
+from vla_ros.timing.chunks import Schedule, ScheduleConfig, ScheduleMode
+from vla_ros.values import POSE_DIMENSIONS, ActionChunk, Array, ModelChunk
+
+MS = 1_000_000
+STEP_NS = 100 * MS
+T0 = 1_700_000_000_000_000_000
+JOINTS = ("j1", "j2")
+FEW = settings(max_examples=40, deadline=None)
+
+
+def chunk(observed_ms: int, rows: Any, step_ns: int = STEP_NS, dimensions: tuple[str, ...] = JOINTS) -> ActionChunk:
+    return ActionChunk(T0 + observed_ms * MS, step_ns, dimensions, np.asarray(rows, dtype=np.float64))
+
+
+def schedule(mode: ScheduleMode = ScheduleMode.NEWEST, **more: Any) -> Schedule:
+    return Schedule(ScheduleConfig(mode=mode, **more))
+
+
+def at(plan: Schedule, now_ms: float) -> Array | None:
+    target = plan.target(T0 + round(now_ms * MS))
+    return None if target is None else target.values
+
+
+def said(one: ActionChunk, time_ns: int) -> Array:
+    """What a chunk of joints says about a time, by numpy."""
+    due = [one.due_ns(row) - T0 for row in range(len(one))]
+    return np.array([np.interp(time_ns - T0, due, column) for column in one.actions.T])
+
+
+@st.composite
+def plans(draw: st.DrawFn, dimensions: int = 2) -> list[tuple[ActionChunk, int]]:
+    """Chunks with growing observation times and the times they are added at, in ms; steps and lengths differ."""
+    added, observed = 0, 0
+    result = []
+    for _ in range(draw(st.integers(1, 6))):
+        observed += draw(st.integers(1, 400))
+        added = max(added, observed) + draw(st.integers(0, 300))
+        shape = (draw(st.integers(1, 12)), dimensions)
+        rows = np.random.default_rng(draw(st.integers(0, 999))).uniform(-1, 1, shape)
+        step = draw(st.sampled_from([33, 50, 100])) * MS
+        result.append((chunk(observed, rows, step, tuple(f"j{i}" for i in range(dimensions))), T0 + added * MS))
+    return result
+
+
+modes = st.sampled_from(list(ScheduleMode))
+
+
+# --- one chunk
+
+
+@FEW
+@given(plans(), st.integers(0, 2000), modes)
+def test_one_chunk_is_its_rows_interpolated_kept_for_one_step(
+    adds: list[tuple[ActionChunk, int]], after_ms: int, mode: ScheduleMode
+) -> None:
+    one, added_ns = adds[0]
+    plan = schedule(mode)
+    dropped = plan.add(one, added_ns)
+    assert dropped == sum(one.due_ns(row) < added_ns for row in range(len(one)))
+    now_ns = added_ns + after_ms * MS
+    target = plan.target(now_ns)
+    if dropped == len(one) or now_ns >= one.end_ns + one.step_ns:
+        assert target is None
+    else:
+        assert target is not None
+        assert target.time_ns == now_ns
+        assert np.allclose(target.values, said(one, now_ns), atol=1e-12)
+
+
+def test_a_chunk_says_nothing_before_its_first_row_and_after_its_last_step() -> None:
+    plan = schedule()
+    assert plan.target(T0) is None
+    assert plan.end_ns is None
+    assert plan.add(chunk(50, [[0, 0], [1, 10]]), T0) == 0
+    assert plan.end_ns == T0 + 150 * MS
+    assert [None if v is None else v.tolist() for v in (at(plan, t) for t in (49, 50, 100, 150, 249.9, 250))] == [
+        None, [0, 0], [0.5, 5], [1, 10], [1, 10], None,
+    ]  # fmt: skip
+
+
+@FEW
+@given(plans(), st.integers(0, 1500), modes, st.floats(-9, 9))
+def test_no_action_moves_the_target_before_the_row_before_it_is_due(
+    adds: list[tuple[ActionChunk, int]], after_ms: int, mode: ScheduleMode, other: float
+) -> None:
+    """Rows that lie beyond the next row of their chunk are changed: the target does not notice."""
+    now_ns = adds[0][1] + after_ms * MS
+    plan, changed = schedule(mode), schedule(mode)
+    for one, added_ns in adds:
+        if added_ns <= now_ns:
+            rows = np.array(one.actions)
+            later = np.array([one.due_ns(row) >= now_ns + one.step_ns for row in range(len(one))])
+            rows[later] = other
+            plan.add(one, added_ns)
+            changed.add(ActionChunk(one.observation_ns, one.step_ns, one.dimensions, rows), added_ns)
+    first, second = plan.target(now_ns), changed.target(now_ns)
+    assert (first is None) == (second is None)
+    if first is not None and second is not None:
+        assert np.array_equal(first.values, second.values)
+
+
+@FEW
+@given(st.integers(0, 900), modes)
+def test_dropping_late_rows_loses_no_displacement(delay_ms: int, mode: ScheduleMode) -> None:
+    """A chunk of joint deltas is anchored at its observation: late or not, it leads to the same places."""
+    spec = ActionSpec(space=Space.JOINT_DELTA, joint_names=JOINTS, gripper=GripperConvention.NONE)
+    anchor = AnchorState(np.array([0.3, -0.2]), np.array([0, 0, 0, 0, 0, 0, 1.0]))
+    deltas = np.random.default_rng(1).uniform(-0.1, 0.1, (10, 2))
+    absolute = to_absolute(spec, ModelChunk(T0, deltas), anchor, 0.08)
+    prompt, late = schedule(mode), schedule(mode)
+    prompt.add(absolute, T0)
+    assert late.add(absolute, T0 + delay_ms * MS) == math.ceil(delay_ms / 100)
+    for now_ms in range(delay_ms, 1000, 10):
+        assert np.array_equal(at(prompt, now_ms), at(late, now_ms))  # type: ignore[arg-type]
+    assert np.allclose(at(late, 950), anchor.joint_positions + deltas.sum(axis=0))  # type: ignore[arg-type]
+
+
+# --- chunks that overlap
+
+
+@FEW
+@given(plans(), st.integers(0, 8))
+def test_a_cross_fade_never_jumps(adds: list[tuple[ActionChunk, int]], blend_steps: int) -> None:
+    """Between looks dt apart the target moves at most as fast as the chunks and the fades between them allow."""
+    blend_steps = max(1, blend_steps)
+    plan = schedule(ScheduleMode.BLEND, blend_steps=blend_steps)
+    slopes = [np.abs(np.diff(one.actions, axis=0)).max(initial=0.0) / one.step_ns for one, _ in adds]
+    fades = [2.0 / (blend_steps * one.step_ns) for one, _ in adds]  # all values are within -1..1
+    bound_per_ns = max(slopes) + sum(fades)
+    before: Array | None = None
+    pending = list(adds)
+    for now_ns in range(adds[0][1], adds[-1][1] + 600 * MS, 2 * MS):
+        while pending and pending[0][1] <= now_ns:
+            if plan.target(pending[0][1] - 1) is None:
+                before = None  # the schedule had ended: nothing to fade from
+            plan.add(*pending.pop(0))
+        target = plan.target(now_ns)
+        if target is not None and before is not None:
+            assert np.abs(target.values - before).max() <= bound_per_ns * 2 * MS + 1e-12
+        before = None if target is None else target.values
+
+
+@FEW
+@given(st.integers(0, 5), st.integers(0, 250), st.sampled_from([40, 100, 130]), st.integers(0, 600))
+def test_a_cross_fade_is_linear_in_time_on_any_grid(steps: int, added_ms: int, step_ms: int, after_ms: int) -> None:
+    random = np.random.default_rng(steps)
+    old, new = chunk(0, random.uniform(-1, 1, (12, 2))), chunk(20, random.uniform(-1, 1, (12, 2)), step_ms * MS)
+    added_ms = max(added_ms, 20)
+    plan = schedule(ScheduleMode.BLEND, blend_steps=steps)
+    plan.add(old, T0)
+    plan.add(new, T0 + added_ms * MS)
+    now_ns = T0 + min(added_ms + after_ms, 400) * MS
+    share = min(1.0, (now_ns - T0 - added_ms * MS) / (steps * step_ms * MS)) if steps else 1.0
+    expected = (1 - share) * said(old, now_ns) + share * said(new, now_ns)
+    target = plan.target(now_ns)
+    assert target is not None
+    assert np.allclose(target.values, expected, atol=1e-12)
+
+
+def test_after_a_gap_there_is_nothing_to_fade_from() -> None:
+    plan = schedule(ScheduleMode.BLEND)
+    plan.add(chunk(0, [[0, 0]]), T0)
+    plan.add(chunk(500, [[1, 1], [1, 1]]), T0 + 500 * MS)
+    assert at(plan, 99) is not None
+    assert at(plan, 100) is None
+    assert np.array_equal(at(plan, 500), [1, 1])  # type: ignore[arg-type]
+
+
+@FEW
+@given(plans(), st.floats(0.0, 2.0), st.integers(0, 1500))
+def test_an_ensemble_is_the_exponentially_weighted_mean(
+    adds: list[tuple[ActionChunk, int]], m: float, after_ms: int
+) -> None:
+    now_ns = adds[0][1] + after_ms * MS
+    plan = schedule(ScheduleMode.ENSEMBLE, ensemble_m=m)
+    kept = []
+    for one, added_ns in adds:
+        if added_ns <= now_ns and plan.add(one, added_ns) < len(one):
+            kept.append(one)
+    target = plan.target(now_ns)
+    if not kept or now_ns >= kept[-1].end_ns + kept[-1].step_ns:
+        assert target is None
+        return
+    time_ns = min(now_ns, kept[-1].end_ns)  # the last row is kept for one step
+    speaking = [one for one in kept if one.observation_ns <= time_ns <= one.end_ns]
+    total = sum(math.exp(-m * age) for age in range(len(speaking)))
+    mean = sum((math.exp(-m * age) / total * said(one, time_ns) for age, one in enumerate(speaking)), np.zeros(2))
+    assert target is not None
+    assert np.allclose(target.values, mean, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", list(ScheduleMode))
+def test_the_gripper_follows_the_newest_chunk(mode: ScheduleMode) -> None:
+    plan = schedule(mode)
+    for observed_ms, width in ((0, 0.08), (100, 0.0), (200, 0.04)):
+        plan.add(chunk(observed_ms, [[1.0, width]] * 10, dimensions=("j1", "gripper")), T0 + observed_ms * MS)
+        target = plan.target(T0 + observed_ms * MS)
+        assert target is not None
+        assert target.gripper_width_m == width
+
+
+# --- poses
+
+
+def turning(observed_ms: int, offset_rad: float, sign: float, rows: int = 10, rate_rad_s: float = 1.0) -> ActionChunk:
+    """A TCP that turns about z at a constant rate, `offset_rad` ahead; the sign of a quaternion means nothing."""
+    poses = []
+    for row in range(rows):
+        half = 0.5 * (rate_rad_s * (observed_ms + 100 * row) * 1e-3 + offset_rad)
+        poses.append([0.5, 0, 0.3, 0, 0, sign * math.sin(half), sign * math.cos(half), 0.04])
+    return chunk(observed_ms, poses, dimensions=(*POSE_DIMENSIONS, "gripper"))
+
+
+def angle(values: Array | None) -> float:
+    assert values is not None
+    assert float(np.linalg.norm(values[3:7])) == pytest.approx(1.0, abs=1e-12)
+    assert np.allclose(values[[3, 4]], 0.0)
+    return 2.0 * math.atan2(values[5], values[6]) % (2 * math.pi)
+
+
+@FEW
+@given(modes, st.sampled_from([-1.0, 1.0]), st.sampled_from([-1.0, 1.0]), st.integers(200, 850))
+def test_orientations_are_mixed_on_the_circle(mode: ScheduleMode, sign: float, other: float, now_ms: int) -> None:
+    """Two plans 0.2 rad apart: the newest, their fade by time, or their mean (equal weights) as angles."""
+    plan = schedule(mode, ensemble_m=0.0)
+    plan.add(turning(0, 0.0, sign), T0)
+    plan.add(turning(100, 0.2, other), T0 + 200 * MS)
+    share = {
+        ScheduleMode.NEWEST: 1.0,
+        ScheduleMode.BLEND: min(1.0, (now_ms - 200) / 300),
+        ScheduleMode.ENSEMBLE: 0.5,
+    }[mode]
+    assert angle(at(plan, now_ms)) == pytest.approx(now_ms * 1e-3 + 0.2 * share, abs=1e-9)
+
+
+# --- what is refused or ignored
+
+
+@pytest.mark.parametrize("mode", list(ScheduleMode))
+def test_an_older_or_wholly_past_chunk_is_ignored(mode: ScheduleMode) -> None:
+    plan = schedule(mode)
+    plan.add(chunk(100, [[0, 0]] * 10), T0 + 100 * MS)
+    assert plan.add(chunk(99, [[5, 5]] * 10), T0 + 100 * MS) == 10
+    assert plan.add(chunk(100, [[5, 5]] * 10), T0 + 100 * MS) == 10
+    assert plan.add(chunk(101, [[5, 5]] * 3), T0 + 302 * MS) == 3
+    assert plan.end_ns == T0 + 1000 * MS
+    for now_ms in range(100, 1100, 50):
+        assert np.array_equal(at(plan, now_ms), [0, 0])  # type: ignore[arg-type]
+
+
+def test_dimensions_do_not_mix() -> None:
+    plan = schedule()
+    plan.add(chunk(0, [[0, 0]]), T0)
+    with pytest.raises(ValueError, match=r"holds chunks of \('j1', 'j2'\), got one of \('j2', 'j1'\); clear it first"):
+        plan.add(chunk(10, [[0, 0]], dimensions=("j2", "j1")), T0)
+    plan.clear()
+    assert plan.target(T0) is None
+    assert plan.add(chunk(10, [[0, 0]], dimensions=("j2", "j1")), T0) == 0
+
+
+def test_a_config_out_of_range_is_refused() -> None:
+    for name in ("blend_steps", "ensemble_m", "actuation_latency_ms"):
+        with pytest.raises(ValueError, match=name):
+            ScheduleConfig.model_validate({name: -1})
+
+
+# --- what was committed, and replay
+
+
+@FEW
+@given(plans(), modes, st.integers(0, 250))
+def test_actuation_latency_only_shifts_time(
+    adds: list[tuple[ActionChunk, int]], mode: ScheduleMode, latency_ms: int
+) -> None:
+    ahead, plain = schedule(mode, actuation_latency_ms=latency_ms), schedule(mode)
+    for one, added_ns in adds:
+        assert ahead.add(one, added_ns) == plain.add(one, added_ns + latency_ms * MS)
+    for after_ms in range(0, 1500, 70):
+        now_ns = adds[0][1] + after_ms * MS
+        first, second = ahead.target(now_ns), plain.target(now_ns + latency_ms * MS)
+        assert (first is None) == (second is None)
+        if first is not None and second is not None:
+            assert first.time_ns == second.time_ns
+            assert np.array_equal(first.values, second.values)
+
+
+@FEW
+@given(plans(), modes)
+def test_what_was_sent_is_what_is_committed_afterwards_and_what_a_replay_sends(
+    adds: list[tuple[ActionChunk, int]], mode: ScheduleMode
+) -> None:
+    live = schedule(mode)
+    start_ns, end_ns, tick_ns = adds[0][1], adds[-1][1], 10 * MS
+    pending, sent = list(adds), []
+    for now_ns in range(start_ns, end_ns + 1, tick_ns):
+        while pending and pending[0][1] <= now_ns:
+            live.add(*pending.pop(0))
+        target = live.target(now_ns)
+        sent.append(None if target is None else target.values.tolist())
+        if target is not None:
+            live.committed(now_ns, 3, STEP_NS)  # looking changes nothing
+    replay = schedule(mode)
+    for one, added_ns in adds:
+        replay.add(one, added_ns)
+    for index, now_ns in enumerate(range(start_ns, end_ns + 1, tick_ns)):
+        for plan in (live, replay):
+            past = plan.committed(now_ns, 1, tick_ns)
+            assert (None if past is None else past.actions[0].tolist()) == sent[index]
+
+
+def test_committed_is_on_the_grid_asked_for_and_ends_with_the_schedule() -> None:
+    plan = schedule()
+    assert plan.committed(T0, 3, STEP_NS) is None
+    plan.add(chunk(0, [[row, -row] for row in range(5)]), T0)
+    ahead = plan.committed(T0 + 50 * MS, 3, 50 * MS)
+    assert ahead is not None
+    assert (ahead.observation_ns, ahead.step_ns, ahead.dimensions) == (T0 + 50 * MS, 50 * MS, JOINTS)
+    assert np.allclose(ahead.actions, np.array([[0.5, -0.5], [1, -1], [1.5, -1.5]]))
+    short = plan.committed(T0 + 300 * MS, 10, 100 * MS)
+    assert short is not None
+    assert np.allclose(short.actions, np.array([[3, -3], [4, -4]]))
+    assert plan.committed(T0 + 500 * MS, 1, STEP_NS) is None
+    with pytest.raises(ValueError, match="expected rows >= 1 and step_ns > 0, got rows 0, step_ns 1"):
+        plan.committed(T0, 0, 1)
+
+
+def test_many_chunks_are_bounded() -> None:
+    plan = schedule(ScheduleMode.ENSEMBLE, ensemble_m=0.0)
+    for index in range(1000):
+        plan.add(chunk(index, [[index, 0]] * 100), T0 + index * MS)
+    mean = at(plan, 1000)
+    assert mean is not None
+    assert mean[0] == pytest.approx(np.mean(range(1000 - 128, 1000)))
