@@ -24,7 +24,7 @@ logged() {
 }
 
 packages_key=$(hash_of requirements.lock setup.py)
-interfaces_key=$(hash_of requirements.lock scripts/build_interfaces.sh $(find interfaces -type f | sort))
+interfaces_key=$(hash_of requirements.lock scripts/build_interfaces.sh $(find interfaces -mindepth 2 -type f | sort))
 everything_done() {
   is_done packages "$packages_key" && is_done interfaces "$interfaces_key" && is_done system "$(hash_of scripts/setup.sh)"
 }
