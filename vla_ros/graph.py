@@ -1,4 +1,4 @@
-"""The node graph as data: which executables run with which parameters, what they read and write; wiring checks; Mermaid."""
+"""The node graph as data: executables, their parameters, what they read and write; wiring checks; Mermaid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from vla_ros import topics
 from vla_ros.config import (
     SCRIPTED,
     CameraConfig,
-    Config,
     ConfigError,
     ControllerNodeConfig,
     InferenceNodeConfig,
@@ -21,6 +20,8 @@ from vla_ros.config import (
 )
 from vla_ros.robots import catalogue
 from vla_ros.robots.robot import Endpoint, EndpointKind, Robot
+from vla_ros.simulation import tasks
+from vla_ros.values import Config
 
 PACKAGE = "vla_ros"
 
@@ -38,8 +39,8 @@ _SHARED = (topics.STATE, topics.DIAGNOSTICS, _TF.name)
 class NodeSpec:
     """One process: its executable, its name, its flat ROS parameters, and what it talks about.
 
-    `reads` are topics it subscribes to and services and actions it serves; `writes` are topics it publishes and services
-    and actions it calls. `remappings` are pairs (from, to).
+    `reads`: topics it subscribes to, services and actions it serves. `writes`: topics it publishes, services and
+    actions it calls. `remappings`: pairs (from, to).
     """
 
     executable: str
@@ -68,6 +69,11 @@ class Graph:
     title: str
     nodes: tuple[NodeSpec, ...]
     externals: tuple[External, ...] = ()
+
+    @property
+    def members(self) -> tuple[NodeSpec | External, ...]:
+        """Everybody who speaks or listens."""
+        return (*self.nodes, *self.externals)
 
 
 def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0) -> Graph:
@@ -109,9 +115,8 @@ def mermaid(graph: Graph) -> str:
     lines = [f"%% {graph.title}", "flowchart LR"]
     lines += [f'    {node.name}["{node.name}"]' for node in graph.nodes]
     lines += [f'    {external.name}(["{external.title}"])' for external in graph.externals]
-    members = (*graph.nodes, *graph.externals)
-    for writer in members:
-        for reader in members:
+    for writer in graph.members:
+        for reader in graph.members:
             between = [end for end in writer.writes if writer is not reader and end.name in _names(reader.reads)]
             said = [end.name for end in between if end.kind is EndpointKind.TOPIC]
             asked = [end.name for end in between if end.kind is not EndpointKind.TOPIC]
@@ -133,7 +138,10 @@ def _simulator(system: SystemConfig, robot: Robot, seed: int) -> NodeSpec:
         for name, model in system.simulation.cameras.items()
         if (camera := system.cameras.get(name)) is not None
     }
-    world = system.simulation.model_copy(update={"cameras": cameras})
+    task = system.simulation.instruction or system.instruction
+    if task:
+        _refuse_unless_a_task(task)
+    world = system.simulation.model_copy(update={"cameras": cameras, "instruction": task})
     config = SimulatorNodeConfig(robot=robot.name, world=world, cameras=system.cameras, seed=seed)
     return _node(
         "simulator",
@@ -149,6 +157,14 @@ def _simulator(system: SystemConfig, robot: Robot, seed: int) -> NodeSpec:
             *_ABOUT_ITSELF,
         ),
     )
+
+
+def _refuse_unless_a_task(instruction: str) -> None:
+    """The simulated world must be able to judge what it is asked for; a real robot may be told anything."""
+    try:
+        tasks.parse(instruction)
+    except ValueError as error:
+        raise ConfigError([f"instruction: {error}"]) from None
 
 
 def _inference(system: SystemConfig, robot: Robot, simulate: bool) -> NodeSpec:
@@ -290,7 +306,7 @@ def _names(ends: Iterable[Endpoint]) -> tuple[str, ...]:
 
 def _type_problems(graph: Graph) -> Iterator[str]:
     types: dict[str, dict[str, str]] = {}
-    for member in (*graph.nodes, *graph.externals):
+    for member in graph.members:
         for end in (*member.reads, *member.writes):
             types.setdefault(end.name, {}).setdefault(end.type, member.name)
     for name, users in types.items():
@@ -299,9 +315,8 @@ def _type_problems(graph: Graph) -> Iterator[str]:
 
 
 def _silent_problems(graph: Graph) -> Iterator[str]:
-    members = (*graph.nodes, *graph.externals)
-    written = {name for member in members for name in _names(member.writes)}
-    served = {name for member in members for name in _names(member.reads)}
+    written = {name for member in graph.members for name in _names(member.writes)}
+    served = {name for member in graph.members for name in _names(member.reads)}
     for node in graph.nodes:
         for end in node.reads:
             if end.kind is EndpointKind.TOPIC and end.name not in written:
@@ -313,7 +328,7 @@ def _silent_problems(graph: Graph) -> Iterator[str]:
 
 def _crowded_problems(graph: Graph) -> Iterator[str]:
     writers: dict[str, list[str]] = {}
-    for member in (*graph.nodes, *graph.externals):
+    for member in graph.members:
         for end in member.writes:
             if end.kind is EndpointKind.TOPIC and end.name not in _SHARED:
                 writers.setdefault(end.name, []).append(member.name)

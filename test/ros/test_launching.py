@@ -21,6 +21,7 @@ from launch import LaunchContext
 
 from vla_ros import config, graph
 from vla_ros.graph import Graph, NodeSpec
+from vla_ros.policies import registry
 from vla_ros.ros import launching
 
 
@@ -82,8 +83,10 @@ def test_a_launch_file_starts_the_graph(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", LAUNCH_FILES, ids=system_name)
-def test_its_arguments_reach_the_graph(file: Path) -> None:
-    given = {"robot": "panda", "policy": "another", "checkpoint": "weights", "instruction": "1", "record": "bag"}
+def test_its_arguments_reach_the_graph(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.POLICIES, "another", registry.Entry("", needs_checkpoint=True, needs_simulation=False))
+    task = "lift the red cube"
+    given = {"robot": "panda", "policy": "another", "checkpoint": "weights", "instruction": task, "record": "bag"}
     system = config.override(config.load(system_name(file)), **given)
     for sim, simulate in (("true", True), ("False", False)):
         assert launched(file, sim=sim, **given) == expected(graph.build(system, simulate=simulate))
@@ -98,6 +101,8 @@ def test_remappings_are_passed_on() -> None:
 def test_a_wrong_argument_is_refused() -> None:
     with pytest.raises(ValueError, match="argument sim: given 'maybe'; should be true, false, or left out"):
         launched(LAUNCH_FILES[0], sim="maybe")
+    with pytest.raises(config.ConfigError, match="policy.name: unknown policy 'scrited'; did you mean 'scripted'"):
+        launched(LAUNCH_FILES[0], policy="scrited")
     with pytest.raises(config.ConfigError, match="robot: unknown robot 'pandaa'; there are: panda"):
         launched(LAUNCH_FILES[0], robot="pandaa")
 

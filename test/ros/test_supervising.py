@@ -142,7 +142,7 @@ def test_a_signal_leaves_the_block_and_stops_the_nodes(
 ) -> None:
     log = Log()
     before = signal.getsignal(number)
-    with pytest.raises(error), supervise(environment, log, "obedient") as nodes:
+    with pytest.raises(error), supervise(environment, log, "obedient") as nodes:  # noqa: PT012 - it is raised in wait
         process = int(log.wait_for("obedient_0", "alive").split()[1])
         signal.raise_signal(number)
         nodes.wait()

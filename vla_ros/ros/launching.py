@@ -12,6 +12,7 @@ from launch_ros.actions import Node
 
 from vla_ros import config, graph
 from vla_ros.graph import Graph, NodeSpec
+from vla_ros.policies import registry
 from vla_ros.ros import transport
 
 #: Arguments of every launch file: name -> what it is. Empty means: as the system's YAML says.
@@ -47,7 +48,8 @@ def _graph(system: str, given: Mapping[str, str]) -> Graph:
     overrides = {name: value for name, value in given.items() if name != "sim"}
     if given["sim"].lower() not in _SIM:
         raise ValueError(f"argument sim: given {given['sim']!r}; should be true, false, or left out")
-    built = graph.build(config.override(config.load(system), **overrides), simulate=_SIM[given["sim"].lower()])
+    chosen = config.override(config.load(system), policies=registry.names(), **overrides)
+    built = graph.build(chosen, simulate=_SIM[given["sim"].lower()])
     problems = graph.check(built)
     if problems:
         raise config.ConfigError(problems)

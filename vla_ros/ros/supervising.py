@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import shutil
 import signal
@@ -34,9 +35,10 @@ class NodeDied(RuntimeError):
 class Supervisor:
     """The processes of `graph`: `with Supervisor(graph, environment) as nodes: nodes.wait()`; in the main thread only.
 
-    Nodes start in the graph's order and stop in the reverse one. When one ends by itself, NodeDied is raised in the main
-    thread, wherever in the `with` block it is, and the others are stopped. SIGTERM leaves the block as SystemExit, SIGINT
-    as KeyboardInterrupt. A parent that is killed takes the nodes with it. `log(name, line)` gets what they print.
+    Nodes start in the graph's order and stop in the reverse one. When one ends by itself, NodeDied is raised in the
+    main thread, wherever in the `with` block it is, and the others are stopped. SIGTERM leaves the block as SystemExit,
+    SIGINT as KeyboardInterrupt. A parent that is killed takes the nodes with it. `log(name, line)` gets each line that
+    they print.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Supervisor:
         self._leaving = False
         self._handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> Supervisor:  # noqa: PYI034 - typing.Self came with Python 3.11
+    def __enter__(self) -> Supervisor:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("a Supervisor handles signals, so it must be used in the main thread")
         self._files = tempfile.TemporaryDirectory(prefix="vla_ros_")
@@ -95,7 +97,7 @@ class Supervisor:
         return _Child(node.name, command(node, file, self._package), self._environment, self._log, self._on_end)
 
     def _on_end(self, child: _Child) -> None:
-        """In the thread of a child that ended: tell the main thread, by the one thing that interrupts whatever it does."""
+        """In the thread of a child that ended: tell the main thread by what interrupts whatever it does."""
         if not self._leaving:
             self._dead = self._dead or child
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
@@ -196,7 +198,7 @@ class _Child:
             self._log(self._name, self._lines[-1])
 
     def _wait(self) -> None:
-        # Seen before it is reaped: until then nobody else can get its number, and what is left of its group can be killed.
+        # Seen before it is reaped: until then nobody else gets its number, and what is left of its group can be killed.
         os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         self._signal(signal.SIGKILL)
         self._reader.join(_DRAIN_TIMEOUT_S)
@@ -205,10 +207,8 @@ class _Child:
         self._on_end(self)
 
     def _signal(self, number: int) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):  # ended in the meantime
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass  # ended in the meantime
 
 
 def _dying_with_parent() -> list[str]:

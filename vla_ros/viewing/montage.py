@@ -13,7 +13,7 @@ from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import SubFigure
 
 _TILE_IN = 2.0  # edge of a camera image
 _PATHS_IN = 3.4  # height of the two views of the path
@@ -42,7 +42,7 @@ class EpisodeTrace:
             raise ValueError(f"a montage needs a frame of every camera, got {[*self.frames]} with {self._counts()}")
         if self.executed.shape != (len(self.executed_ns), 3) or not len(self.executed_ns):
             raise ValueError(
-                f"executed has shape (N, 3) with N >= 1 times, got {self.executed.shape} and {len(self.executed_ns)} times"
+                f"executed has shape (N, 3) and N >= 1 times, got {self.executed.shape}, {len(self.executed_ns)} times"
             )
         for _, positions in self.planned:
             if positions.ndim != 2 or positions.shape[1] != 3:
@@ -64,10 +64,10 @@ def render(trace: EpisodeTrace, path: Path, moments: int = 6) -> Path:
     times_ns = _moments(trace, moments)
     height_in = _TILE_IN * len(trace.frames)
     figure = Figure(figsize=(_TILE_IN * moments, height_in + _PATHS_IN + 0.75), dpi=_DOTS_PER_INCH, facecolor="white")
-    above, below = figure.subfigures(2, 1, height_ratios=(height_in + 0.75, _PATHS_IN))
-    _draw_title(above, trace)
-    _draw_frames(above, trace, times_ns)
-    _draw_paths(below, trace, times_ns)
+    halves: Any = figure.subfigures(2, 1, height_ratios=(height_in + 0.75, _PATHS_IN))
+    _draw_title(halves[0], trace)
+    _draw_frames(halves[0], trace, times_ns)
+    _draw_paths(halves[1], trace, times_ns)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
@@ -96,9 +96,7 @@ def _draw_title(figure: SubFigure, trace: EpisodeTrace) -> None:
 def _draw_frames(figure: SubFigure, trace: EpisodeTrace, times_ns: Sequence[int]) -> None:
     rows, columns = len(trace.frames), len(times_ns)
     top = 1.0 - 0.72 / (_TILE_IN * rows + 0.75)
-    grid = figure.add_gridspec(
-        rows, columns, left=0.012, right=0.988, bottom=0.01, top=top, wspace=0.03, hspace=0.03
-    )
+    grid = figure.add_gridspec(rows, columns, left=0.012, right=0.988, bottom=0.01, top=top, wspace=0.03, hspace=0.03)
     for row, (camera, frames) in enumerate(trace.frames.items()):
         stamps_ns = np.array([stamp_ns for stamp_ns, _ in frames])
         for column, time_ns in enumerate(times_ns):
@@ -135,7 +133,9 @@ def _draw_path(axes: Axes, trace: EpisodeTrace, times_ns: Sequence[int], vertica
     for index, (observation_ns, positions) in enumerate(trace.planned):
         label = "planned chunks" if index == 0 else None
         color = colors.to_rgba(_seconds(trace, observation_ns))
-        axes.plot(positions[:, 0], positions[:, vertical], color=color, linewidth=1.3, alpha=0.75, zorder=3, label=label)
+        axes.plot(
+            positions[:, 0], positions[:, vertical], color=color, linewidth=1.3, alpha=0.75, zorder=3, label=label
+        )
     x, y = trace.executed[:, 0], trace.executed[:, vertical]
     axes.plot(x, y, color=_INK, linewidth=3.2, alpha=0.35, zorder=2, label="executed path", solid_capstyle="round")
     for number, time_ns in enumerate(times_ns, start=1):
@@ -157,7 +157,7 @@ def _draw_path(axes: Axes, trace: EpisodeTrace, times_ns: Sequence[int], vertica
 def _draw_time_bar(figure: SubFigure, trace: EpisodeTrace) -> None:
     bar = figure.colorbar(_colors(trace), cax=figure.add_axes((0.925, 0.17, 0.012, 0.71)))
     bar.set_label("time [s]", color=_INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(colors=_QUIET, labelsize=8)
 
 

@@ -1,0 +1,49 @@
+"""What each node declares as its ROS parameters."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from vla_ros.actions import ActionSpec
+from vla_ros.config.system import SCRIPTED, CameraConfig, InferenceConfig
+from vla_ros.control.arm import ArmConfig
+from vla_ros.simulation.world import TabletopConfig
+from vla_ros.timing.chunks import ScheduleConfig
+from vla_ros.values import Config
+
+
+class InferenceNodeConfig(InferenceConfig):
+    """Parameters of the inference node."""
+
+    robot: str = "panda"
+    policy: str = SCRIPTED
+    checkpoint: str = ""
+    instruction: str = ""
+    cameras: dict[str, CameraConfig] = Field(default_factory=dict)
+    action: ActionSpec | None = None
+    schedule: ScheduleConfig = ScheduleConfig()  # the controller's, to know what is already committed
+
+
+class ControllerNodeConfig(Config):
+    """Parameters of the controller node."""
+
+    robot: str = "panda"
+    arm: ArmConfig = ArmConfig()
+
+
+class SimulatorNodeConfig(Config):
+    """Parameters of the simulator node."""
+
+    robot: str = "panda"
+    world: TabletopConfig = TabletopConfig()
+    cameras: dict[str, CameraConfig] = Field(default_factory=dict)
+    seed: int = Field(default=0, ge=0)
+    clock_rate_hz: float = Field(default=200.0, gt=0.0, le=1000.0)
+    real_time_factor: float = Field(default=1.0, gt=0.0, le=1.0)
+
+
+class RecorderNodeConfig(Config):
+    """Parameters of the recorder node: which topics go into the bag at `path`."""
+
+    path: str
+    topics: tuple[str, ...]

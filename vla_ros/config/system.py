@@ -1,0 +1,121 @@
+"""SystemConfig: a robot, its cameras, a policy and a controller; composed of the small configs of each part."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from vla_ros.actions import ActionSpec
+from vla_ros.config.problems import did_you_mean
+from vla_ros.control.arm import ArmConfig
+from vla_ros.robots import catalogue
+from vla_ros.simulation.world import TabletopConfig
+from vla_ros.timing.sync import CameraTiming
+from vla_ros.values import Config
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_TOPIC = re.compile(r"(/[A-Za-z][A-Za-z0-9_]*)+")
+
+#: The one policy that looks at the world's state instead of at images.
+SCRIPTED = "scripted"
+
+
+class CameraConfig(CameraTiming):
+    """One camera: where its images arrive, how large they are, and when they were taken."""
+
+    topic: str
+    width: int = Field(default=256, ge=16, le=4096)
+    height: int = Field(default=256, ge=16, le=4096)
+
+    @field_validator("topic")
+    @classmethod
+    def _topic_is_a_ros_name(cls, topic: str) -> str:
+        if not _TOPIC.fullmatch(topic) or "__" in topic:
+            raise ValueError("no valid ROS name; should be absolute, as /camera/front/image_raw")
+        return topic
+
+
+class PolicyConfig(Config):
+    """Which policy decides, and from which weights ("" = none)."""
+
+    name: str
+    checkpoint: str = ""
+
+    @field_validator("name")
+    @classmethod
+    def _policy_is_known(cls, name: str, others: ValidationInfo) -> str:
+        known = (others.context or {}).get("policies", ())
+        if known and name not in known:
+            raise ValueError(f"unknown policy {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
+        return name
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _scripted_has_no_weights(cls, checkpoint: str, others: ValidationInfo) -> str:
+        if checkpoint and others.data.get("name") == SCRIPTED:
+            raise ValueError(f"policy {SCRIPTED} takes no checkpoint (given {checkpoint!r}); leave it out")
+        return checkpoint
+
+
+class InferenceConfig(Config):
+    """When a policy is asked, and how old what it sees may be."""
+
+    max_rate_hz: float = Field(default=5.0, gt=0.0, le=100.0)
+    max_observation_age_ms: float = Field(default=500.0, gt=0.0, le=10_000.0)
+    history_s: float = Field(default=2.0, gt=0.0, le=60.0)  # how far back a window may reach
+
+
+class SystemConfig(Config):
+    """A robot, its cameras, a policy and a controller: what one YAML file says."""
+
+    title: str
+    robot: str
+    instruction: str = ""  # "" = told later, or by the simulated task
+    simulation: TabletopConfig | None = None  # None = a real robot only
+    policy: PolicyConfig
+    cameras: dict[str, CameraConfig]
+    action: ActionSpec | None = None  # for policies that leave it open
+    inference: InferenceConfig = InferenceConfig()
+    controller: ArmConfig = ArmConfig()
+    record: str = ""  # folder for the bags; "" = nothing is recorded
+
+    @field_validator("robot")
+    @classmethod
+    def _robot_is_known(cls, name: str) -> str:
+        return catalogue.find(name).name
+
+    @field_validator("policy")
+    @classmethod
+    def _policy_sees_what_it_needs(cls, policy: PolicyConfig, others: ValidationInfo) -> PolicyConfig:
+        if policy.name == SCRIPTED and others.data.get("simulation", ...) is None:
+            raise ValueError(
+                f"{SCRIPTED} sees the simulated world's state (given no section simulation); "
+                "add that section, or choose another policy"
+            )
+        return policy
+
+    @field_validator("cameras")
+    @classmethod
+    def _cameras_can_be_told_apart(
+        cls, cameras: dict[str, CameraConfig], others: ValidationInfo
+    ) -> dict[str, CameraConfig]:
+        if not cameras:
+            raise ValueError("no camera (given {}); should be at least one, as front: {topic: /camera/front/image_raw}")
+        for name in cameras:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"no valid camera name (given {name!r}); should be lower case letters, digits and _")
+        of_topic: dict[str, list[str]] = {}
+        for name, camera in cameras.items():
+            of_topic.setdefault(camera.topic, []).append(name)
+        for topic, sharers in of_topic.items():
+            if len(sharers) > 1:
+                raise ValueError(f"{' and '.join(sharers)} share a topic (given {topic}); should be one topic each")
+        world: TabletopConfig | None = others.data.get("simulation")
+        missing = sorted(set(cameras) - set(world.cameras)) if world else []
+        if world and missing:
+            raise ValueError(
+                f"the simulation has none of that name (given {', '.join(missing)}); "
+                f"should be of {', '.join(world.cameras)}, or be described under simulation.cameras"
+            )
+        return cameras
