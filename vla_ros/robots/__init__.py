@@ -1,0 +1,1 @@
+"""The arms as facts, and the descriptions written from them."""

@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from vla_ros.geometry import RotationForm, rotation_matrix, rotation_values
 from vla_ros.robots import catalogue
-from vla_ros.robots.robot import Box, Finish, Inertial, Robot, Rod, Shape, Vector3
+from vla_ros.robots.robot import Box, Finish, Inertial, Robot, Shape, Vector3
 
 #: Red, green, blue, alpha of each finish.
 RGBA = {
@@ -72,7 +72,8 @@ def mjcf(robot: Robot) -> Element:
     SubElement(root, "compiler", angle="radian", autolimits="true")
     # Fingers grip by Coulomb friction, also against turning; their coefficients win over those of what they touch.
     finger = SubElement(SubElement(SubElement(root, "default"), "default", {"class": "finger"}), "geom")
-    finger.attrib.update(friction="1.2 0.02 0.0002", priority="1", condim="4", solref="0.004 1", solimp="0.95 0.99 0.001")
+    finger.attrib.update(friction="1.2 0.02 0.0002", priority="1", condim="4")
+    finger.attrib.update(solref="0.004 1", solimp="0.95 0.99 0.001")
     bodies = {robot.base_frame: SubElement(SubElement(root, "worldbody"), "body", name=robot.base_frame)}
     _fill_body(bodies[robot.base_frame], robot, robot.base_frame)
     actuators = Element("actuator")
@@ -88,7 +89,8 @@ def mjcf(robot: Robot) -> Element:
         _add_motor(actuators, joint.name, joint.torque_nm)
         _fill_body(body, robot, joint.child)
     for frame in robot.fixed_frames:
-        _fill_body(_add_body(bodies, frame.parent, frame.name, frame.origin_xyz_m, frame.origin_rpy_rad), robot, frame.name)
+        body = _add_body(bodies, frame.parent, frame.name, frame.origin_xyz_m, frame.origin_rpy_rad)
+        _fill_body(body, robot, frame.name)
     gripper = robot.gripper
     for name, link, yaw in zip(gripper.finger_joints, gripper.finger_links, _FINGER_YAWS_RAD, strict=True):
         body = _add_body(bodies, gripper.frame, link, gripper.finger_origin_xyz_m, (0.0, 0.0, yaw))
@@ -103,7 +105,7 @@ def mjcf(robot: Robot) -> Element:
     return root
 
 
-# --- URDF ---------------------------------------------------------------------------------------------------------------
+# --- URDF -------------------------------------------------------------------------------------------------------------
 
 
 def _links(robot: Robot) -> tuple[str, ...]:
@@ -163,7 +165,7 @@ def _add_urdf_limit(joint: Element, lower: float, upper: float, effort: float, v
     SubElement(joint, "limit", dict(zip(names, map(_number, (lower, upper, effort, velocity)), strict=True)))
 
 
-# --- MJCF ---------------------------------------------------------------------------------------------------------------
+# --- MJCF -------------------------------------------------------------------------------------------------------------
 
 
 def _add_body(bodies: dict[str, Element], parent: str, name: str, xyz_m: Vector3, rpy_rad: Vector3) -> Element:
@@ -209,7 +211,7 @@ def quaternion_wxyz(rpy_rad: Vector3) -> str:
     return _numbers((w, x, y, z))
 
 
-# --- both ---------------------------------------------------------------------------------------------------------------
+# --- both -------------------------------------------------------------------------------------------------------------
 
 
 def _number(value: float) -> str:

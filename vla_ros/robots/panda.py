@@ -1,6 +1,7 @@
-"""Franka Emika Panda (FER) with the Franka hand, driven through multipanda_ros2 (libfranka 0.9; franka_ros2 cannot drive it).
+"""Franka Emika Panda (FER) with the Franka hand, driven through multipanda_ros2; franka_ros2 cannot drive it.
 
-Kinematics, inertias and limits: the vendor's description package and FCI documentation. Topics: multipanda_ros2.
+Kinematics, inertias and limits: the vendor's description package and FCI documentation. Topics: multipanda_ros2,
+which builds on libfranka 0.9, the last that speaks to this arm.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class EndpointKind(str, Enum):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One topic, service or action of a driver, seen from us: `from_driver` topics are read, the others written or called."""
+    """One topic, service or action of a driver, seen from us: we read those `from_driver`, write or call the others."""
 
     name: str
     type: str  # as `ros2 interface show` takes it

@@ -1,0 +1,83 @@
+"""The tabletop in MJCF: an arm, table, room, three cubes, cameras; the table's top is z = 0 of the arm's base frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+from vla_ros.robots import description
+from vla_ros.robots.robot import Robot
+from vla_ros.simulation.tasks import COLORS, CUBE_SIZE_M
+from vla_ros.simulation.world import CameraModel
+
+TIMESTEP_S = 0.001
+CUBE_MASS_KG = 0.06
+
+_CUBE_RGBA = {"red": "0.86 0.13 0.12 1", "green": "0.16 0.62 0.22 1", "blue": "0.12 0.30 0.80 1"}
+
+
+def scene(robot: Robot, cameras: Mapping[str, CameraModel]) -> str:
+    """The whole world as an MJCF document, cameras not yet in their places; bodies and cubes are named as they are."""
+    root = description.mjcf(robot)
+    SubElement(root, "option", timestep=str(TIMESTEP_S), integrator="implicitfast", cone="elliptic", impratio="10")
+    _add_looks(root, cameras)
+    world = root.find("worldbody")
+    assert world is not None
+    _add_room(world)
+    for color in COLORS:
+        _add_cube(world, color)
+    for name, camera in cameras.items():
+        body = world if not camera.frame else _body(world, camera.frame)
+        SubElement(body, "camera", name=name, fovy=str(camera.vertical_fov_deg))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _add_looks(root: Element, cameras: Mapping[str, CameraModel]) -> None:
+    visual = SubElement(root, "visual")
+    width, height = (max(getattr(camera, side) for camera in cameras.values()) for side in ("width", "height"))
+    SubElement(visual, "global", offwidth=str(width), offheight=str(height))
+    # Software rendering is bound by vertices and pixels: no shadows, no multisampling, rods of few facets.
+    SubElement(visual, "quality", shadowsize="0", offsamples="0", numslices="20", numstacks="10")
+    SubElement(visual, "headlight", ambient="0.42 0.42 0.42", diffuse="0.25 0.25 0.25", specular="0.05 0.05 0.05")
+    SubElement(visual, "map", znear="0.005", zfar="20")
+    asset = SubElement(root, "asset")
+    SubElement(
+        asset,
+        "texture",
+        {"type": "skybox", "builtin": "gradient", "rgb1": "0.80 0.85 0.90", "rgb2": "0.58 0.64 0.70"},
+        width="64",
+        height="384",
+    )
+
+
+def _add_room(world: Element) -> None:
+    SubElement(world, "light", name="lamp", pos="0.6 0 1.8", dir="0 0 -1", diffuse="0.55 0.55 0.55", castshadow="false")
+    collision = description.WORLD_COLLISION
+    SubElement(
+        world, "geom", collision, name="floor", type="plane", pos="0 0 -0.75", size="4 4 1", rgba="0.42 0.44 0.47 1"
+    )
+    contact = {"friction": "0.6 0.005 0.0001", "condim": "4", "solref": "0.004 1", **collision}
+    top = {"pos": "0.32 0 -0.02", "size": "0.62 0.60 0.02", "rgba": "0.78 0.66 0.52 1"}
+    SubElement(world, "geom", contact, name="table", type="box", **top)
+    for x in (-0.24, 0.88):
+        for y in (-0.54, 0.54):
+            leg = {"pos": f"{x} {y} -0.395", "size": "0.03 0.03 0.355", "rgba": "0.36 0.30 0.25 1"}
+            SubElement(world, "geom", collision, type="box", **leg)
+
+
+def _add_cube(world: Element, color: str) -> None:
+    cube = SubElement(world, "body", name=color)
+    SubElement(cube, "freejoint", name=color)
+    half = str(CUBE_SIZE_M / 2)
+    contact = {"friction": "0.6 0.005 0.0001", "condim": "4", "solref": "0.004 1", **description.WORLD_COLLISION}
+    looks = {"size": f"{half} {half} {half}", "rgba": _CUBE_RGBA[color], "mass": str(CUBE_MASS_KG)}
+    SubElement(cube, "geom", contact, name=color, type="box", **looks)
+
+
+def _body(world: Element, name: str) -> Element:
+    body = next((body for body in world.iter("body") if body.get("name") == name), None)
+    if body is None:
+        names = ", ".join(str(body.get("name")) for body in world.iter("body"))
+        raise ValueError(f"a camera is mounted on {name!r}; the links are {names}")
+    return body

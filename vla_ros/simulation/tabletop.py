@@ -1,0 +1,277 @@
+"""The tabletop world in MuJoCo: an arm under impedance control, a gripper, three cubes on a table, cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from vla_ros.geometry import rotation_angle
+from vla_ros.robots.robot import Robot
+from vla_ros.simulation import layout
+from vla_ros.simulation.hand import Hand
+from vla_ros.simulation.impedance import TorqueLimiter, joint_torques, pose_torques, rotation_error
+from vla_ros.simulation.referee import Referee
+from vla_ros.simulation.reflex import Reflex
+from vla_ros.simulation.rendering import MujocoRenderer, mujoco, place_looks
+from vla_ros.simulation.scene import TIMESTEP_S, scene
+from vla_ros.simulation.tasks import COLORS, CUBE_SIZE_M, parse
+from vla_ros.simulation.world import CameraModel, GripperOutcome, Snapshot, TabletopConfig, WorldState, checked
+from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Image
+
+TIMESTEP_NS = round(TIMESTEP_S * NANOSECONDS_PER_SECOND)
+_REFEREE_STEPS = 10  # the referee looks every 10 ms
+
+
+class Tabletop:
+    """A `World`: `robot` on a table whose top is z = 0 of its base frame; episodes as `layout.draw` says.
+
+    The arm is controlled by torque at 1 kHz: impedance toward the last joint or pose command, gravity and Coriolis
+    compensated (of the arm and hand, not of what they hold), within the torque and torque rate limits. Until a first
+    command, and in a fault, it holds where it was.
+    """
+
+    def __init__(self, robot: Robot, config: TabletopConfig | None = None) -> None:
+        self.robot = robot
+        self.config = config or TabletopConfig()
+        self._model = mujoco.MjModel.from_xml_string(scene(robot, self.cameras))
+        self._data = mujoco.MjData(self._model)
+        self._tcp = self._model.body(robot.tcp_frame).id
+        self._cubes = [self._model.joint(color).qposadr[0] for color in COLORS]
+        self._finger = len(robot.joints)  # joints come first in every vector, then the two fingers
+        self._limiter = TorqueLimiter(robot, TIMESTEP_S)
+        self._reflex = Reflex(robot, TIMESTEP_S)
+        self._hand = Hand(robot.gripper, TIMESTEP_S)
+        self._jacobian = np.zeros((6, self._model.nv))
+        self._time_ns = 0
+        self._steps = 0
+        self._wanted_joints = self.joint_positions
+        self._wanted_pose: Array | None = None  # None: joint impedance
+        self._own_renderer: MujocoRenderer | None = None
+        self.reset(0)
+
+    # --- episodes -----------------------------------------------------------------------------------------------------
+
+    def reset(self, seed: int, instruction: str = "") -> str:
+        """Begin the episode `seed`; gives its instruction. Same seed and instruction, same world, whatever was before.
+
+        An empty instruction means the configured one, or else to lift a cube of a colour drawn with the seed.
+        """
+        drawn = layout.draw(seed, self.robot.home_rad, self.cameras)
+        words = instruction or self.config.instruction
+        task = parse(words) if words else drawn.task
+        data = self._data
+        mujoco.mj_resetData(self._model, data)
+        arm = len(self.robot.joints)
+        data.qpos[:arm] = drawn.joint_positions
+        data.qpos[arm : arm + 2] = self.robot.gripper.max_width_m / 2
+        for color, start in zip(COLORS, self._cubes, strict=True):
+            x, y, yaw = drawn.cubes[color]
+            data.qpos[start : start + 7] = (x, y, CUBE_SIZE_M / 2, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
+        self._layout = drawn
+        place_looks(self._model, self.snapshot())
+        mujoco.mj_forward(self._model, data)
+        self._limiter.reset()
+        self._reflex.clear()
+        self._hand.reset(self.robot.gripper.max_width_m)
+        self._hold()
+        self._referee: Referee | None = None
+        self._referee = Referee(task, self.state())
+        self._steps = 0
+        return task.instruction
+
+    @property
+    def instruction(self) -> str:
+        """The task of this episode."""
+        assert self._referee is not None
+        return self._referee.task.instruction
+
+    def success(self) -> bool:
+        """Whether the task is done, and has been for the time that counts."""
+        return self._referee is not None and self._referee.success
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def time_ns(self) -> int:
+        """Simulated time since the world was made; a reset does not touch it."""
+        return self._time_ns
+
+    def advance(self, duration_ns: int) -> None:
+        """Let time pass; raises ValueError unless it is a positive multiple of the physics step, 1 ms."""
+        steps, rest = divmod(duration_ns, TIMESTEP_NS)
+        if steps < 1 or rest:
+            raise ValueError(f"time passes in steps of {TIMESTEP_NS} ns, got {duration_ns} ns")
+        for _ in range(steps):
+            self._step()
+
+    def _step(self) -> None:
+        model, data, arm = self._model, self._data, self._finger
+        mujoco.mj_step1(model, data)
+        positions, velocities = data.qpos[:arm], data.qvel[:arm]
+        if self._reflex.watch(velocities, data.qfrc_constraint[:arm]):
+            self._hold()
+        data.ctrl[:arm] = self._limiter.limit(self._wanted_torques(positions, velocities) + data.qfrc_bias[:arm])
+        data.ctrl[arm:] = self._hand.step(float(data.qpos[arm]), float(data.qvel[arm]))
+        mujoco.mj_step2(model, data)
+        self._time_ns += TIMESTEP_NS
+        self._steps += 1
+        if self._steps % _REFEREE_STEPS == 0 and self._referee is not None:
+            mujoco.mj_kinematics(model, data)
+            self._referee.watch(self.state())
+
+    # --- the arm ------------------------------------------------------------------------------------------------------
+
+    def command_joints(self, joint_positions: Array) -> None:
+        """Joint impedance toward these positions (J,) rad, until another command; ignored in a fault.
+
+        Raises ValueError for another shape and for values that are not finite; a jump is a fault.
+        """
+        wanted = checked("a joint command", joint_positions, len(self.robot.joints))
+        before = self._wanted_joints if self._wanted_pose is None else self.joint_positions
+        self._reflex.watch_joint_command(before, wanted)
+        if self.fault is None:
+            self._wanted_joints, self._wanted_pose = wanted, None
+
+    def command_pose(self, tcp_pose: Array) -> None:
+        """Cartesian impedance toward this TCP pose (7,) in the base frame, until another command; ignored in a fault.
+
+        Raises ValueError for another shape, values that are not finite, a quaternion that is not of unit length; a jump
+        is a fault.
+        """
+        wanted = checked("a pose command", tcp_pose, 7)
+        if abs(np.linalg.norm(wanted[3:]) - 1.0) > 1e-3:
+            raise ValueError(f"a pose command has a unit quaternion qx qy qz qw, got {wanted[3:].tolist()}")
+        before = self.tcp_pose if self._wanted_pose is None else self._wanted_pose
+        self._reflex.watch_pose_command(
+            float(np.linalg.norm(wanted[:3] - before[:3])), rotation_angle(wanted[3:], before[3:])
+        )
+        if self.fault is None:
+            if self._wanted_pose is None:  # the posture to keep, as far as the TCP allows
+                self._wanted_joints = self.joint_positions
+            self._wanted_pose = wanted
+
+    def _wanted_torques(self, positions: Array, velocities: Array) -> Array:
+        if self._wanted_pose is None:
+            return joint_torques(self._wanted_joints - positions, velocities)
+        data, arm = self._data, self._finger
+        mujoco.mj_jacBody(self._model, data, self._jacobian[:3], self._jacobian[3:], self._tcp)
+        error = np.empty(6)
+        error[:3] = self._wanted_pose[:3] - data.xpos[self._tcp]
+        error[3:] = rotation_error(self._wanted_pose[3:], data.xquat[self._tcp])
+        return pose_torques(error, self._jacobian[:, :arm], velocities, self._wanted_joints - positions)
+
+    def _hold(self) -> None:
+        self._wanted_joints = self.joint_positions
+        self._wanted_pose = None
+
+    @property
+    def fault(self) -> str | None:
+        """Why the arm stopped by reflex and ignores commands, or None."""
+        return self._reflex.fault
+
+    def recover(self) -> None:
+        """Leave a fault: hold where the arm is, and accept commands again."""
+        self._reflex.clear()
+        self._hold()
+
+    @property
+    def joint_positions(self) -> Array:
+        """Measured (J,) rad."""
+        return np.array(self._data.qpos[: self._finger])
+
+    @property
+    def joint_velocities(self) -> Array:
+        """Measured (J,) rad/s."""
+        return np.array(self._data.qvel[: self._finger])
+
+    @property
+    def joint_torques(self) -> Array:
+        """Applied (J,) Nm."""
+        return np.array(self._data.qfrc_actuator[: self._finger])
+
+    @property
+    def tcp_pose(self) -> Array:
+        """The pose (7,) of the TCP in the base frame."""
+        return self._body_pose(self._tcp)
+
+    # --- the gripper --------------------------------------------------------------------------------------------------
+
+    def move_gripper(self, width_m: float, speed_m_s: float) -> None:
+        """Open or close to a width; succeeds when it is reached. Raises ValueError for what the gripper cannot do."""
+        self._hand.move(width_m, speed_m_s)
+
+    def grasp_gripper(
+        self,
+        width_m: float,
+        speed_m_s: float,
+        force_n: float,
+        epsilon_inner_m: float = 0.005,
+        epsilon_outer_m: float = 0.005,
+    ) -> None:
+        """Close until something stops the fingers; succeeds when the width is then within the epsilons of `width_m`."""
+        self._hand.grasp(width_m, speed_m_s, force_n, epsilon_inner_m, epsilon_outer_m)
+
+    def stop_gripper(self) -> None:
+        """Stop where the fingers are; a command in progress fails."""
+        self._hand.stop(0.5 * self.gripper_width_m)
+
+    @property
+    def gripper_busy(self) -> bool:
+        """Whether a gripper command is in progress."""
+        return self._hand.busy
+
+    @property
+    def gripper_outcome(self) -> GripperOutcome | None:
+        """How the last gripper command ended; None while one is in progress and before the first."""
+        return self._hand.outcome
+
+    @property
+    def gripper_width_m(self) -> float:
+        """Measured opening between the fingers."""
+        return float(self._data.qpos[self._finger] + self._data.qpos[self._finger + 1])
+
+    # --- what stands where --------------------------------------------------------------------------------------------
+
+    def state(self) -> WorldState:
+        """What stands where, now."""
+        cubes = np.concatenate([self._body_pose(self._model.body(color).id) for color in COLORS])
+        values = np.array([*self.tcp_pose, self.gripper_width_m, *cubes, float(self.success())])
+        return WorldState(self._time_ns, values)
+
+    def _body_pose(self, body: int) -> Array:
+        w, x, y, z = self._data.xquat[body]
+        return np.array([*self._data.xpos[body], x, y, z, w])
+
+    # --- pictures -----------------------------------------------------------------------------------------------------
+
+    @property
+    def cameras(self) -> Mapping[str, CameraModel]:
+        """The cameras by name."""
+        return self.config.cameras
+
+    def camera_pose(self, camera: str) -> Array:
+        """The pose (7,) of the camera's optical frame in its `frame`, as this episode has it."""
+        if camera not in self.cameras:
+            raise ValueError(f"no camera {camera!r}; there are {', '.join(self.cameras)}")
+        return np.array(self._layout.camera_poses[camera])
+
+    def snapshot(self) -> Snapshot:
+        """A copy of all that pictures depend on."""
+        return Snapshot(self._time_ns, np.array(self._data.qpos), self._layout.camera_poses, self._layout.light)
+
+    def renderer(self) -> MujocoRenderer:
+        """A renderer for the calling thread; raises RuntimeError saying what to install where nothing can draw."""
+        return MujocoRenderer(self._model, self.cameras)
+
+    def render(self, camera: str) -> Image:
+        """The picture of now, drawn by the thread that moves the world."""
+        if self._own_renderer is None:
+            self._own_renderer = self.renderer()
+        return self._own_renderer.render(camera, self.snapshot())
+
+    def close(self) -> None:
+        """Free what `render` made."""
+        if self._own_renderer is not None:
+            self._own_renderer.close()
+            self._own_renderer = None
