@@ -35,6 +35,8 @@ from vla_ros.values import (
 _LATENCIES_KEPT = 1000
 #: A chunk may be observed this much later than it is taken in: clocks that are read one after the other.
 _FUTURE_TOLERANCE_MS = 50.0
+#: Ticks over which targets are smoothed at most.
+_LONGEST_WINDOW = 20
 #: No joint angle and no coordinate of a TCP is larger [rad, m].
 _ABSURD = 1000.0
 #: An arm that moves faster is not standing, and its pose cannot be taken as the command [rad/s].
@@ -90,6 +92,7 @@ class ArmController:
         self._watchdog = Watchdog(config.watchdog)
         self._latch = Latch(config.gripper, robot.gripper.max_width_m)
         self._interventions = Interventions()
+        self._max_state_age_ns = ms_to_ns(config.watchdog.max_state_age_ms)
         self._clock = ClockWatch(self._period_ns)
         self._state: _JointState | None = None
         self._interpolator: Interpolator | None = None  # None until a pose is known
@@ -98,6 +101,8 @@ class ArmController:
         self._last_tick_ns: int | None = None
         self._earliest_ns = 0  # chunks must have been observed since
         self._acted_on_ns = 0  # observation of the newest chunk in the schedule
+        self._dimensions: tuple[str, ...] | None = None  # of the chunks in the schedule
+        self._window = 1  # ticks over which targets are smoothed: one step of the newest chunk
         self._wish_width_m: float | None = None
         self._measured_width_m: float | None = None
         self._latencies_ms: deque[float] = deque(maxlen=_LATENCIES_KEPT)
@@ -110,9 +115,9 @@ class ArmController:
         vectors = [positions] if velocities is None else [positions, velocities]
         if any(np.shape(vector) != (count,) or not np.isfinite(vector).all() for vector in vectors):
             self._interventions.count("joint_state_refused")
-        elif self._state is not None and stamp_ns < self._state.stamp_ns:
+        elif self._state is not None and 0 < self._state.stamp_ns - stamp_ns < self._max_state_age_ns:
             self._interventions.count("joint_state_out_of_order")
-        else:
+        else:  # a stamp far behind the last one shows that the last one was wrong: it is taken, and its age looked at
             self._state = _JointState(stamp_ns, np.array(positions, dtype=np.float64), velocities)
 
     def on_gripper_state(self, stamp_ns: int, width_m: float) -> None:
@@ -128,12 +133,15 @@ class ArmController:
             self._interventions.count(f"chunk_{refused.name}")
             return
         self._latencies_ms.append(ns_to_ms(now_ns - chunk.observation_ns))
-        late = self._schedule.add(chunk, now_ns)
-        if late == len(chunk):
+        late_rows = self._schedule.add(chunk, now_ns)
+        self._interventions.count("late_rows", late_rows)
+        if late_rows == len(chunk):
             self._interventions.count("chunk_late")
             return
-        self._acted_on_ns = chunk.observation_ns
         self._interventions.count("chunks")
+        self._acted_on_ns = chunk.observation_ns
+        self._dimensions = chunk.dimensions
+        self._window = min(max(1, round(chunk.step_ns / self._period_ns)), _LONGEST_WINDOW)
         self._watchdog.on(now_ns, Event.CHUNK_CAME)
 
     def on_fault(self, reason: str, now_ns: int) -> None:
@@ -144,14 +152,15 @@ class ArmController:
         """The robot would move again; the arm waits for `resume`."""
         self._watchdog.on(now_ns, Event.FAULT_CLEARED)
 
-    def on_policy_lost(self, now_ns: int) -> None:
-        """Nobody plans ahead any more; the next chunk shows that somebody does."""
-        self._watchdog.on(now_ns, Event.POLICY_LOST)
+    def on_policy_lost(self, now_ns: int, detail: str = "") -> None:
+        """Nobody plans ahead any more, as `detail` says how one knows; the next chunk shows that somebody does."""
+        self._watchdog.on(now_ns, Event.POLICY_LOST, detail)
 
     def on_clock_jump(self, now_ns: int) -> None:
         """Time went back: every stamp from before is worthless."""
         self._watchdog.on(now_ns, Event.CLOCK_JUMPED)
         self._schedule.clear()
+        self._dimensions = None
         self._state = None
         self._last_tick_ns = None
 
@@ -214,8 +223,14 @@ class ArmController:
         return self._latch.step(now_ns, self._wish_width_m, self._measured_width_m)
 
     def gripper_done(self, success: bool, message: str = "") -> None:
-        """The driver's answer to the goal given out last."""
-        self._latch.done(success, message)
+        """The driver's answer to the goal given out last; one that comes after the goal was given up is ignored."""
+        if self._latch.in_flight is not None:
+            self._latch.done(success, message)
+
+    @property
+    def safety(self) -> SafetyState:
+        """What the arm may do; as in `status`, but costs nothing."""
+        return self._watchdog.state
 
     def status(self, now_ns: int) -> ArmStatus:
         """What goes on."""
@@ -252,12 +267,12 @@ class ArmController:
             raise Refused("in_the_future", "a chunk that was observed later than now")
         if now_ns - chunk.observation_ns > ms_to_ns(self._config.watchdog.max_chunk_age_ms):
             raise Refused("too_old", "a chunk that was observed too long ago")
-        scheduled = self._schedule.target(now_ns)
-        if scheduled is not None and scheduled.dimensions != chunk.dimensions:
-            raise Refused("wrong_dimensions", f"the schedule holds {scheduled.dimensions}, got {chunk.dimensions}")
+        if self._dimensions not in (None, chunk.dimensions):
+            raise Refused("wrong_dimensions", f"the schedule holds {self._dimensions}, got {chunk.dimensions}")
 
     def _begin_anew(self, now_ns: int) -> None:
         self._schedule.clear()
+        self._dimensions = None
         self._earliest_ns = now_ns
         self._wish_width_m = None
 
@@ -300,13 +315,12 @@ class ArmController:
     def _advance(self, interpolator: Interpolator, now_ns: int) -> None:
         """Move the commanded motion on by one period: towards the target where the arm may run, else towards rest."""
         target = self._due_target(now_ns)
-        following = self._schedule.target(now_ns + self._period_ns)
         wanted = None
         if target is not None:
+            ahead = self._schedule.target(now_ns + self._window * self._period_ns // 2) or target
+            command = interpolator.motion.positions
             try:
-                wanted = self._reference.of(
-                    target, following or target, interpolator.motion.positions, self._tcp_pose, self._interventions
-                )
+                wanted = self._reference.of(ahead, self._window, command, self._tcp_pose, self._interventions)
                 self._watchdog.on(now_ns, Event.TARGET_GOOD)
             except Refused as refused:
                 self._interventions.act(refused.name)

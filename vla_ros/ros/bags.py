@@ -1,0 +1,77 @@
+"""Serialised messages into a rosbag2 (MCAP storage) without a ROS installation's bag tools."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+_PRIMITIVES = {"double": "float64", "float": "float32", "boolean": "bool", "octet": "byte"}
+_FIELD = re.compile(r"(?:sequence<(?P<item>[^,>]+(?:<\d+>)?)(?:, (?P<most>\d+))?>|(?P<one>[^\[]+)(?P<array>\[\d+\])?)$")
+
+
+def message_class(name: str) -> Any:
+    """The Python class of `package/msg/Type`; raises ValueError where it is not installed."""
+    try:
+        package, folder, kind = name.split("/")
+        return getattr(importlib.import_module(f"{package}.{folder}"), kind)
+    except (ValueError, ImportError, AttributeError):
+        raise ValueError(f"message type {name!r} is not installed here; expected package/msg/Type") from None
+
+
+class RawBag:
+    """A new bag at `path`, open until `close`; raises ValueError if there is something at `path` already."""
+
+    def __init__(self, path: Path) -> None:
+        if path.exists():
+            raise ValueError(f"{path} exists already, and a recording overwrites nothing; give a new folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._types = get_typestore(Stores.EMPTY)
+        self._writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._writer.open()
+        self._connections: dict[str, Connection] = {}
+        self.counts: dict[str, int] = {}
+
+    def add_topic(self, topic: str, type_name: str) -> None:
+        """Make room for `topic`."""
+        self._register(type_name)
+        self._connections[topic] = self._writer.add_connection(topic, type_name, typestore=self._types)
+        self.counts[topic] = 0
+
+    def write(self, topic: str, time_ns: int, serialized: bytes) -> None:
+        """Append one message as it came over the wire (CDR)."""
+        self._writer.write(self._connections[topic], time_ns, serialized)
+        self.counts[topic] += 1
+
+    def close(self) -> None:
+        """Write index and metadata; without them the bag cannot be read."""
+        self._writer.close()
+
+    def _register(self, type_name: str) -> None:
+        """Teach the bag a message type from the installed class: that is what goes over the wire here."""
+        if type_name in self._types.fielddefs:
+            return
+        lines = []
+        for field, kind in message_class(type_name).get_fields_and_field_types().items():
+            written, nested = _msg_type(kind)
+            if nested:
+                self._register(nested)
+            lines.append(f"{written} {field}")
+        self._types.register(get_types_from_msg("\n".join(lines), type_name))
+
+
+def _msg_type(kind: str) -> tuple[str, str]:
+    """A field type of a Python message class as a .msg file has it, and the full name of a message nested in it."""
+    match = _FIELD.match(kind)
+    if match is None:
+        raise ValueError(f"field type {kind!r} is none that a .msg file can hold")
+    item = (match["item"] or match["one"]).replace("<", "<=").replace(">", "")
+    unbounded = "[]" if match["item"] else match["array"] or ""
+    array = f"[<={match['most']}]" if match["most"] else unbounded
+    nested = item.replace("/", "/msg/") if "/" in item else ""
+    return _PRIMITIVES.get(item, item) + array, nested

@@ -1,0 +1,118 @@
+"""What a node says about itself: its status on /vla/state and /diagnostics, and percentiles of what it timed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from vla_ros import topics
+from vla_ros.ros import qos
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+#: What the safety stage did, in a status' values: `intervention.<name>` -> how often.
+INTERVENTION = "intervention."
+
+_STATE_PERIOD_S = 0.1
+_DIAGNOSTICS_EVERY = 10  # states, so 1 Hz
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a node is: `state` is one word, `reason` says why it is not a better one (empty when all is well).
+
+    Of `values`, those that are None are left out.
+    """
+
+    level: bytes
+    state: str
+    reason: str = ""
+    values: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def message(self) -> str:
+        """`state: reason`, or the state alone."""
+        return f"{self.state}: {self.reason}" if self.reason else self.state
+
+
+class StatusReporter:
+    """Publishes what `read` answers: on /vla/state at 10 Hz and on change, on /diagnostics at 1 Hz; logs each change.
+
+    The timer runs on the steady clock: a node whose simulated time stands still says so rather than fall silent.
+    """
+
+    def __init__(self, node: Node, read: Callable[[], Status]) -> None:
+        self._node = node
+        self._read = read
+        self._last = ""
+        self._count = 0
+        self._state = node.create_publisher(DiagnosticArray, topics.STATE, qos.STATE)
+        self._diagnostics = node.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, qos.STATE)
+        node.create_timer(_STATE_PERIOD_S, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def publish_if_not(self, state: str) -> None:
+        """Publish now if the state published last was not `state` (asking costs nothing, so every tick may)."""
+        if state != self._last:
+            self.publish()
+
+    def publish(self) -> None:
+        """Publish now."""
+        self._publish(self._read())
+
+    def _on_timer(self) -> None:
+        status = self._read()
+        message = self._publish(status)
+        if self._count % _DIAGNOSTICS_EVERY == 0:
+            self._diagnostics.publish(message)
+        self._count += 1
+
+    def _publish(self, status: Status) -> DiagnosticArray:
+        if status.state != self._last:
+            self._log(status)
+            self._last = status.state
+        message = DiagnosticArray()
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        entry = DiagnosticStatus(level=status.level, name=self._node.get_name(), message=status.message)
+        known = {key: value for key, value in status.values.items() if value is not None}
+        entry.values = [KeyValue(key=key, value=_text(value)) for key, value in known.items()]
+        message.status = [entry]
+        self._state.publish(message)
+        return message
+
+    def _log(self, status: Status) -> None:
+        logger = self._node.get_logger()
+        # rclpy keeps one severity per calling line, so each level has a line of its own.
+        if status.level == ERROR:
+            logger.error(status.message)
+        elif status.level == WARN:
+            logger.warning(status.message)
+        else:
+            logger.info(status.message)
+
+
+def _text(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+class Percentiles:
+    """The newest `size` values of a quantity, and their percentiles."""
+
+    def __init__(self, size: int = 2000) -> None:
+        self._values: deque[float] = deque(maxlen=size)
+
+    def add(self, value: float) -> None:
+        """Count one more value; the oldest is forgotten."""
+        self._values.append(value)
+
+    def values(self, name: str) -> dict[str, float]:
+        """`<name>_p50` and `<name>_p99`; empty as long as there is no value."""
+        if not self._values:
+            return {}
+        p50, p99 = np.percentile(self._values, (50.0, 99.0))
+        return {f"{name}_p50": float(p50), f"{name}_p99": float(p99)}

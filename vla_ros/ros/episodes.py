@@ -1,0 +1,272 @@
+"""Episodes over ROS: reset the world, say the instruction, start, watch, stop; gives a report and a trace."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.client import Client
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Float64MultiArray, String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_ros import topics
+from vla_ros.config import SystemConfig
+from vla_ros.robots import catalogue
+from vla_ros.rollout.report import EpisodeRow, Percentiles, Report
+from vla_ros.ros import convert, qos, transport
+from vla_ros.ros.diagnostics import INTERVENTION
+from vla_ros.ros.tracing import Tracer
+from vla_ros.simulation.world import WorldState
+from vla_ros.timing.stamps import ns_to_ms, ns_to_s, period_ns, s_to_ns
+from vla_ros.viewing.montage import EpisodeTrace
+
+#: Wall time that the nodes have to appear, and that one of them has to answer.
+_APPEAR_S, _ANSWER_S = 60.0, 20.0
+_OWNERS = {topics.SIMULATION_RESET: "simulator", topics.START: "controller", topics.STOP: "controller"}
+#: What the controller counts that is no intervention: its work, and chunks made while the arm was not started.
+_NORMAL = ("chunks", "commands", "chunk_not_started", "chunk_before_start")
+_DEEP = QoSProfile(depth=100)
+
+
+class Unanswered(RuntimeError):
+    """A node does not do its part; the text names it, what was asked of it, and how long it was waited for."""
+
+
+def run_episodes(
+    system: SystemConfig,
+    count: int,
+    seed: int,
+    on_progress: Callable[[EpisodeRow], None],
+) -> tuple[Report, EpisodeTrace | None]:
+    """Run `count` episodes on a graph that is up, or coming up, in this ROS domain; `seed` is the first one's.
+
+    `on_progress` gets each episode as it ends. Returns the report and the trace of the first successful episode, or
+    else of the first. Raises Unanswered.
+    """
+    if system.simulation is None:
+        raise ValueError("episodes are run in simulation, and the system has no section simulation")
+    os.environ.update(transport.environment(os.environ))
+    context = Context()
+    rclpy.init(context=context)
+    try:
+        operator = Operator(system, context)
+        try:
+            operator.wait_for_graph()
+            rows = []
+            for index in range(count):
+                rows.append(operator.run_episode(seed + index))
+                on_progress(rows[-1])
+            return operator.report(rows), operator.tracer.trace
+        finally:
+            operator.destroy_node()
+    finally:
+        rclpy.try_shutdown(context=context)
+
+
+class Operator(Node):
+    """The person at the desk, as a node: calls the services, watches the states, measures what goes by."""
+
+    def __init__(self, system: SystemConfig, context: Context) -> None:
+        sim_time = Parameter("use_sim_time", value=True)
+        super().__init__("operator", namespace=topics.NAMESPACE, context=context, parameter_overrides=[sim_time])
+        assert system.simulation is not None
+        self._system = system
+        self._limit_ns = s_to_ns(system.simulation.episode_s)
+        self._period_ns = period_ns(system.controller.rate_hz)
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self)
+        self._states: dict[str, dict[str, str]] = {}  # node -> key -> value, "message" included
+        self._world: WorldState | None = None
+        self._measuring = False
+        self._measured_ns = 0
+        self._counts: Counter[str] = Counter()
+        self._stream_rates_hz: dict[str, list[float]] = defaultdict(list)
+        self._latencies_ms: list[float] = []
+        self._jitters_ms: list[float] = []
+        self._last_command_ns = 0
+        self.tracer = Tracer(self, {name: camera.topic for name, camera in system.cameras.items()})
+
+        self._clients = {name: self.create_client(Trigger, name) for name in _OWNERS}
+        self._instruction = self.create_publisher(String, topics.INSTRUCTION, qos.LATCHED)
+        self.create_subscription(DiagnosticArray, topics.STATE, self._on_state, _DEEP)
+        self.create_subscription(Float64MultiArray, topics.SIMULATION_STATE, self._on_world, qos.SENSOR)
+        self.create_subscription(JointTrajectory, topics.CHUNK, self._on_chunk, _DEEP)
+        self.create_subscription(JointTrajectory, topics.COMMAND, self._on_command, _DEEP)
+        self.create_subscription(Clock, "/clock", lambda _: self._count("/clock"), qos.SENSOR, raw=True)
+
+    # --- one episode -----------------------------------------------------------------------------------------------
+
+    def wait_for_graph(self) -> None:
+        """Wait until every node is there and simulated time runs."""
+        for client in self._clients.values():
+            self._wait_for_service(client)
+        self._wait(lambda: self._now_ns() > 0, _APPEAR_S, "no time on /clock: is the simulator running?")
+        for node in ("controller", "inference"):
+            self._hear_from(node)
+
+    def run_episode(self, seed: int) -> EpisodeRow:
+        """One episode from reset to stop; `seed` is written into its row."""
+        self._call(topics.STOP)
+        instruction = self._call(topics.SIMULATION_RESET)
+        self._instruct(instruction)
+        self._hear_from("controller")
+        before = self._interventions()
+        self.tracer.begin(instruction)
+        self._call(topics.START)
+        start_ns = self._now_ns()
+        success = self._watch(start_ns)
+        duration_ns = self._now_ns() - start_ns
+        ended = "success" if success else self._why_not()
+        self._call(topics.STOP)
+        self.tracer.end(success)
+        self._measured_ns += duration_ns
+        self._hear_from("controller")
+        acted = {name: count - before[name] for name, count in self._interventions().items() if count > before[name]}
+        return EpisodeRow(seed, instruction, success, ns_to_s(duration_ns), ended, acted)
+
+    def _hear_from(self, node: str) -> None:
+        """Wait until a node says anew how it is."""
+        self._states.pop(node, None)
+        self._wait(partial(self._states.__contains__, node), _APPEAR_S, f"{node} says nothing on {topics.STATE}")
+
+    def _instruct(self, instruction: str) -> None:
+        """Say the instruction and wait until the policy has taken it."""
+        self._states.pop("inference", None)
+        self._instruction.publish(String(data=instruction))
+
+        def taken() -> bool:
+            return self._states.get("inference", {}).get("instruction") == instruction
+
+        self._wait(taken, _ANSWER_S, f"inference does not take {instruction!r} from {topics.INSTRUCTION}")
+        message = self._states["inference"]["message"]
+        if message.startswith("refusing"):
+            raise Unanswered(f"inference is {message}")
+
+    def _watch(self, start_ns: int) -> bool:
+        """Spin until the world says success or the time is over; whether it was success."""
+        self._measuring, self._last_command_ns = True, 0
+        newest_ns, seen_s = start_ns, time.monotonic()
+        try:
+            while self._now_ns() - start_ns < self._limit_ns:
+                self._executor.spin_once(timeout_sec=0.1)
+                if self._world is not None and self._world.time_ns > start_ns and self._succeeded(self._world):
+                    return True
+                if self._now_ns() > newest_ns:
+                    newest_ns, seen_s = self._now_ns(), time.monotonic()
+                elif time.monotonic() - seen_s > _ANSWER_S:
+                    raise Unanswered(f"time on /clock has stood still for {_ANSWER_S:.0f} s: is the simulator running?")
+            return False
+        finally:
+            self._measuring = False
+
+    @staticmethod
+    def _succeeded(world: WorldState) -> bool:
+        return bool(world.values[world.names.index("success")] > 0.5)
+
+    def _why_not(self) -> str:
+        """Why an episode ran into its time limit, as far as the nodes say."""
+        said = [f"{node} {state['message']}" for node, state in self._states.items() if ":" in state["message"]]
+        return "; ".join([f"time limit of {ns_to_s(self._limit_ns):g} s", *said])
+
+    # --- what was measured -----------------------------------------------------------------------------------------
+
+    def report(self, rows: list[EpisodeRow]) -> Report:
+        """The episodes `rows` with everything measured while they ran."""
+        seconds = ns_to_s(self._measured_ns)
+        rates = {name: count / seconds for name, count in self._counts.items()} if seconds else {}
+        rates |= {topic: float(np.mean(values)) for topic, values in self._stream_rates_hz.items()}
+        return Report(
+            policy=self._system.policy.name,
+            episodes=tuple(rows),
+            latency_ms=Percentiles.of(self._latencies_ms),
+            jitter_ms=Percentiles.of(self._jitters_ms),
+            topics={name: round(rate, 2) for name, rate in sorted(rates.items())},
+        )
+
+    def _on_state(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            state = {"message": status.message, **{entry.key: entry.value for entry in status.values}}
+            before = self._states.get(status.name, {})
+            self._states[status.name] = state
+            if self._measuring and status.name == "controller":
+                latency = state.get("chunk_latency_ms")
+                if latency is not None and latency != before.get("chunk_latency_ms"):
+                    self._latencies_ms.append(float(latency))
+            elif self._measuring and status.name == "inference":
+                self._note_streams(state)
+
+    def _note_streams(self, state: Mapping[str, str]) -> None:
+        """The rates at which the inference node receives what it looks at, in its (simulated) time."""
+        for name, topic in self._stream_topics().items():
+            if f"{name}.rate_hz" in state:
+                self._stream_rates_hz[topic].append(float(state[f"{name}.rate_hz"]))
+
+    def _stream_topics(self) -> dict[str, str]:
+        robot = catalogue.find(self._system.robot)
+        cameras = {name: camera.topic for name, camera in self._system.cameras.items()}
+        return {**cameras, "joints": robot.endpoints["joint_states"].name}
+
+    def _on_world(self, message: Float64MultiArray) -> None:
+        self._world = convert.array_to_world_state(message)
+        self._count(topics.SIMULATION_STATE)
+        self.tracer.on_world(self._world)
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        self._count(topics.CHUNK)
+        self.tracer.on_chunk(convert.trajectory_to_chunk(message))
+
+    def _on_command(self, message: JointTrajectory) -> None:
+        self._count(topics.COMMAND)
+        time_ns = convert.stamp_to_ns(message.header.stamp)
+        if self._measuring and self._last_command_ns:
+            self._jitters_ms.append(ns_to_ms(abs(time_ns - self._last_command_ns - self._period_ns)))
+        self._last_command_ns = time_ns
+
+    def _count(self, topic: str) -> None:
+        self._counts[topic] += self._measuring
+
+    def _interventions(self) -> Counter[str]:
+        """What the safety stage counts, by name, as the controller said last."""
+        said = self._states["controller"].items()
+        counts = {key.removeprefix(INTERVENTION): int(value) for key, value in said if key.startswith(INTERVENTION)}
+        return Counter({name: count for name, count in counts.items() if name not in _NORMAL})
+
+    # --- asking and waiting ----------------------------------------------------------------------------------------
+
+    def _call(self, name: str) -> str:
+        """Call a Trigger service; what it answered."""
+        client = self._clients[name]
+        self._wait_for_service(client)
+        future = client.call_async(Trigger.Request())
+        self._wait(future.done, _ANSWER_S, f"{_OWNERS[name]} does not answer the call of {name}")
+        response = future.result()
+        if not response.success:
+            raise Unanswered(f"{_OWNERS[name]} refused {name}: {response.message}")
+        return str(response.message)
+
+    def _wait_for_service(self, client: Client) -> None:
+        name = client.srv_name
+        self._wait(client.service_is_ready, _APPEAR_S, f"nobody serves {name}: is the node {_OWNERS[name]} running?")
+
+    def _wait(self, done: Callable[[], bool], within_s: float, otherwise: str) -> None:
+        deadline_s = time.monotonic() + within_s
+        while not done():
+            if time.monotonic() > deadline_s:
+                raise Unanswered(f"{otherwise} (waited {within_s:.0f} s)")
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)

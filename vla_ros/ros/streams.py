@@ -1,0 +1,154 @@
+"""Cameras and proprioception of one robot, fed from their topics into an Aligner that other threads may ask."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_ros import topics
+from vla_ros.config import CameraConfig
+from vla_ros.robots.robot import Robot
+from vla_ros.rollout.loop import STREAMS
+from vla_ros.ros import convert, qos
+from vla_ros.ros.polling import PolledSubscription
+from vla_ros.timing.sync import Aligner, AlignerConfig, CameraTiming
+from vla_ros.values import Array, Observation
+
+Sample = tuple[int, Array]  # stamp [ns], values (D,)
+
+#: Room for what a stream at 1 kHz brings while no camera frame comes and the status looks ten times a second.
+_DEEP = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class Streams:
+    """Subscribes to `cameras` (name -> topic and timing) and to the streams `proprioception` of `robot`.
+
+    `on_instant(instant_ns)` is called, on the executor's thread, when the last camera completes a newer instant.
+    Frames are kept as messages and decoded by the thread that asks for them: only `window` is for other threads.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        robot: Robot,
+        cameras: Mapping[str, CameraConfig],
+        proprioception: Iterable[str],
+        history_s: float,
+        on_instant: Callable[[int], None],
+    ) -> None:
+        self._node = node
+        self._on_instant = on_instant
+        self._newest_ns = 0
+        self._unreadable: dict[str, str] = {}
+        self._lock = threading.Lock()
+        sources = _sources(robot)
+        self._topics = {name: camera.topic for name, camera in cameras.items()}
+        self._topics |= {name: sources[name][1] for name in proprioception}
+        self._aligner = Aligner(
+            AlignerConfig(
+                cameras={name: _timing(camera) for name, camera in cameras.items()},
+                proprioception={name: STREAMS[name] for name in proprioception},
+                history_s=history_s,
+            ),
+            decode=convert.image_to_rgb,
+        )
+        for name, camera in cameras.items():
+            self._subscribe_camera(name, camera.topic)
+        self._polled: dict[str, tuple[PolledSubscription[Any], Callable[[Any], Sample]]] = {
+            name: (PolledSubscription(node, kind, topic, _DEEP), read)
+            for name in proprioception
+            for kind, topic, read in (sources[name],)
+        }
+
+    def window(self, instant_ns: int, length: int, step_ns: int, earliest_ns: int | None) -> tuple[Observation, ...]:
+        """As `Aligner.window`; raises Misaligned."""
+        with self._lock:
+            return self._aligner.window(instant_ns, length, step_ns, earliest_ns)
+
+    def reason(self, now_ns: int) -> str:
+        """Why there is nothing (new) to look at, with the topics to look into; empty when all is well."""
+        self._take_samples()
+        with self._lock:
+            reason = self._aligner.reason(now_ns)
+        if not reason:
+            return ""
+        concerned = [f"{name} is {topic}" for name, topic in self._topics.items() if f" {name}:" in reason]
+        return "; ".join([reason, *concerned, *self._unreadable.values()])
+
+    def values(self, now_ns: int) -> dict[str, object]:
+        """Per stream, for diagnostics: rate, age, skew, messages received and dropped, what is wrong."""
+        with self._lock:
+            health = self._aligner.health(now_ns)
+        return {
+            f"{name}.{key}": value
+            for name, stream in health.items()
+            for key, value in {**vars(stream), "dropped": sum(stream.dropped.values()), **stream.dropped}.items()
+        }
+
+    def _subscribe_camera(self, name: str, topic: str) -> None:
+        def on_image(message: Any) -> None:
+            stamp_ns = convert.stamp_to_ns(message.header.stamp)
+            self._take_samples()
+            with self._lock:
+                self._aligner.add_image(name, stamp_ns, self._now_ns(), message)
+                instant_ns = self._aligner.newest_complete_instant()
+            if instant_ns is not None and instant_ns != self._newest_ns:
+                self._newest_ns = instant_ns
+                self._on_instant(instant_ns)
+
+        kind = CompressedImage if topic.endswith("/compressed") else Image
+        self._node.create_subscription(kind, topic, on_image, qos.SENSOR)
+
+    def _take_samples(self) -> None:
+        """Take in what the proprioceptive topics brought since the last time."""
+        now_ns = self._now_ns()
+        for name, (subscription, read) in self._polled.items():
+            for message in subscription.take_all():
+                try:
+                    stamp_ns, values = read(message)
+                except ValueError as error:
+                    self._unreadable[name] = f"on {self._topics[name]}: {error}"
+                    continue
+                with self._lock:
+                    self._aligner.add_sample(name, stamp_ns, now_ns, values)
+
+    def _now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
+
+
+def _timing(camera: CameraConfig) -> CameraTiming:
+    return CameraTiming(**camera.model_dump(include=set(CameraTiming.model_fields)))
+
+
+def _sources(robot: Robot) -> dict[str, tuple[type, str, Callable[[Any], Sample]]]:
+    """stream -> message type, topic, and how a message is read (ValueError: it cannot be)."""
+    joints = convert.JointReader(robot.joint_names)
+    fingers = convert.JointReader(robot.gripper.finger_joints)
+
+    def read_joints(message: JointState) -> Sample:
+        return convert.stamp_to_ns(message.header.stamp), joints.positions(message)
+
+    def read_width(message: JointState) -> Sample:
+        return convert.stamp_to_ns(message.header.stamp), fingers.positions(message).sum(keepdims=True)
+
+    def read_command(message: JointTrajectory) -> Sample:
+        command = convert.trajectory_to_command(message, robot.joint_names)
+        return command.time_ns, command.joint_positions
+
+    def read_world(message: Float64MultiArray) -> Sample:
+        state = convert.array_to_world_state(message)
+        return state.time_ns, state.values
+
+    return {
+        "joints": (JointState, robot.endpoints["joint_states"].name, read_joints),
+        "gripper": (JointState, robot.endpoints["gripper_joint_states"].name, read_width),
+        "commanded_joints": (JointTrajectory, topics.COMMAND, read_command),
+        "world": (Float64MultiArray, topics.SIMULATION_STATE, read_world),
+    }
