@@ -37,6 +37,38 @@ class Motion:
         return bool(np.abs(self.velocities).max() < _REST and np.abs(self.accelerations).max() < _REST)
 
 
+class Smoother:
+    """The mean of the last targets: what is linear between the rows of a chunk gets curves for corners.
+
+    Given samples half a window ahead of time, the mean stands in the window's middle: now. A window of one step of the
+    chunk makes the acceleration constant between rows instead of a blow at each; a steady motion stays as it is.
+    """
+
+    def __init__(self) -> None:
+        self._samples = np.zeros((0, 0))
+        self._weights = np.zeros(0)
+
+    @property
+    def last(self) -> Array | None:
+        """The sample added last (D,)."""
+        return self._samples[-1] if self._samples.size else None
+
+    def forget(self) -> None:
+        """Begin anew with the next sample."""
+        self._samples = np.zeros((0, 0))
+
+    def add(self, sample: Array, window: int) -> tuple[Array, Array]:
+        """The mean (D,) over `window` ticks up to `sample` (D,), and its change per tick."""
+        if self._samples.shape != (window + 1, sample.size):
+            last = self._samples[-1] if self._samples.shape[1] == sample.size else sample
+            self._samples = np.tile(last, (window + 1, 1))
+            self._weights = np.full(window + 1, 1.0 / window)
+            self._weights[[0, -1]] /= 2.0
+        self._samples[:-1] = self._samples[1:]
+        self._samples[-1] = sample
+        return self._weights @ self._samples, (self._samples[-1] - self._samples[0]) / window
+
+
 class Interpolator:
     """The commanded motion of one arm, one period a step, never beyond `limits`.
 

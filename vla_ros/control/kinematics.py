@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,9 +26,9 @@ _LIMIT_ZONE_RAD = 0.2
 #: Newton's method sees no further than this in one iteration: beyond, its linear model means nothing.
 _FURTHEST_M = 0.2
 _FURTHEST_RAD = 0.5
-#: Good enough: smaller than any arm repeats.
-_CLOSE_M = 1e-6
-_CLOSE_RAD = 1e-5
+#: Good enough: less than any arm repeats, and corrected at the next tick.
+_CLOSE_M = 2e-5
+_CLOSE_RAD = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,20 +98,21 @@ class Kinematics:
         lower, upper = np.minimum(lower, joint_positions), np.maximum(upper, joint_positions)
         goal = _placement(pose)
         q = joint_positions
-        for iteration in range(iterations):
+        pull = _null_space_pull(q, home, lower, upper) * period_s
+        for _ in range(iterations):
             jacobian = self.jacobian(q)
             error = _difference(self._data.oMf[self._frame], goal)
-            if iteration > 0 and np.linalg.norm(error[:3]) < _CLOSE_M and np.linalg.norm(error[3:]) < _CLOSE_RAD:
-                break
-            pull = _null_space_pull(q, home, lower, upper) * period_s if iteration == 0 else np.zeros_like(q)
             q = q + _solve_within(jacobian, _shorten(error), pull, lower - q, upper - q)
+            pull = np.zeros_like(q)
+            error_m, error_rad = self._distance(q, goal)
+            if error_m < _CLOSE_M and error_rad < _CLOSE_RAD:
+                break
         step = q - joint_positions
-        excess = float(np.max(np.abs(step) / (velocity * period_s)))
+        excess = float((np.abs(step) / (velocity * period_s)).max())
         if excess > 1.0:
-            q = np.clip(joint_positions + step / excess, lower, upper)
-        pin.framesForwardKinematics(self._model, self._data, q)
-        error = _difference(self._data.oMf[self._frame], goal)
-        return Reach(q, float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:])), excess > 1.0)
+            q = joint_positions + step / excess
+            error_m, error_rad = self._distance(q, goal)
+        return Reach(q, error_m, error_rad, excess > 1.0)
 
     def joint_velocity(
         self,
@@ -133,6 +135,12 @@ class Kinematics:
         room_down, room_up = np.minimum(lower - joint_positions, 0.0), np.maximum(upper - joint_positions, 0.0)
         return _solve_within(jacobian, _shorten(motion), pull, room_down, room_up) / period_s
 
+    def _distance(self, joint_positions: Array, goal: pin.SE3) -> tuple[float, float]:
+        """How far the TCP is from `goal`: metres, and the angle [rad]."""
+        pin.framesForwardKinematics(self._model, self._data, joint_positions)
+        error = _difference(self._data.oMf[self._frame], goal)
+        return _length(error[:3]), _length(error[3:])
+
 
 def for_robot(robot: Robot) -> Kinematics:
     """The kinematics of `robot`'s own URDF."""
@@ -141,17 +149,17 @@ def for_robot(robot: Robot) -> Kinematics:
 
 def _solve_within(jacobian: Array, motion: Array, pull: Array, room_down: Array, room_up: Array) -> Array:
     """Joint step (J,) for the TCP `motion` (6,), in the room; a joint at its end leaves it to the others."""
-    step = np.zeros_like(pull)
-    free = np.ones(pull.shape, dtype=bool)
-    for _ in range(pull.size):
-        step[free] = _damped_step(jacobian[:, free], motion - jacobian[:, ~free] @ step[~free], pull[free])
-        outside = free & ((step < room_down) | (step > room_up))
-        if not outside.any():
-            break
-        step[outside] = np.clip(step[outside], room_down[outside], room_up[outside])
-        free &= ~outside
+    step = _damped_step(jacobian, motion, pull)
+    outside = (step < room_down) | (step > room_up)
+    free = ~outside
+    while outside.any():
+        step[outside] = np.minimum(np.maximum(step, room_down), room_up)[outside]
         if not free.any():
             break
+        left_over = motion - jacobian[:, ~free] @ step[~free]
+        step[free] = _damped_step(jacobian[:, free], left_over, pull[free])
+        outside = free & ((step < room_down) | (step > room_up))
+        free &= ~outside
     return step
 
 
@@ -161,7 +169,7 @@ def _damped_step(jacobian: Array, motion: Array, pull: Array) -> Array:
     Damping grows only along the singular directions that vanish (Maciejewski and Klein 1988): others stay exact.
     """
     left, singular, right = np.linalg.svd(jacobian, full_matrices=False)
-    weakness = np.clip(1.0 - (singular / _DAMPED_BELOW) ** 2, 0.0, 1.0)
+    weakness = np.maximum(1.0 - (singular / _DAMPED_BELOW) ** 2, 0.0)
     inverse = singular / (singular**2 + weakness * _LARGEST_DAMPING**2 + 1e-12)
     step: Array = right.T @ (inverse * (left.T @ motion)) + pull - right.T @ (right @ pull)
     return step
@@ -169,16 +177,17 @@ def _damped_step(jacobian: Array, motion: Array, pull: Array) -> Array:
 
 def _null_space_pull(q: Array, home: Array, lower: Array, upper: Array) -> Array:
     """The velocity [rad/s] the null space would like: home, and away from limits that are near."""
-    from_lower = np.clip(_LIMIT_ZONE_RAD - (q - lower), 0.0, _LIMIT_ZONE_RAD)
-    from_upper = np.clip(_LIMIT_ZONE_RAD - (upper - q), 0.0, _LIMIT_ZONE_RAD)
+    from_lower = np.maximum(_LIMIT_ZONE_RAD - (q - lower), 0.0)
+    from_upper = np.maximum(_LIMIT_ZONE_RAD - (upper - q), 0.0)
     return _HOME_GAIN_HZ * (home - q) + _LIMIT_GAIN_HZ * (from_lower - from_upper)
 
 
 def _shorten(motion: Array) -> Array:
-    factor = max(
-        1.0, float(np.linalg.norm(motion[:3])) / _FURTHEST_M, float(np.linalg.norm(motion[3:])) / _FURTHEST_RAD
-    )
-    return motion / factor
+    return motion / max(1.0, _length(motion[:3]) / _FURTHEST_M, _length(motion[3:]) / _FURTHEST_RAD)
+
+
+def _length(vector: Array) -> float:
+    return math.sqrt(vector @ vector)  # np.linalg.norm takes five times as long, on the way of every tick
 
 
 def _difference(start: pin.SE3, end: pin.SE3) -> Array:

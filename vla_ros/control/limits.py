@@ -91,9 +91,9 @@ class Interventions:
             self._counts[name] += 1
         self._acting_now.add(name)
 
-    def count(self, name: str) -> None:
-        """Count one event by itself, a refused chunk for example."""
-        self._counts[name] += 1
+    def count(self, name: str, times: int = 1) -> None:
+        """Count events by themselves, refused chunks for example."""
+        self._counts[name] += times
 
     @property
     def counts(self) -> Mapping[str, int]:

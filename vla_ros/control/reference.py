@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vla_ros.control.interpolation import Smoother
 from vla_ros.control.kinematics import Kinematics
 from vla_ros.control.limits import (
     Interventions,
@@ -26,7 +27,7 @@ _PROJECTION_ITERATIONS = 8
 
 
 class Reference:
-    """The joint reference of one arm, tick by tick.
+    """The joint reference of one arm, tick by tick: refuse, move into the permitted space, smooth, solve.
 
     A pose is solved from the last reference (at first from the command), never further than the velocity limits allow
     in a tick: the reference is continuous and never changes the elbow's side.
@@ -40,42 +41,46 @@ class Reference:
         self._limits = limits
         self._period_s = period_ns / NANOSECONDS_PER_SECOND
         self._home = np.array(robot.home_rad)
+        self._smoother = Smoother()
         self._last: Array | None = None
 
     def forget(self) -> None:
         """Start from the command again."""
+        self._smoother.forget()
         self._last = None
 
     def of(
-        self, target: Target, following: Target, command: Array, command_pose: Array, interventions: Interventions
+        self, target: Target, window: int, command: Array, command_pose: Array, interventions: Interventions
     ) -> tuple[Array, Array]:
-        """Joint positions (J,) [rad] for `target` and the velocities [rad/s] towards `following`, one period later.
+        """Joint positions (J,) [rad] now and their velocities [rad/s], for a `target` half a `window` of ticks ahead.
 
         `command` (J,) and `command_pose` (7,) are what is commanded now. Raises Refused for a target that must not be
         followed; says in `interventions` what was moved.
         """
-        for values in (target.values, following.values):
-            refuse_not_finite(values, "a target")
-        pose, joint_positions = target.pose, target.joint_positions
-        if pose is not None and following.pose is not None:
-            refuse_pose_jump(pose, command_pose, self._config)
-            return self._of_poses(pose, following.pose, command, interventions)
-        if joint_positions is not None and following.joint_positions is not None:
-            refuse_joint_jump(joint_positions, command, self._config)
-            self._last = None
-            start = self._permitted(joint_positions, interventions)
-            end = self._permitted(following.joint_positions, interventions)
-            return start, (end - start) / self._period_s
-        raise ValueError("a target and the one that follows are both poses or both joint positions")
+        refuse_not_finite(target.values, "a target")
+        if target.pose is not None:
+            refuse_pose_jump(target.pose, command_pose, self._config)
+            pose, moved = clamp_to_workspace(target.pose, self._config)
+            if moved:
+                interventions.act("workspace")
+            mean, change = self._smoother.add(self._same_sign(pose), window)
+            return self._solve(_unit(mean), _unit(mean + change), command, interventions)
+        assert target.joint_positions is not None  # a target is either
+        refuse_joint_jump(target.joint_positions, command, self._config)
+        positions, change = self._smoother.add(self._permitted(target.joint_positions, interventions), window)
+        return positions, change / self._period_s
 
-    def _of_poses(
+    def _same_sign(self, pose: Array) -> Array:
+        """The pose, with the one of its two quaternions that is nearer to the last: only then they have a mean."""
+        last = self._smoother.last
+        if last is not None and last.size == pose.size and last[3:] @ pose[3:] < 0.0:
+            return np.concatenate([pose[:3], -pose[3:]])
+        return pose
+
+    def _solve(
         self, pose: Array, following: Array, command: Array, interventions: Interventions
     ) -> tuple[Array, Array]:
         limits = self._limits
-        pose, moved = clamp_to_workspace(pose, self._config)
-        following, _ = clamp_to_workspace(following, self._config)
-        if moved:
-            interventions.act("workspace")
         seed, _ = clamp_to_range(command if self._last is None else self._last, limits)
         reach = self._kinematics.toward(
             seed,
@@ -120,3 +125,8 @@ class Reference:
             velocity=np.full_like(clamped, np.inf),
             iterations=_PROJECTION_ITERATIONS,
         ).joint_positions
+
+
+def _unit(pose: Array) -> Array:
+    """The pose with its quaternion brought to length one."""
+    return np.concatenate([pose[:3], pose[3:] / np.linalg.norm(pose[3:])])
