@@ -7,8 +7,9 @@ What it shares with the real one, and a client has to know:
 * `gripper_action` takes half the width, moves when that opens and grasps when it closes;
 * an arm in a reflex moves again after `error_recovery` only.
 
-What it does better: a target of a wrong size is refused, where the real one reads past its end. After a reset of the
-world or a recovery, targets far from where the arm stands are refused too: they were meant for where it was.
+What it does better: a target that is not finite or of a wrong size is refused, where the real one reads past its end.
+After a reset of the world or a recovery, targets far from where the arm stands are refused too: they were meant for
+where it was.
 """
 
 from __future__ import annotations
@@ -33,13 +34,20 @@ from std_srvs.srv import Trigger
 from vla_ros.geometry import matrix_pose, pose_matrix
 from vla_ros.robots.robot import Robot
 from vla_ros.ros import convert, qos
-from vla_ros.ros.drivers.panda import ERROR_NAMES, POSE_TARGET_SIZE
+from vla_ros.ros.drivers.panda import POSE_TARGET_SIZE
 from vla_ros.simulation.world import World
 from vla_ros.timing.stamps import ns_to_s, period_ns
 from vla_ros.values import Array
 
 _SPEED_M_S = 0.1  # franka_gripper's default, of gripper_action and homing
 _FEEDBACK_PERIOD_NS = period_ns(30.0)
+
+#: What a Franka calls the faults of a world, which begin with these words.
+_ERROR_OF_FAULT = {
+    "collision": "joint_reflex",
+    "velocity": "joint_velocity_violation",
+    "discontinuity": "joint_motion_generator_velocity_discontinuity",
+}
 
 #: A target is near the arm within these: per joint, and for a pose.
 _NEAR_RAD, _NEAR_M = 0.15, 0.05
@@ -201,7 +209,9 @@ class PandaMirror:
         else:
             message.robot_mode = FrankaState.ROBOT_MODE_REFLEX
             self._commanded_ns = None
-        message.current_errors = Errors(**{name: True for name in ERROR_NAMES if name in (fault or "")})
+        message.current_errors = Errors()
+        if fault is not None:
+            setattr(message.current_errors, _ERROR_OF_FAULT.get(fault.partition(":")[0], "joint_reflex"), True)
 
     def _advance_goal(self, world: World, goal: _Goal, stop: bool) -> None:
         if not goal.begun:
@@ -243,6 +253,8 @@ class PandaMirror:
         def on_target(message: Float64MultiArray) -> None:
             if len(message.data) != size:
                 self._log_refused(f"{topic} takes {size} values, got {len(message.data)}; the real driver would crash")
+            elif not np.all(np.isfinite(message.data)):
+                self._log_refused(f"{topic} takes finite values, got {list(message.data)}")
             elif message.data[0] == 0.0:
                 self._log_refused(f"{topic} ignores a target whose first value is exactly 0.0, as the real driver does")
             else:
