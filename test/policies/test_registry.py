@@ -1,0 +1,33 @@
+"""Policies by name: what is known without importing them, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from vla_ros.policies import registry
+from vla_ros.robots.panda import PANDA
+
+
+def test_every_policy_is_known_by_name() -> None:
+    assert "scripted" in registry.names()
+    assert registry.needs_simulation("scripted")
+
+
+def test_an_unknown_policy_is_answered_with_those_there_are() -> None:
+    for ask in (lambda: registry.load("skripted", robot=PANDA), lambda: registry.needs_simulation("skripted")):
+        with pytest.raises(ValueError, match=r"unknown policy 'skripted'; there are: .*scripted"):
+            ask()
+
+
+def test_the_expert_takes_no_checkpoint() -> None:
+    with pytest.raises(ValueError, match=r"policy scripted takes no checkpoint, got 'weights\.pt'; leave it out"):
+        registry.load("scripted", robot=PANDA, checkpoint="weights.pt")
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_what_is_loaded_is_a_policy(name: str) -> None:
+    if registry.POLICIES[name].needs_checkpoint:
+        pytest.skip("needs weights")
+    policy = registry.load(name, robot=PANDA)
+    assert policy.action_spec.horizon > 0
+    assert policy.window_spec.length > 0

@@ -1,0 +1,212 @@
+"""The in-process loop: a policy in a world, through the same aligner, wrapper and controller as with ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydantic import Field
+
+from vla_ros.control import kinematics
+from vla_ros.control.arm import ArmConfig, ArmController
+from vla_ros.policies.policy import AbsolutePolicy, Policy
+from vla_ros.robots.robot import Robot
+from vla_ros.rollout.report import EpisodeRow, Percentiles, Report
+from vla_ros.simulation.world import World
+from vla_ros.timing.chunks import Schedule
+from vla_ros.timing.stamps import ms_to_ns, ns_to_ms, ns_to_s, period_ns, s_to_ns
+from vla_ros.timing.sync import Aligner, AlignerConfig, CameraTiming, Interpolation, StreamTiming
+from vla_ros.values import ActionChunk, Array, Command, Config
+
+#: How each stream is read between its samples; a world's state has quaternions and flags in it.
+STREAMS = {
+    "joints": StreamTiming(),
+    "gripper": StreamTiming(),
+    "commanded_joints": StreamTiming(),
+    "world": StreamTiming(interpolation=Interpolation.NEAREST),
+}
+
+#: What the controller counts that is no intervention.
+_NORMAL = ("chunks", "commands", "late_rows")
+
+
+class RolloutConfig(Config):
+    """How often a policy is asked, how long it takes to answer, how long an episode may last: in the world's time."""
+
+    inference_hz: float = Field(default=5.0, gt=0.0)  # at most; never before the last answer has arrived
+    inference_delay_ms: float = Field(default=100.0, ge=0.0)  # from the instant observed to the chunk's arrival
+    camera_hz: float = Field(default=30.0, gt=0.0)  # only the cameras that the policy looks at are drawn
+    episode_s: float = Field(default=20.0, gt=0.0)
+    history_s: float = Field(default=2.0, gt=0.0)
+
+
+@dataclass(eq=False)
+class Episode:
+    """One run: what came of it, what was planned and when it arrived, what was commanded, and the TCP's path (N, 7)."""
+
+    seed: int
+    instruction: str
+    start_ns: int
+    success: bool = False
+    end_ns: int = 0
+    ended: str = ""
+    interventions: dict[str, int] = field(default_factory=dict)
+    chunks: list[ActionChunk] = field(default_factory=list)
+    arrivals_ns: list[int] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
+    tcp_path: list[Array] = field(default_factory=list)
+
+    @property
+    def row(self) -> EpisodeRow:
+        """The episode as a report has it."""
+        duration_s = round(ns_to_s(self.end_ns - self.start_ns), 3)
+        return EpisodeRow(self.seed, self.instruction, self.success, duration_s, self.ended, self.interventions)
+
+
+class Rollout:
+    """One policy in one world, stepped at the controller's rate on the world's time."""
+
+    def __init__(self, world: World, robot: Robot, policy: Policy, arm: ArmConfig, config: RolloutConfig) -> None:
+        self._world = world
+        self._config = config
+        self._robot = robot
+        self._arm_config = arm
+        self._arm = ArmController(robot, arm)  # a new one for each episode: nothing is left of the last
+        self._policy = AbsolutePolicy(policy, kinematics.for_robot(robot).forward, robot.gripper.max_width_m)
+        self._schedule = Schedule(arm.schedule)  # as the policy's side knows it, for what is committed
+        look = self._policy.window_spec
+        self._cameras = tuple(world.cameras) if look.cameras is None else look.cameras
+        self._aligner = Aligner(
+            AlignerConfig(
+                cameras={camera: CameraTiming(rate_hz=config.camera_hz) for camera in self._cameras},
+                proprioception={stream: STREAMS[stream] for stream in look.proprioception},
+                history_s=config.history_s + ns_to_s(look.length * look.step_ns),
+            )
+        )
+        self._tick_ns = period_ns(arm.rate_hz)
+        self._in_flight: tuple[int, ActionChunk] | None = None  # when it arrives, what arrives
+        self._inferred_ns: int | None = None  # the last instant the policy was asked about
+        self._next_frame_ns = 0
+        self._commanded: Array | None = None
+        self._gripper_is_asked = False
+
+    def run(self, seed: int, instruction: str = "") -> Episode:
+        """One episode, until it succeeds or its time is over; raises ValueError for a task the policy cannot follow."""
+        episode = self._begin(seed, instruction)
+        while not episode.ended:
+            self._tick(episode)
+        episode.end_ns = self._world.time_ns
+        counters = self._arm.status(episode.end_ns).counters
+        episode.interventions = {name: count for name, count in counters.items() if count and name not in _NORMAL}
+        return episode
+
+    def _begin(self, seed: int, instruction: str) -> Episode:
+        instruction = self._world.reset(seed, instruction)
+        self._policy.reset(instruction)
+        self._aligner.clear()
+        self._schedule.clear()
+        self._arm = ArmController(self._robot, self._arm_config)
+        self._in_flight = self._inferred_ns = self._commanded = None
+        self._gripper_is_asked = False
+        self._next_frame_ns = now_ns = self._world.time_ns
+        self._arm.start(now_ns)
+        return Episode(seed, instruction, now_ns)
+
+    def _tick(self, episode: Episode) -> None:
+        """One controller period: look, think, command, let time pass."""
+        world, now_ns = self._world, self._world.time_ns
+        self._look(now_ns)
+        self._arm.on_joint_state(now_ns, world.joint_positions, world.joint_velocities)
+        self._arm.on_gripper_state(now_ns, world.gripper_width_m)
+        self._deliver(now_ns, episode)
+        self._think(now_ns, episode)
+        command = self._arm.step(now_ns)
+        if command is not None:
+            self._send(command)
+            episode.commands.append(command)
+        self._move_gripper(now_ns)
+        episode.tcp_path.append(world.state().tcp_pose)
+        world.advance(self._tick_ns)
+        if world.success():
+            episode.success, episode.ended = True, "success"
+        elif world.fault is not None:
+            episode.ended = f"fault: {world.fault}"
+        elif world.time_ns - episode.start_ns >= s_to_ns(self._config.episode_s):
+            episode.ended = "time limit"
+
+    def _look(self, now_ns: int) -> None:
+        """Feed the aligner with what the policy looks at, as it is now."""
+        world = self._world
+        if self._commanded is None:
+            self._commanded = world.joint_positions
+        read: dict[str, Callable[[], Array]] = {
+            "joints": lambda: world.joint_positions,
+            "gripper": lambda: np.array([world.gripper_width_m]),
+            "commanded_joints": lambda: np.asarray(self._commanded),
+            "world": lambda: world.state().values,
+        }
+        for stream in self._policy.window_spec.proprioception:
+            self._aligner.add_sample(stream, now_ns, now_ns, read[stream]())
+        if self._cameras and now_ns >= self._next_frame_ns:
+            self._next_frame_ns += period_ns(self._config.camera_hz)
+            for camera in self._cameras:
+                self._aligner.add_image(camera, now_ns, now_ns, world.render(camera))
+
+    def _think(self, now_ns: int, episode: Episode) -> None:
+        """Ask the policy about the newest instant, where its turn has come; the answer arrives after the delay."""
+        instant_ns = self._aligner.newest_complete_instant()
+        if self._in_flight is not None or instant_ns is None:
+            return
+        if self._inferred_ns is not None and instant_ns - self._inferred_ns < period_ns(self._config.inference_hz):
+            return
+        self._inferred_ns = instant_ns
+        look, action = self._policy.window_spec, self._policy.action_spec
+        window = self._aligner.window(instant_ns, look.length, look.step_ns, episode.start_ns)
+        scheduled = self._schedule.committed(instant_ns, action.horizon, action.step_ns)
+        chunk, _ = self._policy.infer(window, scheduled)
+        self._in_flight = (instant_ns + ms_to_ns(self._config.inference_delay_ms), chunk)
+        self._deliver(now_ns, episode)
+
+    def _deliver(self, now_ns: int, episode: Episode) -> None:
+        if self._in_flight is None or self._in_flight[0] > now_ns:
+            return
+        _, chunk = self._in_flight
+        self._in_flight = None
+        self._arm.on_chunk(chunk, now_ns)
+        self._schedule.add(chunk, now_ns)
+        episode.chunks.append(chunk)
+        episode.arrivals_ns.append(now_ns)
+
+    def _send(self, command: Command) -> None:
+        self._commanded = command.joint_positions
+        if self._arm_config.command_interface == "joint":
+            self._world.command_joints(command.joint_positions)
+        else:
+            self._world.command_pose(command.tcp_pose)
+
+    def _move_gripper(self, now_ns: int) -> None:
+        """Answer the goal that is in flight once the gripper is done, then pass the next one on."""
+        outcome = self._world.gripper_outcome
+        if self._gripper_is_asked and outcome is not None:
+            self._gripper_is_asked = False
+            self._arm.gripper_done(outcome.success, outcome.message)
+        goal = self._arm.gripper_goal(now_ns)
+        if goal is None:
+            return
+        self._gripper_is_asked = True
+        if goal.kind == "move":
+            self._world.move_gripper(goal.width_m, goal.speed_m_s)
+        else:
+            self._world.grasp_gripper(goal.width_m, goal.speed_m_s, goal.force_n, goal.epsilon_m, goal.epsilon_m)
+
+
+def report(policy: str, episodes: Iterable[Episode]) -> Report:
+    """The report of episodes; the latency is what was injected, rounded up to a tick."""
+    episodes = list(episodes)
+    latencies_ms = [
+        ns_to_ms(arrival_ns - chunk.observation_ns)
+        for episode in episodes
+        for chunk, arrival_ns in zip(episode.chunks, episode.arrivals_ns, strict=True)
+    ]
+    return Report(policy, tuple(episode.row for episode in episodes), Percentiles.of(latencies_ms))
