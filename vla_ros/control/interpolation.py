@@ -207,11 +207,10 @@ class _Stop:
 
     def at(self, time_s: float) -> Motion:
         """The motion `time_s` after the plan's start; exactly at rest from its end on."""
-        motion = _motion_at(self._trajectory, time_s)
         if time_s < self._duration_s:
-            return motion
-        zeros = np.zeros_like(motion.positions)
-        return Motion(motion.positions, zeros, zeros)
+            return _motion_at(self._trajectory, time_s)
+        zeros = np.zeros_like(self.end)
+        return Motion(self.end, zeros, zeros)
 
 
 def _motion_at(trajectory: ruckig.Trajectory, time_s: float) -> Motion:

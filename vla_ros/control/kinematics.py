@@ -26,6 +26,8 @@ _LIMIT_ZONE_RAD = 0.2
 #: Newton's method sees no further than this in one iteration: beyond, its linear model means nothing.
 _FURTHEST_M = 0.2
 _FURTHEST_RAD = 0.5
+#: How often a step that leads away from the goal is halved.
+_HALVINGS = 3
 #: Good enough: less than any arm repeats, and corrected at the next tick.
 _CLOSE_M = 2e-5
 _CLOSE_RAD = 1e-4
@@ -97,22 +99,22 @@ class Kinematics:
         """
         lower, upper = np.minimum(lower, joint_positions), np.maximum(upper, joint_positions)
         goal = _placement(pose)
-        q = joint_positions
+        furthest = velocity * period_s
+        q, error = joint_positions, self._difference(joint_positions, goal)
         pull = _null_space_pull(q, home, lower, upper) * period_s
+        scaled = False
         for _ in range(iterations):
-            jacobian = self.jacobian(q)
-            error = _difference(self._data.oMf[self._frame], goal)
-            q = q + _solve_within(jacobian, _shorten(error), pull, lower - q, upper - q)
+            step = _solve_within(self.jacobian(q), _shorten(error), pull, lower - q, upper - q)
             pull = np.zeros_like(q)
-            error_m, error_rad = self._distance(q, goal)
-            if error_m < _CLOSE_M and error_rad < _CLOSE_RAD:
+            fraction = _fraction_within(q - joint_positions, step, furthest)
+            scaled = fraction < 1.0
+            nearer = self._nearer(q, fraction * step, error, goal)
+            if nearer is None:
                 break
-        step = q - joint_positions
-        excess = float((np.abs(step) / (velocity * period_s)).max())
-        if excess > 1.0:
-            q = joint_positions + step / excess
-            error_m, error_rad = self._distance(q, goal)
-        return Reach(q, error_m, error_rad, excess > 1.0)
+            q, error = nearer
+            if scaled or _is_close(error):
+                break
+        return Reach(q, _length(error[:3]), _length(error[3:]), scaled)
 
     def joint_velocity(
         self,
@@ -135,11 +137,22 @@ class Kinematics:
         room_down, room_up = np.minimum(lower - joint_positions, 0.0), np.maximum(upper - joint_positions, 0.0)
         return _solve_within(jacobian, _shorten(motion), pull, room_down, room_up) / period_s
 
-    def _distance(self, joint_positions: Array, goal: pin.SE3) -> tuple[float, float]:
-        """How far the TCP is from `goal`: metres, and the angle [rad]."""
+    def _difference(self, joint_positions: Array, goal: pin.SE3) -> Array:
+        """The way of the TCP to `goal` (6,)."""
         pin.framesForwardKinematics(self._model, self._data, joint_positions)
-        error = _difference(self._data.oMf[self._frame], goal)
-        return _length(error[:3]), _length(error[3:])
+        return _difference(self._data.oMf[self._frame], goal)
+
+    def _nearer(self, q: Array, step: Array, error: Array, goal: pin.SE3) -> tuple[Array, Array] | None:
+        """Joint positions after `step`, or a half of it or a quarter, that are nearer to `goal`, and the error there.
+
+        None where none is nearer: without this, what is out of reach is circled for ever instead of being approached.
+        """
+        for _ in range(_HALVINGS + 1):
+            moved = self._difference(q + step, goal)
+            if moved @ moved < error @ error or _is_close(moved):
+                return q + step, moved
+            step = step / 2.0
+        return None
 
 
 def for_robot(robot: Robot) -> Kinematics:
@@ -180,6 +193,17 @@ def _null_space_pull(q: Array, home: Array, lower: Array, upper: Array) -> Array
     from_lower = np.maximum(_LIMIT_ZONE_RAD - (q - lower), 0.0)
     from_upper = np.maximum(_LIMIT_ZONE_RAD - (upper - q), 0.0)
     return _HOME_GAIN_HZ * (home - q) + _LIMIT_GAIN_HZ * (from_lower - from_upper)
+
+
+def _fraction_within(moved: Array, step: Array, furthest: Array) -> float:
+    """How much of `step` (J,) keeps `moved` + `step` within `furthest` (J,) either way: 0 to 1."""
+    room = furthest - np.sign(step) * moved
+    excess = float((np.abs(step) / np.maximum(room, 1e-12)).max())
+    return 1.0 / max(1.0, excess)
+
+
+def _is_close(error: Array) -> bool:
+    return _length(error[:3]) < _CLOSE_M and _length(error[3:]) < _CLOSE_RAD
 
 
 def _shorten(motion: Array) -> Array:
