@@ -71,23 +71,20 @@ class Effect:
     ends: tuple[Cause, ...] = ()
 
 
+#: Causes that pass by themselves when what was lost is back; with `resumes_by_itself` off they too wait for the operator.
+LOSSES = (Cause.STATE_STALE, Cause.POLICY_LOST, Cause.REFUSED, Cause.CHUNK_STALE, Cause.STARVED)
+
 #: The whole machine. RUNNING is having no cause not to; with one RAMPING, at standstill HOLDING; with ESTOP STOPPED.
 TABLE: dict[Event, Effect] = {
     Event.START: Effect(
         begins=(Cause.ANCHORING, Cause.WAITING),
-        ends=(
-            *(Cause.CLOCK_JUMP, Cause.DEVIATED, Cause.OPERATOR_HOLD, Cause.NOT_STARTED, Cause.POLICY_LOST),
-            *(Cause.REFUSED, Cause.CHUNK_STALE, Cause.STARVED),
-        ),
+        ends=(Cause.NOT_STARTED, Cause.CLOCK_JUMP, Cause.DEVIATED, Cause.OPERATOR_HOLD, *LOSSES),
     ),
     Event.STOP: Effect(begins=(Cause.NOT_STARTED,)),
     Event.HOLD: Effect(begins=(Cause.OPERATOR_HOLD,)),
     Event.RESUME: Effect(
         begins=(Cause.ANCHORING, Cause.WAITING),
-        ends=(
-            *(Cause.ESTOP, Cause.AFTER_FAULT, Cause.CLOCK_JUMP, Cause.DEVIATED, Cause.OPERATOR_HOLD),
-            *(Cause.POLICY_LOST, Cause.REFUSED, Cause.CHUNK_STALE, Cause.STARVED),
-        ),
+        ends=(Cause.ESTOP, Cause.AFTER_FAULT, Cause.CLOCK_JUMP, Cause.DEVIATED, Cause.OPERATOR_HOLD, *LOSSES),
     ),
     Event.ESTOP: Effect(begins=(Cause.ESTOP,)),
     Event.FAULT: Effect(begins=(Cause.FAULT, Cause.AFTER_FAULT)),
@@ -107,8 +104,6 @@ TABLE: dict[Event, Effect] = {
     Event.MOVING: Effect(),
 }
 
-#: Causes that need the operator where `resumes_by_itself` is off.
-_LOSSES = (Cause.STATE_STALE, Cause.POLICY_LOST, Cause.REFUSED, Cause.CHUNK_STALE, Cause.STARVED)
 _OPERATOR = (Event.START, Event.RESUME)
 
 
@@ -153,7 +148,7 @@ class Watchdog:
         before = self.state
         effect = TABLE[event]
         for cause in effect.ends:
-            if self._config.resumes_by_itself or cause not in _LOSSES or event in _OPERATOR:
+            if self._config.resumes_by_itself or cause not in LOSSES or event in _OPERATOR:
                 self._causes.pop(cause, None)
         for cause in effect.begins:
             self._causes.setdefault(cause, detail)

@@ -1,0 +1,111 @@
+"""Limits of targets: what is permitted passes untouched, the rest is moved or refused with a reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from vla_ros.control.limits import (
+    Interventions,
+    JointLimits,
+    LimitsConfig,
+    Refused,
+    clamp_to_range,
+    clamp_to_workspace,
+    clamp_width,
+    refuse_joint_jump,
+    refuse_not_finite,
+    refuse_pose_jump,
+)
+
+CONFIG = LimitsConfig()
+anywhere = st.lists(st.floats(-10.0, 10.0), min_size=3, max_size=3)
+
+
+def pose_at(position, turn_rad=0.0):
+    return np.array([*position, np.sin(turn_rad / 2), 0.0, 0.0, np.cos(turn_rad / 2)])
+
+
+@given(position=anywhere)
+def test_workspace_moves_only_what_is_outside_and_never_further_than_needed(position):
+    pose, moved = clamp_to_workspace(pose_at(position), CONFIG)
+    lower, upper = np.array(CONFIG.workspace_lower_m), np.array(CONFIG.workspace_upper_m)
+    assert (pose[:3] >= lower).all()
+    assert (pose[:3] <= upper).all()
+    inside = bool(((np.array(position) >= lower) & (np.array(position) <= upper)).all())
+    assert moved is not inside
+    assert (pose[3:] == pose_at(position)[3:]).all()
+    for axis in range(3):
+        assert pose[axis] in (position[axis], lower[axis], upper[axis])
+
+
+def test_default_workspace_lets_the_gripper_grasp_on_the_table():
+    assert not clamp_to_workspace(pose_at((0.5, 0.1, 0.02)), CONFIG)[1]
+    pose, moved = clamp_to_workspace(pose_at((0.5, 0.1, -0.02)), CONFIG)
+    assert moved
+    assert pose[2] == 0.005
+
+
+@given(values=st.lists(st.floats(-5.0, 5.0), min_size=7, max_size=7))
+def test_joint_range(limits, values):
+    clamped, moved = clamp_to_range(np.array(values), limits)
+    assert (clamped >= limits.lower).all()
+    assert (clamped <= limits.upper).all()
+    assert moved is bool((clamped != np.array(values)).any())
+
+
+def test_joint_limits_are_the_robot_s_less_margin_times_scale(robot):
+    config = LimitsConfig(velocity_scale=0.5, acceleration_scale=0.4, jerk_scale=0.2, joint_margin_rad=0.1)
+    limits = JointLimits.of(robot, config)
+    assert limits.lower[3] == pytest.approx(-3.0718 + 0.1)
+    assert limits.upper[3] == pytest.approx(-0.0698 - 0.1)
+    assert limits.velocity[0] == pytest.approx(2.175 * 0.5)
+    assert limits.acceleration[1] == pytest.approx(7.5 * 0.4)
+    assert limits.jerk[6] == pytest.approx(10000 * 0.2)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_finite_refuses_all(bad):
+    refuse_not_finite(np.zeros(7), "a target")
+    with pytest.raises(Refused, match="a target with values that are not finite") as refused:
+        refuse_not_finite(np.array([0.0, bad, 0.0]), "a target")
+    assert refused.value.name == "not_finite"
+
+
+def test_jumps_are_refused_not_followed(home):
+    refuse_joint_jump(home + 0.49, home, CONFIG)
+    with pytest.raises(Refused, match=r"0\.51 rad from the command at joint 3, more than max_step_rad 0\.5"):
+        refuse_joint_jump(home + np.array([0, 0, -0.51, 0, 0, 0, 0]), home, CONFIG)
+    here = pose_at((0.4, 0.0, 0.3))
+    refuse_pose_jump(pose_at((0.4, 0.0, 0.49), 0.9), here, CONFIG)
+    with pytest.raises(Refused, match=r"0\.21 m from the command"):
+        refuse_pose_jump(pose_at((0.4, 0.0, 0.51)), here, CONFIG)
+    with pytest.raises(Refused, match=r"turned 1\.1 rad"):
+        refuse_pose_jump(pose_at((0.4, 0.0, 0.3), 1.1), here, CONFIG)
+    with pytest.raises(Refused):
+        refuse_pose_jump(pose_at((1e300, 0.0, 0.3)), here, CONFIG)
+
+
+def test_gripper_width():
+    assert clamp_width(0.05, 0.08) == (0.05, False)
+    assert clamp_width(-0.01, 0.08) == (0.0, True)
+    assert clamp_width(0.09, 0.08) == (0.08, True)
+
+
+def test_a_limit_that_keeps_acting_has_acted_once():
+    interventions = Interventions()
+    for tick in range(20):
+        interventions.begin_tick()
+        if tick not in (0, 10):
+            interventions.act("workspace")
+            interventions.act("workspace")
+    interventions.count("late_rows", 3)
+    assert interventions.counts == {"workspace": 2, "late_rows": 3}
+
+
+def test_a_workspace_that_is_no_box_is_refused():
+    with pytest.raises(ValidationError, match="must be below"):
+        LimitsConfig(workspace_lower_m=(0.5, 0.0, 0.0), workspace_upper_m=(0.4, 1.0, 1.0))
