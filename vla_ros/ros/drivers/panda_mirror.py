@@ -41,6 +41,7 @@ from vla_ros.values import Array
 
 _SPEED_M_S = 0.1  # franka_gripper's default, of gripper_action and homing
 _FEEDBACK_PERIOD_NS = period_ns(30.0)
+_POSE_PERIOD_NS = period_ns(100.0)  # of o_t_ee: a fifth of the whole cost at 1 kHz, and nobody controls by it
 
 #: What a Franka calls the faults of a world, which begin with these words.
 _ERROR_OF_FAULT = {
@@ -66,6 +67,7 @@ class PandaMirror:
         self._stop_gripper = self._recover = False
         self._reserved = False  # a goal was accepted and has not ended
         self._fault: str | None = None
+        self._pose_due_ns = 0
         self._commanded_ns: int | None = None
         self._must_be_near = True
         self._due_ns = {"joint_states": 0, "robot_state": 0, "gripper_joint_states": 0}
@@ -164,10 +166,14 @@ class PandaMirror:
                 self._log_refused(f"the arm was moved, and this target is {distance:.2f} away from it, not {near:g}")
                 return
             self._must_be_near = False
-        if is_pose:
-            world.command_pose(_pose_of_target(target))
-        else:
-            world.command_joints(target)
+        try:
+            if is_pose:
+                world.command_pose(_pose_of_target(target))
+            else:
+                world.command_joints(target)
+        except ValueError as error:
+            self._log_refused(str(error))
+            return
         self._commanded_ns = world.time_ns
 
     def _forget_targets(self) -> None:
@@ -198,7 +204,9 @@ class PandaMirror:
         message.q = message.theta = world.joint_positions
         message.dq = message.dtheta = world.joint_velocities
         message.tau_j = world.joint_torques
-        message.o_t_ee = pose_matrix(world.state().tcp_pose).T.ravel()  # column by column
+        if world.time_ns >= self._pose_due_ns:
+            self._pose_due_ns = world.time_ns + _POSE_PERIOD_NS
+            message.o_t_ee = pose_matrix(world.state().tcp_pose).T.ravel()  # column by column
         message.time = ns_to_s(world.time_ns)
         self._robot_states.publish(message)
 
@@ -225,7 +233,8 @@ class PandaMirror:
             self._end_goal(world, goal, False, "stopped" if stop else "cancelled")
         elif not world.gripper_busy:
             outcome = world.gripper_outcome
-            self._end_goal(world, goal, outcome is not None and outcome.success, outcome.message if outcome else "")
+            success = outcome is not None and outcome.success
+            self._end_goal(world, goal, success, "" if success or outcome is None else outcome.message)
         elif world.time_ns >= goal.feedback_due_ns:
             goal.feedback_due_ns = world.time_ns + _FEEDBACK_PERIOD_NS
             goal.handle.publish_feedback(goal.feedback(world.gripper_width_m))

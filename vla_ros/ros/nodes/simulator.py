@@ -77,10 +77,10 @@ class SimulatorNode(Node):
     def _on_slice(self) -> None:
         now_ns = self._world.time_ns
         if now_ns >= self._state_due_ns:
-            self._state_due_ns = now_ns + _STATE_PERIOD_NS
+            self._state_due_ns += _STATE_PERIOD_NS
             self._state.publish(convert.world_state_to_array(self._world.state()))
         if now_ns >= self._links_due_ns:
-            self._links_due_ns = now_ns + _LINKS_PERIOD_NS
+            self._links_due_ns += _LINKS_PERIOD_NS
             self._moving.publish(self._links.moving(self._world.joint_positions, now_ns))
 
     def _on_frame(self, camera: str, stamp_ns: int, picture: Image) -> None:
