@@ -91,18 +91,16 @@ def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0) 
         )
     robot = catalogue.find(system.robot)
     nodes = [_inference(system, robot, simulate), _controller(system, robot)]
+    externals = [_OPERATOR]
     if simulate:
         nodes.insert(0, _simulator(system, robot, seed))
+    else:
+        externals += [_driver(robot, system.controller.command_interface), *_cameras(system)]
     if system.record:
-        nodes.append(_recorder(system, nodes))
-    externals = (
-        (_OPERATOR,)
-        if simulate
-        else (_OPERATOR, _driver(robot, system.controller.command_interface), *_cameras(system))
-    )
+        nodes.append(_recorder(system.record, (*nodes, *externals)))
     clock: dict[str, Parameter] = {"use_sim_time": simulate}
     timed = (node if node.executable == "simulator" else _with(node, clock) for node in nodes)
-    return Graph(system.title, tuple(timed), externals)
+    return Graph(system.title, tuple(timed), tuple(externals))
 
 
 def check(graph: Graph) -> list[str]:
@@ -217,13 +215,9 @@ def _controller(system: SystemConfig, robot: Robot) -> NodeSpec:
     )
 
 
-def _recorder(system: SystemConfig, nodes: Iterable[NodeSpec]) -> NodeSpec:
-    written = {end.name: end for node in nodes for end in node.writes if end.kind is EndpointKind.TOPIC}
-    written |= {end.name: end for end in (*_images(system.cameras), _ours(topics.INSTRUCTION))}
-    reads = tuple(written.values())
-    return _node(
-        "recorder", RecorderNodeConfig(path=system.record, topics=_names(reads)), reads, (_ours(topics.STATE),)
-    )
+def _recorder(path: str, members: Iterable[NodeSpec | External]) -> NodeSpec:
+    said = {end.name: end for member in members for end in member.writes if end.kind is EndpointKind.TOPIC}
+    return _node("recorder", RecorderNodeConfig(path=path, topics=tuple(said)), said.values(), _ABOUT_ITSELF)
 
 
 def _driver(robot: Robot, command_interface: str) -> External:

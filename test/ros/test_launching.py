@@ -18,7 +18,6 @@ if importlib.util.find_spec("launch_ros") is None:  # never ask for `launch`: th
     sys.path.insert(0, str(ROOT / "test" / "fakes"))
 
 from launch import LaunchContext
-
 from vla_ros import config, graph
 from vla_ros.graph import Graph, NodeSpec
 from vla_ros.policies import registry

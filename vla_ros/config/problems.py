@@ -33,7 +33,7 @@ def validate(model: type[C], values: Mapping[str, Any], policies: Sequence[str] 
 
 
 def problems(error: ValidationError, model: type[Config]) -> Iterator[tuple[Location, str]]:
-    """Where each problem of a validation of `model` is, and its line of text: `dotted.path: what; what would be right`."""
+    """Where each problem found in a `model` is, and its line of text: `dotted.path: what; what would be right`."""
     for details in error.errors():
         location = tuple(part for part in details["loc"] if part != "[key]")
         path = dotted(location)

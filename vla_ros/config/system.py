@@ -32,7 +32,7 @@ class CameraConfig(CameraTiming):
     @classmethod
     def _topic_is_a_ros_name(cls, topic: str) -> str:
         if not _TOPIC.fullmatch(topic) or "__" in topic:
-            raise ValueError("no valid ROS name; should be absolute, as /camera/front/image_raw")
+            raise ValueError(f"no valid ROS name (given {topic!r}); should be absolute, as /camera/front/image_raw")
         return topic
 
 
