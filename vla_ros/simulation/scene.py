@@ -45,21 +45,30 @@ def _add_looks(root: Element, cameras: Mapping[str, CameraModel]) -> None:
     SubElement(
         asset,
         "texture",
-        {"type": "skybox", "builtin": "gradient", "rgb1": "0.80 0.85 0.90", "rgb2": "0.58 0.64 0.70"},
+        {"type": "skybox", "builtin": "gradient", "rgb1": "0.93 0.94 0.95", "rgb2": "0.66 0.72 0.78"},
         width="64",
         height="384",
     )
 
 
 def _add_room(world: Element) -> None:
-    SubElement(world, "light", name="lamp", pos="0.6 0 1.8", dir="0 0 -1", diffuse="0.55 0.55 0.55", castshadow="false")
+    lamp = {
+        "pos": "0.6 0 1.8",
+        "dir": "0 0 -1",
+        "directional": "true",
+        "castshadow": "false",
+        "specular": "0.1 0.1 0.1",
+    }
+    SubElement(world, "light", lamp, name="lamp")
     collision = description.WORLD_COLLISION
     SubElement(
-        world, "geom", collision, name="floor", type="plane", pos="0 0 -0.75", size="4 4 1", rgba="0.42 0.44 0.47 1"
+        world, "geom", collision, name="floor", type="plane", pos="0 0 -0.75", size="4 4 1", rgba="0.46 0.48 0.50 1"
     )
     contact = {"friction": "0.6 0.005 0.0001", "condim": "4", "solref": "0.004 1", **collision}
-    top = {"pos": "0.32 0 -0.02", "size": "0.62 0.60 0.02", "rgba": "0.78 0.66 0.52 1"}
+    top = {"pos": "0.32 0 -0.02", "size": "0.62 0.60 0.02", "rgba": "0.76 0.62 0.46 1"}
     SubElement(world, "geom", contact, name="table", type="box", **top)
+    mat = {"pos": "0.49 0 0", "size": "0.24 0.40 0.0005", "rgba": "0.80 0.80 0.78 1"}
+    SubElement(world, "geom", name="mat", type="box", contype="0", conaffinity="0", **mat)
     for x in (-0.24, 0.88):
         for y in (-0.54, 0.54):
             leg = {"pos": f"{x} {y} -0.395", "size": "0.03 0.03 0.355", "rgba": "0.36 0.30 0.25 1"}

@@ -10,7 +10,7 @@ from vla_ros.geometry import rotation_angle
 from vla_ros.robots.robot import Robot
 from vla_ros.simulation import layout
 from vla_ros.simulation.hand import Hand
-from vla_ros.simulation.impedance import TorqueLimiter, joint_torques, pose_torques, rotation_error
+from vla_ros.simulation.impedance import JointImpedance, PoseImpedance, TorqueLimiter
 from vla_ros.simulation.referee import Referee
 from vla_ros.simulation.reflex import Reflex
 from vla_ros.simulation.rendering import MujocoRenderer, mujoco, place_looks
@@ -39,14 +39,15 @@ class Tabletop:
         self._tcp = self._model.body(robot.tcp_frame).id
         self._cubes = [self._model.joint(color).qposadr[0] for color in COLORS]
         self._finger = len(robot.joints)  # joints come first in every vector, then the two fingers
+        self._joint_impedance = JointImpedance(robot, TIMESTEP_S)
+        self._pose_impedance = PoseImpedance(robot, TIMESTEP_S)
+        self._follows_pose = False  # which of the two acts
         self._limiter = TorqueLimiter(robot, TIMESTEP_S)
         self._reflex = Reflex(robot, TIMESTEP_S)
         self._hand = Hand(robot.gripper, TIMESTEP_S)
         self._jacobian = np.zeros((6, self._model.nv))
         self._time_ns = 0
         self._steps = 0
-        self._wanted_joints = self.joint_positions
-        self._wanted_pose: Array | None = None  # None: joint impedance
         self._own_renderer: MujocoRenderer | None = None
         self.reset(0)
 
@@ -128,10 +129,11 @@ class Tabletop:
         Raises ValueError for another shape and for values that are not finite; a jump is a fault.
         """
         wanted = checked("a joint command", joint_positions, len(self.robot.joints))
-        before = self._wanted_joints if self._wanted_pose is None else self.joint_positions
-        self._reflex.watch_joint_command(before, wanted)
+        if self._follows_pose and self.fault is None:
+            self._hold()
+        self._reflex.watch_joint_command(self._joint_impedance.target, wanted)
         if self.fault is None:
-            self._wanted_joints, self._wanted_pose = wanted, None
+            self._joint_impedance.target = wanted
 
     def command_pose(self, tcp_pose: Array) -> None:
         """Cartesian impedance toward this TCP pose (7,) in the base frame, until another command; ignored in a fault.
@@ -142,28 +144,26 @@ class Tabletop:
         wanted = checked("a pose command", tcp_pose, 7)
         if abs(np.linalg.norm(wanted[3:]) - 1.0) > 1e-3:
             raise ValueError(f"a pose command has a unit quaternion qx qy qz qw, got {wanted[3:].tolist()}")
-        before = self.tcp_pose if self._wanted_pose is None else self._wanted_pose
+        before = self._pose_impedance.target if self._follows_pose else self.tcp_pose
         self._reflex.watch_pose_command(
             float(np.linalg.norm(wanted[:3] - before[:3])), rotation_angle(wanted[3:], before[3:])
         )
         if self.fault is None:
-            if self._wanted_pose is None:  # the posture to keep, as far as the TCP allows
-                self._wanted_joints = self.joint_positions
-            self._wanted_pose = wanted
+            if not self._follows_pose:
+                self._pose_impedance.hold(before, self.joint_positions)
+                self._follows_pose = True
+            self._pose_impedance.target = wanted
 
     def _wanted_torques(self, positions: Array, velocities: Array) -> Array:
-        if self._wanted_pose is None:
-            return joint_torques(self._wanted_joints - positions, velocities)
-        data, arm = self._data, self._finger
-        mujoco.mj_jacBody(self._model, data, self._jacobian[:3], self._jacobian[3:], self._tcp)
-        error = np.empty(6)
-        error[:3] = self._wanted_pose[:3] - data.xpos[self._tcp]
-        error[3:] = rotation_error(self._wanted_pose[3:], data.xquat[self._tcp])
-        return pose_torques(error, self._jacobian[:, :arm], velocities, self._wanted_joints - positions)
+        if not self._follows_pose:
+            return self._joint_impedance.torques(positions, velocities)
+        mujoco.mj_jacBody(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._tcp)
+        jacobian = self._jacobian[:, : self._finger]
+        return self._pose_impedance.torques(self.tcp_pose, jacobian, positions, velocities)
 
     def _hold(self) -> None:
-        self._wanted_joints = self.joint_positions
-        self._wanted_pose = None
+        self._joint_impedance.hold(self.joint_positions)
+        self._follows_pose = False
 
     @property
     def fault(self) -> str | None:
