@@ -144,8 +144,9 @@ def test_the_instant_is_the_newest_complete_one(stamps_ms: dict[str, list[int]])
         for stamp in times:
             sync.add_image(name, stamp, START_NS + 600 * MS, picture(0))
     instant = sync.newest_complete_instant()
-    lagging = min(stamps.values(), key=lambda times: times[-1])
-    candidates = [stamp for stamp in lagging if complete(stamps, stamp)]
+    settled = min(times[-1] for times in stamps.values())
+    frames = sorted(stamp for times in stamps.values() for stamp in times if stamp <= settled)
+    candidates = [stamp for stamp in frames if complete(stamps, stamp)]
     if not candidates:
         assert instant is None
         assert "nothing within" in sync.reason()

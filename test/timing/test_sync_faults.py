@@ -140,6 +140,16 @@ def test_one_late_message_finds_its_place_and_clears_nothing() -> None:
     assert sync.health(last)["front"].clock_jumps == 0
 
 
+def test_a_burst_of_held_up_messages_is_no_jump_of_the_clock() -> None:
+    """The network held five frames back and delivers them, in order, after the newer one."""
+    sync = system()
+    last = feed(sync, 0, 10, without="front")
+    for tick in (0, 1, 2, 3, 9, 4, 5, 6, 7, 8):
+        sync.add_image("front", START_NS + tick * PERIOD_NS, last + tick * MS, np.full((1, 1, 3), tick, dtype=np.uint8))
+    assert sync.health(last)["front"].clock_jumps == 0
+    assert [seen.images["front"][0, 0, 0] for seen in sync.window(last, 10, PERIOD_NS)] == list(range(10))
+
+
 @pytest.mark.parametrize("jump_ms", [500, 1500, 60_000])
 def test_a_camera_whose_clock_jumps_back_starts_again_and_never_shows_the_past(jump_ms: int) -> None:
     """The camera's host is set back; receipt and the other streams go on."""
@@ -226,6 +236,7 @@ def test_a_frame_that_cannot_be_decoded_is_dropped_and_the_next_one_serves() -> 
             ):
                 with pytest.raises(Misaligned, match=text):
                     sync.sample(stamp)
+            assert sync.newest_complete_instant() == stamp  # never back to the one before
         else:
             assert sync.sample(stamp).images["front"][0, 0, 0] == tick
     assert sync.health(stamp)["front"].dropped == {"invalid": 1}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, cast
@@ -107,11 +108,11 @@ def _as_given(frame: Any) -> Image:
 class Aligner:
     """Aligns N cameras and M proprioceptive streams; knows no clock and no threads (lock around it if there are some).
 
-    The *newest complete instant* is the capture time of the newest frame of the camera that lags most (whose newest
-    frame is the oldest of the newest ones), provided that every other camera has a frame within its tolerance of it
-    and every proprioceptive stream can be answered at it; failing that, of the frame before, and so on. As no other
-    camera's newest frame is earlier, a later frame cannot be nearer: what an image of that instant shows is settled.
-    Where frames of the same pictures would make several instants (cameras out of phase), it is the earliest of them.
+    The *newest complete instant* is the newest stamp (capture time) of any camera's frame that is no later than any
+    camera's newest frame, for which every camera has a frame within its tolerance and every proprioceptive stream can
+    be answered. Mostly that is the newest frame of the camera that lags most: its arrival completes the instant. As
+    every camera already has a frame at or after it, no later frame can be nearer: what its images show is settled.
+    Where several instants would show the same frames (cameras out of phase), it is the earliest of them.
     It never goes back, and stands still while a camera or stream is stalled: compare it with the one used before.
     Without cameras the proprioceptive streams set the pace in the same way.
 
@@ -184,14 +185,11 @@ class Aligner:
         if empty is not None:
             self._failure = empty.emptiness()
             return self._instant_ns
-        lagging = min(self._pace, key=lambda track: track.stamps_ns[-1])
-        newest_ns = lagging.stamps_ns[-1]
+        newest_ns = min(track.stamps_ns[-1] for track in self._pace)
         if newest_ns == self._checked_ns:
             return self._instant_ns
         self._failure = ""
-        for candidate_ns in reversed(lagging.stamps_ns):
-            if self._instant_ns is not None and candidate_ns <= self._instant_ns:
-                break
+        for candidate_ns in self._candidates(newest_ns):
             try:
                 complete_ns = self._complete(candidate_ns)
             except Misaligned as error:
@@ -272,6 +270,16 @@ class Aligner:
     def _forget_instant(self) -> None:
         self._instant_ns = None
         self._checked_ns = None
+
+    def _candidates(self, newest_ns: int) -> Iterator[int]:
+        """`newest_ns`, and if that is not taken, the frames before it down to the present instant, newest first."""
+        yield newest_ns
+        earlier: set[int] = set()
+        for track in self._pace:
+            stamps = track.stamps_ns
+            first = 0 if self._instant_ns is None else bisect_right(stamps, self._instant_ns)
+            earlier.update(stamps[first : bisect_left(stamps, newest_ns)])
+        yield from sorted(earlier, reverse=True)
 
     def _complete(self, candidate_ns: int) -> int:
         """The earliest frame's stamp that is complete with the candidate's frames; raises Misaligned if it is not."""
