@@ -100,7 +100,7 @@ def simulated(bench: Bench) -> tuple[Tabletop, PandaMirror]:
     mirror = PandaMirror(bench.node, PANDA)
 
     def step() -> None:
-        for _ in range(5):
+        for _ in range(10):
             mirror.apply(world)
             world.advance(1_000_000)
             mirror.publish(world)
