@@ -28,7 +28,7 @@ STREAMS = {
 }
 
 #: What the controller counts that is no intervention.
-_NORMAL = ("chunks", "commands", "late_rows")
+NORMAL_COUNTS = ("chunks", "commands", "late_rows")
 
 
 class RolloutConfig(Config):
@@ -98,7 +98,7 @@ class Rollout:
             self._tick(episode)
         episode.end_ns = self._world.time_ns
         counters = self._arm.status(episode.end_ns).counters
-        episode.interventions = {name: count for name, count in counters.items() if count and name not in _NORMAL}
+        episode.interventions = {name: count for name, count in counters.items() if count and name not in NORMAL_COUNTS}
         return episode
 
     def _begin(self, seed: int, instruction: str) -> Episode:

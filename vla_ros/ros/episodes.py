@@ -25,6 +25,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_ros import topics
 from vla_ros.config import SystemConfig
 from vla_ros.robots import catalogue
+from vla_ros.rollout.loop import NORMAL_COUNTS
 from vla_ros.rollout.report import EpisodeRow, Percentiles, Report
 from vla_ros.ros import convert, qos, transport
 from vla_ros.ros.diagnostics import INTERVENTION
@@ -35,9 +36,14 @@ from vla_ros.viewing.montage import EpisodeTrace
 
 #: Wall time that the nodes have to appear, and that one of them has to answer.
 _APPEAR_S, _ANSWER_S = 60.0, 20.0
-_OWNERS = {topics.SIMULATION_RESET: "simulator", topics.START: "controller", topics.STOP: "controller"}
-#: What the controller counts that is no intervention: its work, and chunks made while the arm was not started.
-_NORMAL = ("chunks", "commands", "chunk_not_started", "chunk_before_start")
+_OWNERS = {
+    topics.SIMULATION_RESET: "simulator",
+    topics.START: "controller",
+    topics.STOP: "controller",
+    topics.RESUME: "controller",
+}
+#: What the controller counts that is no intervention: its work, and chunks observed while the arm was not started.
+_NORMAL = (*NORMAL_COUNTS, "chunk_not_started", "chunk_before_start")
 _DEEP = QoSProfile(depth=100)
 
 
@@ -86,8 +92,8 @@ class Operator(Node):
         self._system = system
         self._limit_ns = s_to_ns(system.simulation.episode_s)
         self._period_ns = period_ns(system.controller.rate_hz)
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self)
+        self._spinner = SingleThreadedExecutor(context=context)
+        self._spinner.add_node(self)
         self._states: dict[str, dict[str, str]] = {}  # node -> key -> value, "message" included
         self._world: WorldState | None = None
         self._measuring = False
@@ -99,7 +105,7 @@ class Operator(Node):
         self._last_command_ns = 0
         self.tracer = Tracer(self, {name: camera.topic for name, camera in system.cameras.items()})
 
-        self._clients = {name: self.create_client(Trigger, name) for name in _OWNERS}
+        self._callable = {name: self.create_client(Trigger, name) for name in _OWNERS}
         self._instruction = self.create_publisher(String, topics.INSTRUCTION, qos.LATCHED)
         self.create_subscription(DiagnosticArray, topics.STATE, self._on_state, _DEEP)
         self.create_subscription(Float64MultiArray, topics.SIMULATION_STATE, self._on_world, qos.SENSOR)
@@ -111,7 +117,7 @@ class Operator(Node):
 
     def wait_for_graph(self) -> None:
         """Wait until every node is there and simulated time runs."""
-        for client in self._clients.values():
+        for client in self._callable.values():
             self._wait_for_service(client)
         self._wait(lambda: self._now_ns() > 0, _APPEAR_S, "no time on /clock: is the simulator running?")
         for node in ("controller", "inference"):
@@ -121,6 +127,7 @@ class Operator(Node):
         """One episode from reset to stop; `seed` is written into its row."""
         self._call(topics.STOP)
         instruction = self._call(topics.SIMULATION_RESET)
+        self._call(topics.RESUME)  # whatever stopped the arm belongs to the episode before
         self._instruct(instruction)
         self._hear_from("controller")
         before = self._interventions()
@@ -161,7 +168,7 @@ class Operator(Node):
         newest_ns, seen_s = start_ns, time.monotonic()
         try:
             while self._now_ns() - start_ns < self._limit_ns:
-                self._executor.spin_once(timeout_sec=0.1)
+                self._spinner.spin_once(timeout_sec=0.1)
                 if self._world is not None and self._world.time_ns > start_ns and self._succeeded(self._world):
                     return True
                 if self._now_ns() > newest_ns:
@@ -248,7 +255,7 @@ class Operator(Node):
 
     def _call(self, name: str) -> str:
         """Call a Trigger service; what it answered."""
-        client = self._clients[name]
+        client = self._callable[name]
         self._wait_for_service(client)
         future = client.call_async(Trigger.Request())
         self._wait(future.done, _ANSWER_S, f"{_OWNERS[name]} does not answer the call of {name}")
@@ -266,7 +273,7 @@ class Operator(Node):
         while not done():
             if time.monotonic() > deadline_s:
                 raise Unanswered(f"{otherwise} (waited {within_s:.0f} s)")
-            self._executor.spin_once(timeout_sec=0.1)
+            self._spinner.spin_once(timeout_sec=0.1)
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)

@@ -1,0 +1,139 @@
+"""The controller node over DDS, with a robot that is where it was last sent: it holds, follows, refuses and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_ros import topics
+from vla_ros.graph import NodeSpec
+from vla_ros.robots.panda import PANDA
+from vla_ros.ros import convert, qos
+from vla_ros.values import NANOSECONDS_PER_MILLISECOND, ActionChunk
+
+HOME = np.array(PANDA.home_rad)
+STEP_NS = 100 * NANOSECONDS_PER_MILLISECOND
+
+
+class ObedientRobot:
+    """Publishes joint states at 100 Hz: where the last target was, at home before the first."""
+
+    def __init__(self, node: Node) -> None:
+        self.positions = HOME.copy()
+        self._node = node
+        endpoints = PANDA.endpoints
+        self._states = node.create_publisher(JointState, endpoints["joint_states"].name, qos.SENSOR)
+        node.create_subscription(Float64MultiArray, endpoints["joints_desired"].name, self._on_target, qos.COMMAND)
+        node.create_timer(0.01, self._publish)
+
+    def _on_target(self, message: Float64MultiArray) -> None:
+        self.positions = np.array(message.data)
+
+    def _publish(self) -> None:
+        message = JointState(name=list(PANDA.joint_names), position=self.positions.tolist(), velocity=[0.0] * 7)
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._states.publish(message)
+
+
+@pytest.fixture
+def watcher(make_watcher: Callable[[], Any], start_node: Callable[[NodeSpec], Any]) -> Iterator[Any]:
+    watcher = make_watcher()
+    watcher.robot = ObedientRobot(watcher)
+    watcher.chunks = watcher.create_publisher(JointTrajectory, topics.CHUNK, qos.COMMAND)
+    watcher.commands = watcher.hear(JointTrajectory, topics.COMMAND)
+    watcher.process = start_node(NodeSpec("controller", "controller"))
+    watcher.until_said("controller", "holding: not started")
+    watcher.until(lambda: watcher.chunks.get_subscription_count() == 1, "the controller to listen for chunks")
+    return watcher
+
+
+def chunk_of(positions: np.ndarray, observed_ns: int, rows: int = 10) -> ActionChunk:
+    return ActionChunk(observed_ns, STEP_NS, PANDA.joint_names, np.tile(positions, (rows, 1)))
+
+
+def send(watcher: Any, chunk: ActionChunk) -> None:
+    watcher.chunks.publish(convert.chunk_to_trajectory(chunk, PANDA.base_frame))
+
+
+def count(watcher: Any, name: str) -> int:
+    return int(watcher.values["controller"].get(f"intervention.{name}", 0))
+
+
+def test_it_holds_until_it_is_started_then_follows_then_says_that_the_chunks_ran_out(watcher: Any) -> None:
+    target = HOME + np.array([0.05, 0, 0, 0, 0, 0, 0.1])
+    send(watcher, chunk_of(target, watcher.now_ns))
+    watcher.until(lambda: count(watcher, "chunk_not_started") == 1, "the chunk to be refused")
+    assert not watcher.commands
+
+    answer = watcher.call(topics.START)
+    assert answer.success
+    assert answer.message == "mode policy, holding: takes the measured pose as its command"
+    watcher.until_said("controller", "holding: waits for the first chunk")
+    assert np.allclose(watcher.commands[0].points[0].positions[:7], HOME)
+    send(watcher, chunk_of(target, watcher.now_ns))
+    watcher.until_said("controller", "running")
+    watcher.until(lambda: np.allclose(watcher.robot.positions, target, atol=1e-3), "the arm to arrive")
+    watcher.until_said("controller", "holding: no action is due: the chunks ran out")
+    assert 0.0 <= float(watcher.values["controller"]["chunk_latency_ms"]) < 1000.0
+    assert watcher.call(topics.STOP).message.startswith("mode hold, holding: not started")
+    assert watcher.process.end() == 0
+
+
+def test_it_refuses_what_is_no_chunk_and_counts_why(watcher: Any) -> None:
+    watcher.call(topics.START)
+    wrong_joints = ActionChunk(watcher.now_ns, STEP_NS, PANDA.joint_names[:6], np.tile(HOME[:6], (5, 1)))
+    not_finite = chunk_of(np.where(np.arange(7) == 3, np.nan, HOME), watcher.now_ns)
+    uneven = convert.chunk_to_trajectory(chunk_of(HOME, watcher.now_ns), PANDA.base_frame)
+    uneven.points[1].positions = uneven.points[1].positions[:3]
+    for message, name in (
+        (convert.chunk_to_trajectory(wrong_joints, PANDA.base_frame), "chunk_wrong_dimensions"),
+        (convert.chunk_to_trajectory(not_finite, PANDA.base_frame), "chunk_not_finite"),
+        (uneven, "chunk_malformed"),
+    ):
+        watcher.chunks.publish(message)
+        watcher.until(lambda name=name: count(watcher, name) == 1, f"{name} to be counted")
+    assert count(watcher, "chunks") == 0
+    assert "chunk refused: a point of 7 dimensions has 3 positions" in watcher.process.output
+    assert np.allclose(watcher.robot.positions, HOME)
+
+
+def test_it_says_who_is_missing_when_the_policy_is_gone(watcher: Any) -> None:
+    watcher.call(topics.START)
+    send(watcher, chunk_of(HOME, watcher.now_ns, rows=50))
+    watcher.until_said("controller", "running")
+    watcher.destroy_publisher(watcher.chunks)
+    watcher.until_said("controller", f"policy lost: no publisher on {topics.CHUNK}")
+
+
+def test_an_emergency_stop_needs_a_resume(watcher: Any) -> None:
+    watcher.call(topics.START)
+    assert watcher.call(topics.ESTOP).message == "mode policy, stopped: emergency stop"
+    watcher.call(topics.START)
+    watcher.until_said("controller", "stopped: emergency stop")
+    assert watcher.call(topics.RESUME).message.startswith("mode policy, holding")
+    send(watcher, chunk_of(HOME, watcher.now_ns))
+    watcher.until_said("controller", "running")
+
+
+@pytest.mark.parametrize(
+    ("params", "line"),
+    [
+        ({"robot": "pander"}, "unknown robot 'pander'; there are: panda"),
+        ({"arm.rate_hz": -1.0}, "arm.rate_hz: not allowed (given -1.0); should be greater than 0"),
+        ({"arm.wachdog": 1}, "arm.wachdog: unknown key; did you mean 'watchdog'?"),
+    ],
+)
+def test_wrong_parameters_end_it_with_one_clear_line(
+    start_node: Callable[[NodeSpec], Any], params: dict[str, Any], line: str
+) -> None:
+    process = start_node(NodeSpec("controller", "controller", params=params))
+    assert process.exit_code() == 2
+    assert process.output.startswith(f"error: {line}")
+    assert process.output.count("\n") == 1
