@@ -115,7 +115,7 @@ def rgb_to_image(rgb: Image, stamp_ns: int, frame_id: str) -> ImageMessage:
     message.header.frame_id = frame_id
     # array.array takes the setter's short way: 0.04 ms at 640x480, where a numpy array costs 53 ms.
     data = array("B")
-    data.frombytes(memoryview(np.ascontiguousarray(rgb)).cast("B"))
+    data.frombytes(np.ascontiguousarray(rgb).data.cast("B"))
     message.data = data
     return message
 
@@ -153,7 +153,8 @@ class JointReader:
         if message.name != self._last_names:
             missing = [name for name in self._names if name not in message.name]
             if missing:
-                raise ValueError(f"a joint state lacks {', '.join(missing)}; it has {', '.join(message.name) or 'none'}")
+                there = ", ".join(message.name) or "none"
+                raise ValueError(f"a joint state lacks {', '.join(missing)}; it has {there}")
             self._indices = [message.name.index(name) for name in self._names]
             self._last_names = list(message.name)
         if len(values) != len(message.name):
@@ -175,7 +176,7 @@ def chunk_to_trajectory(chunk: ActionChunk, frame_id: str) -> JointTrajectory:
 
 
 def trajectory_to_chunk(message: JointTrajectory) -> ActionChunk:
-    """The chunk in a message; raises ValueError for wrong names, lengths, or points that are not evenly spaced from 0."""
+    """The chunk in a message; raises ValueError for wrong names, lengths, or points not evenly spaced from 0."""
     dimensions = _checked_dimensions(message.joint_names)
     if len(message.points) < 2:
         raise ValueError(f"a chunk has at least two points, got {len(message.points)}")
@@ -270,8 +271,8 @@ def _pixels(message: ImageMessage, dtype: type[np.generic], channels: int) -> An
             f"data, got {data.size}"
         )
     rows = np.ascontiguousarray(data.reshape(message.height, message.step)[:, :row_bytes])
-    order = ">" if message.is_bigendian else "<"
-    values = rows.view(np.dtype(dtype).newbyteorder(order)).astype(dtype, copy=False)
+    order = np.dtype(dtype).newbyteorder(">" if message.is_bigendian else "<")
+    values = rows.view(order).astype(dtype, copy=False)
     return values if channels == 1 else values.reshape(message.height, message.width, channels)
 
 

@@ -22,7 +22,7 @@ _SPIN_TIMEOUT_S = 0.2
 
 
 def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) -> int:
-    """Run one node until SIGINT or SIGTERM and give the exit code: 0, or 2 when its configuration is wrong.
+    """Run one node until SIGINT or SIGTERM and give the exit code: 0, or 2 when it cannot be made as configured.
 
     rclpy's own signal handlers would invalidate the context before the node could say goodbye, so ours only ask the
     loop to end. A multi-threaded executor is never used: it loses most messages of a fast topic.
@@ -39,7 +39,7 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
     try:
         try:
             node = node_class()
-        except ValueError as error:  # ConfigError is one
+        except (ValueError, RuntimeError) as error:  # a ConfigError; a machine that lacks what the node needs
             print(f"error: {error}", file=sys.stderr)
             return EXIT_CONFIG
         executor = SingleThreadedExecutor()

@@ -18,7 +18,7 @@ _OF_ROS_PREFIXES = ("qos_overrides.",)
 
 
 def read(node: Node, model: type[C]) -> C:
-    """The parameters of `node` as `model`; those not given are declared with their defaults, so that `ros2 param` shows them.
+    """The parameters of `node` as `model`; those not given are declared with their defaults, for `ros2 param` to show.
 
     The node must have been created with `automatically_declare_parameters_from_overrides=True`. Raises ConfigError
     (a ValueError) with every unknown name and every wrong value.
