@@ -25,10 +25,12 @@ from vla_ros.values import NANOSECONDS_PER_SECOND, ActionChunk, Array, Committed
 HALF_CUBE_M = 0.5 * CUBE_SIZE_M
 
 # The hand. The workspace and the kinematics of other arms are the arm controller's business, not this model's.
-SPEED_M_S = 0.35
-ACCELERATION_M_S2 = 1.2  # speeding up, and slowing down near the goal
-TURN_RAD_S, TURN_RAD_S2 = 1.5, 6.0
-LAG_S = 0.08  # how far the arm is behind its command
+SPEED_M_S = 0.3
+BRAKING_M_S2 = 0.7  # slowing down towards a goal
+ACCELERATION_M_S2 = 1.0  # of every other change of the velocity: more than braking, so that ways end where they should
+TURN_RAD_S, TURN_RAD_S2 = 1.2, 3.0
+LAG_S = 0.1  # how far the arm is behind its command
+FAR_OFF_M = 0.08  # further from what is scheduled the arm does not follow it: the plan starts from the arm
 # The fingers.
 FINGERS_M_S = 0.08  # a little slower than they are: nothing is lifted before it is held
 OPEN_ENOUGH_M = CUBE_SIZE_M + 0.025  # to go down around a cube
@@ -48,7 +50,8 @@ GRASP_HEIGHT_M = 0.018  # of the TCP above the table, at least: the fingertips r
 # The tasks.
 LIFT_TO_M = LIFT_HEIGHT_M + 0.05
 STANDS_M = 0.004  # so near its height on another cube a cube stands there
-PUSH_SPEED_M_S = 0.2
+PUSH_SPEED_M_S = 0.15
+CONTACT_M = HALF_CUBE_M + 0.013  # from a cube's centre to that of closed fingers that touch it
 PUSH_AHEAD_M = 0.2  # the goal of a push lies so far beyond the cube; it ends when the world says so
 BEHIND_M = 0.055  # from the cube's centre to the closed fingers before a push
 LANE_M = 0.014  # so far beside the cube's middle line the fingers may push
@@ -111,22 +114,23 @@ class Imagined:
 
     hand: Array  # (7,) as commanded
     arm: Array  # (7,) where the hand really is
-    speed_m_s: float
+    velocity: Array  # (3,) of the hand [m/s]
     width_m: float
     cubes: dict[str, Array]  # (7,) each
     done: bool
 
     @classmethod
     def of(cls, state: WorldState, scheduled: ActionChunk | None) -> Imagined:
-        """What is there now; the command goes on from what is scheduled, else from where the hand is."""
-        hand, speed_m_s = state.tcp_pose.copy(), 0.0
-        if scheduled is not None:
+        """What is there now; the command goes on from what is scheduled where the arm follows it, else from the arm."""
+        arm = state.tcp_pose.copy()
+        hand, velocity = arm.copy(), np.zeros(3)
+        if scheduled is not None and np.linalg.norm(scheduled.actions[0, :3] - arm[:3]) < FAR_OFF_M:
             hand = scheduled.actions[0, :7].copy()
             if len(scheduled) > 1:
-                way = float(np.linalg.norm(scheduled.actions[1, :3] - hand[:3]))
-                speed_m_s = way * NANOSECONDS_PER_SECOND / scheduled.step_ns
+                way = scheduled.actions[1, :3] - hand[:3]
+                velocity = way * NANOSECONDS_PER_SECOND / scheduled.step_ns
         cubes = {color: state.cube_pose(color).copy() for color in COLORS}
-        return cls(hand, state.tcp_pose.copy(), speed_m_s, state.gripper_width_m, cubes, state.success)
+        return cls(hand, arm, velocity, state.gripper_width_m, cubes, state.success)
 
     def follow(self, wish: Wish, step_s: float) -> None:
         """Let one step of time pass on the way to `wish`."""
@@ -134,25 +138,33 @@ class Imagined:
         before = self.arm[:3].copy()
         self._move_hand(wish, step_s)
         self.arm = _toward(self.arm, self.hand, 1.0 - exp(-step_s / LAG_S))
-        for color in held:
-            self.cubes[color][:3] += self.arm[:3] - before
-        between = [color for color in COLORS if self.is_between(color)]
-        narrowest_m = CUBE_SIZE_M if between else 0.0
-        change_m = np.clip(max(wish.width_m, narrowest_m) - self.width_m, -FINGERS_M_S * step_s, FINGERS_M_S * step_s)
-        self.width_m += float(change_m)
+        for color in COLORS:
+            if color in held:
+                self.cubes[color][:3] += self.arm[:3] - before
+            elif self.width_m < CLOSED_WIDTH_M:
+                self._push_aside(color)
+        narrowest_m = CUBE_SIZE_M if any(self.is_between(color) for color in COLORS) else 0.0
+        change_m = max(wish.width_m, narrowest_m) - self.width_m
+        self.width_m += min(max(change_m, -FINGERS_M_S * step_s), FINGERS_M_S * step_s)
 
     def _move_hand(self, wish: Wish, step_s: float) -> None:
         way = wish.position - self.hand[:3]
         distance = float(np.linalg.norm(way))
-        moved = _advance(distance, self.speed_m_s, wish.speed_m_s, ACCELERATION_M_S2, step_s)
-        self.speed_m_s = moved / step_s
-        if distance > 0.0:
-            self.hand[:3] += way * (moved / distance)
+        wanted = way * (_advance(distance, wish.speed_m_s, BRAKING_M_S2, step_s) / max(distance, 1e-9) / step_s)
+        change = wanted - self.velocity
+        self.velocity = self.velocity + change * min(1.0, ACCELERATION_M_S2 * step_s / max(_norm(change), 1e-9))
+        self.hand[:3] += self.velocity * step_s
         goal = pointing_down(wish.yaw)
         angle = rotation_angle(self.hand[3:], goal)
-        if angle > 0.0:
-            turned = _advance(angle, TURN_RAD_S, TURN_RAD_S, TURN_RAD_S2, step_s)
-            self.hand[3:] = slerp(self.hand[3:], goal, turned / angle)
+        self.hand[3:] = slerp(self.hand[3:], goal, _advance(angle, TURN_RAD_S, TURN_RAD_S2, step_s) / max(angle, 1e-9))
+
+    def _push_aside(self, color: str) -> None:
+        """A cube gives way to closed fingers."""
+        cube = self.cubes[color]
+        apart = cube[:2] - self.arm[:2]
+        distance_m = _norm(apart)
+        if 1e-3 < distance_m < CONTACT_M and self.arm[2] < cube[2] + HALF_CUBE_M:
+            cube[:2] = self.arm[:2] + apart * (CONTACT_M / distance_m)
 
     def is_between(self, color: str) -> bool:
         """Whether the cube is between the fingers, however wide they are open."""
@@ -167,11 +179,14 @@ class Imagined:
         return bool(abs(inside[0]) < 0.015 and abs(inside[1]) < half_width_m and abs(inside[2]) < 0.022)
 
 
-def _advance(distance: float, speed: float, max_speed: float, acceleration: float, step_s: float) -> float:
-    """How far to go in one step: speeding up and braking at `acceleration`, so as to stop at the goal."""
-    braking_s = max(0.0, sqrt(2.0 * distance / acceleration) - step_s)
-    left = 0.5 * acceleration * braking_s**2
-    return min(distance - left, min(max_speed, speed + acceleration * step_s) * step_s)
+def _advance(distance: float, speed: float, braking: float, step_s: float) -> float:
+    """How far to go in one step, at most at `speed`, so as to stop at `distance` with a deceleration of `braking`."""
+    left_s = max(0.0, sqrt(2.0 * distance / braking) - step_s)
+    return min(distance - 0.5 * braking * left_s**2, speed * step_s)
+
+
+def _norm(vector: Array) -> float:
+    return float(np.linalg.norm(vector))
 
 
 def _toward(pose: Array, goal: Array, fraction: float) -> Array:
