@@ -120,21 +120,20 @@ class Schedule:
         if self._config.mode is ScheduleMode.NEWEST:
             return _row(newest, time_ns)
         if self._config.mode is ScheduleMode.BLEND:
-            value = self._blended(counting, time_ns)
-        else:
-            value = self._ensembled(counting, min(time_ns, newest.end_ns))
-        if newest.dimensions[-1] == GRIPPER_DIMENSION:
-            value[-1] = _row(newest, time_ns)[-1]
-        return value
+            return self._blended(counting, time_ns)
+        return self._ensembled(counting, min(time_ns, newest.end_ns))
 
     def _blended(self, counting: list[_Splice], time_ns: int) -> Array:
         """From the newest chunk whose fade is over, cross-fade after cross-fade; an ended chunk keeps its last row."""
         first = len(counting) - 1
         while first > 0 and self._fade(counting[first], time_ns) < 1.0:
             first -= 1
-        value = _row(counting[first].chunk, time_ns)
+        row = value = _row(counting[first].chunk, time_ns)
         for splice in counting[first + 1 :]:
-            value = _mixed(splice.chunk.dimensions, value, _row(splice.chunk, time_ns), self._fade(splice, time_ns))
+            row = _row(splice.chunk, time_ns)
+            value = _mixed(splice.chunk.dimensions, value, row, self._fade(splice, time_ns))
+        if counting[-1].chunk.dimensions[-1] == GRIPPER_DIMENSION:
+            value[-1] = row[-1]
         return value
 
     def _fade(self, splice: _Splice, time_ns: int) -> float:
@@ -151,6 +150,8 @@ class Schedule:
         mean = np.asarray(weights @ values, dtype=np.float64)
         if _is_pose(chunks[0].dimensions):
             mean[3:7] = mean_quaternion(values[:, 3:7], weights)
+        if chunks[0].dimensions[-1] == GRIPPER_DIMENSION:
+            mean[-1] = values[-1, -1]
         return mean
 
 
