@@ -78,9 +78,7 @@ def test_the_stream_actions_start_from_is_asked_for() -> None:
     spec = DELTA.model_copy(update={"anchor": Anchor.COMMANDED})
     policy = wrap(Dummy(spec, WindowSpec(proprioception=("world",))))
     assert policy.window_spec.proprioception == ("world", "commanded_joints")
-    with pytest.raises(
-        PolicyError, match="which start from 'commanded_joints'; there are: world"
-    ):
+    with pytest.raises(PolicyError, match="which start from 'commanded_joints'; there are: world"):
         policy.infer([observation(0, world=(0.0,))], None)
 
 
