@@ -95,7 +95,12 @@ def run(
     record: Annotated[str, typer.Option(metavar="DIR", help="Record everything into a new bag there.")] = "",
     episodes: Annotated[int, typer.Option(min=0, help="Run so many simulated episodes, then stop.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the first episode.")] = 0,
-    report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Where the report goes.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json", help="Where the report goes, and what comes with it; otherwise runs/<time>/."
+        ),
+    ] = None,
     montage: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Where the picture goes.")] = None,
     require_successes: Annotated[int, typer.Option(min=0, help="Exit with 1 if fewer episodes succeed.")] = 0,
 ) -> None:
@@ -117,7 +122,7 @@ def run(
         elif not any(node.executable == "simulator" for node in graph.nodes):
             _refuse("--episodes: only a simulation can be reset; the system would run on the real robot")
         else:
-            folder = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+            folder = report.parent if report else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
             files = (report or folder / "report.json", montage or folder / "montage.png", folder / "nodes.log")
             if _run_episodes(chosen, graph, episodes, seed, *files) < require_successes:
                 raise typer.Exit(EXIT_FAILED)
@@ -209,7 +214,8 @@ def _run_episodes(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with transport.locked_domain_id() as domain_id, log_file.open("w", encoding="utf-8", buffering=1) as log:
         os.environ.update(environment := transport.local_environment(os.environ, domain_id))
-        console.print(f"{system.title}: {count} episodes in ROS_DOMAIN_ID {domain_id}; the nodes' log is {log_file}")
+        console.print(f"{system.title}: {count} episodes in ROS_DOMAIN_ID {domain_id}", highlight=False)
+        console.print(f"nodes' log {log_file}", highlight=False, soft_wrap=True)
         nodes = Supervisor(graph, environment, lambda name, line: print(f"[{name}] {line}", file=log))
         with nodes, Progress(*columns, console=console) as progress:
             task = progress.add_task(system.policy.name, total=count)
@@ -221,7 +227,7 @@ def _run_episodes(
             report, trace = run_episodes(system, count, seed, show)
     report.write(report_file)
     console.print(_table(report))
-    console.print(f"report   {report_file}", highlight=False, soft_wrap=True)
+    console.print(f"report     {report_file}", highlight=False, soft_wrap=True)
     _draw(trace, montage_file, console)
     return report.successes
 
@@ -258,12 +264,12 @@ def _draw(trace: EpisodeTrace | None, file: Path, console: Any) -> None:
     from vla_ros.viewing.montage import render
 
     if trace is None:
-        console.print("montage  none: no episode left frames of every camera")
+        console.print("montage    none: no episode left frames of every camera")
         return
     try:
-        console.print(f"montage  {render(trace, file)}", highlight=False, soft_wrap=True)
+        console.print(f"montage    {render(trace, file)}", highlight=False, soft_wrap=True)
     except ModuleNotFoundError as error:
-        console.print(f"montage  none: {error}", highlight=False, soft_wrap=True)
+        console.print(f"montage    none: {error}", highlight=False, soft_wrap=True)
 
 
 # --- how it says no ---------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vla_ros import topics
 from vla_ros.config import (
@@ -28,11 +28,11 @@ PACKAGE = "vla_ros"
 _IMAGE = "sensor_msgs/msg/Image"
 _COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 _CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-_TF = Endpoint("/tf", "tf2_msgs/msg/TFMessage")
+_TF = tuple(Endpoint(name, "tf2_msgs/msg/TFMessage") for name in ("/tf", "/tf_static"))
 _CLOCK = Endpoint("/clock", "rosgraph_msgs/msg/Clock")
 
 #: Topics on which several nodes speak, each about itself.
-_SHARED = (topics.STATE, topics.DIAGNOSTICS, _TF.name)
+_SHARED = (topics.STATE, topics.DIAGNOSTICS, *(end.name for end in _TF))
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0) 
             [f"policy: {SCRIPTED} sees the simulated world's state; choose another one for the real robot"]
         )
     robot = catalogue.find(system.robot)
-    nodes = [_inference(system, robot, simulate), _controller(system, robot)]
+    nodes = [_inference(system, robot), _controller(system, robot)]
     externals = [_OPERATOR]
     if simulate:
         nodes.insert(0, _simulator(system, robot, seed))
@@ -98,8 +98,7 @@ def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0) 
         externals += [_driver(robot, system.controller.command_interface), *_cameras(system)]
     if system.record:
         nodes.append(_recorder(system.record, (*nodes, *externals)))
-    clock: dict[str, Parameter] = {"use_sim_time": simulate}
-    timed = (node if node.executable == "simulator" else _with(node, clock) for node in nodes)
+    timed = (node if node.executable == "simulator" else _timed(node, simulate) for node in nodes)
     return Graph(system.title, tuple(timed), tuple(externals))
 
 
@@ -150,7 +149,7 @@ def _simulator(system: SystemConfig, robot: Robot, seed: int) -> NodeSpec:
             *_images(system.cameras),
             *_camera_infos(system.cameras),
             _ours(topics.SIMULATION_STATE),
-            _TF,
+            *_TF,
             _CLOCK,
             *_ABOUT_ITSELF,
         ),
@@ -165,7 +164,7 @@ def _refuse_unless_a_task(instruction: str) -> None:
         raise ConfigError([f"instruction: {error}"]) from None
 
 
-def _inference(system: SystemConfig, robot: Robot, simulate: bool) -> NodeSpec:
+def _inference(system: SystemConfig, robot: Robot) -> NodeSpec:
     config = InferenceNodeConfig(
         **dict(system.inference),
         robot=robot.name,
@@ -176,21 +175,17 @@ def _inference(system: SystemConfig, robot: Robot, simulate: bool) -> NodeSpec:
         action=system.action,
         schedule=system.controller.schedule,
     )
-    predictions = (
-        ()
-        if system.policy.name == SCRIPTED
-        else (Endpoint(topics.prediction(name), _COMPRESSED_IMAGE) for name in system.cameras)
-    )
+    others_see = (robot.endpoints["gripper_joint_states"], _ours(topics.COMMAND))
+    seen = (_ours(topics.SIMULATION_STATE),) if system.policy.name == SCRIPTED else others_see
+    predictions = (Endpoint(topics.prediction(name), _COMPRESSED_IMAGE) for name in system.cameras)
     return _node(
         "inference",
         config,
         reads=(
             *_images(system.cameras),
             robot.endpoints["joint_states"],
-            robot.endpoints["gripper_joint_states"],
-            _ours(topics.COMMAND),
+            *seen,
             _ours(topics.INSTRUCTION),
-            *((_ours(topics.SIMULATION_STATE),) if simulate else ()),
         ),
         writes=(_ours(topics.CHUNK), *predictions, *_ABOUT_ITSELF),
     )
@@ -235,8 +230,10 @@ def _node(executable: str, config: Config, reads: Iterable[Endpoint], writes: It
     return NodeSpec(executable, executable, params=to_parameters(config), reads=tuple(reads), writes=tuple(writes))
 
 
-def _with(node: NodeSpec, params: Mapping[str, Parameter]) -> NodeSpec:
-    return NodeSpec(**{**vars(node), "params": {**node.params, **params}})
+def _timed(node: NodeSpec, simulate: bool) -> NodeSpec:
+    """The node with the simulation's time, or the machine's."""
+    reads = (*node.reads, _CLOCK) if simulate else node.reads
+    return replace(node, params={**node.params, "use_sim_time": simulate}, reads=reads)
 
 
 # --- what they talk about -------------------------------------------------------------------------------------------

@@ -142,8 +142,18 @@ def _draw_path(axes: Axes, trace: EpisodeTrace, times_ns: Sequence[int], vertica
         at = int(np.argmin(np.abs(np.asarray(trace.executed_ns) - time_ns)))
         face = colors.to_rgba(_seconds(trace, trace.executed_ns[at]))
         axes.plot(x[at], y[at], "o", markersize=6, markerfacecolor=face, markeredgecolor="white", zorder=4)
+        side = 1 if number % 2 else -1  # neighbours on opposite sides: where the arm turns back they are close together
         axes.annotate(
-            str(number), (x[at], y[at]), (6, 5), textcoords="offset points", size=9, weight="bold", color=_INK, zorder=5
+            str(number),
+            (x[at], y[at]),
+            (8 * side, 7 * side),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            size=9,
+            weight="bold",
+            color=_INK,
+            zorder=5,
         )
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.12)

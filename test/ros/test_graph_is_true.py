@@ -1,0 +1,82 @@
+"""What the graph says of the nodes is what they do: their topics and services, seen over DDS."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+pytest.importorskip("mujoco")
+
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+
+from vla_ros import config, graph
+from vla_ros.graph import NodeSpec
+from vla_ros.robots.panda import PANDA
+from vla_ros.robots.robot import Endpoint, EndpointKind
+from vla_ros.ros.supervising import Supervisor
+
+DISCOVERY_S = 40.0
+#: What every ROS node has.
+COMMON = ("/rosout", "/parameter_events")
+
+Said = set[tuple[str, str]]  # names and types
+
+
+def said(ends: Iterable[Endpoint], kind: EndpointKind) -> Said:
+    return {(end.name, end.type) for end in ends if end.kind is kind}
+
+
+def seen(found: list[tuple[str, list[str]]], node: NodeSpec) -> Said:
+    own = f"{node.namespace}/{node.name}/"  # its parameter services
+    return {
+        (name, types[0])
+        for name, types in found
+        if name not in COMMON and "/_action/" not in name and not name.startswith(own)
+    }
+
+
+def differences(observer: Any, node: NodeSpec) -> dict[str, Said]:
+    """What the graph says of `node` and DDS does not, or the other way round."""
+    topic, service = EndpointKind.TOPIC, EndpointKind.SERVICE
+    who = (node.name, node.namespace)
+    pairs = {
+        "publishes": (observer.get_publisher_names_and_types_by_node, said(node.writes, topic)),
+        "subscribes": (observer.get_subscriber_names_and_types_by_node, said(node.reads, topic)),
+        "serves": (observer.get_service_names_and_types_by_node, said(node.reads, service)),
+        "calls": (observer.get_client_names_and_types_by_node, said(node.writes, service)),
+    }
+    return {verb: difference for verb, (ask, ends) in pairs.items() if (difference := seen(ask(*who), node) ^ ends)}
+
+
+def test_the_nodes_do_what_the_graph_says(ros_domain_id: int) -> None:
+    built = graph.build(config.load("franka_upvla"))
+    context = Context()
+    rclpy.init(context=context)
+    observer = rclpy.create_node("observer", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(observer)
+    # The simulated robot listens on both of its command topics, as the real one does; the graph names the one in use.
+    unused = PANDA.endpoints["pose_desired"]
+    try:
+        with Supervisor(built, os.environ):
+            deadline_s = time.monotonic() + DISCOVERY_S
+            while True:
+                present = set(observer.get_node_names_and_namespaces())
+                absent = [node.name for node in built.nodes if (node.name, node.namespace) not in present]
+                found = {} if absent else {node.name: differences(observer, node) for node in built.nodes}
+                if not absent and found["simulator"].get("subscribes") == {(unused.name, unused.type)}:
+                    del found["simulator"]["subscribes"]
+                if (not absent and not any(found.values())) or time.monotonic() > deadline_s:
+                    break
+                executor.spin_once(timeout_sec=0.1)  # discovery tells nobody when it is done
+        assert not absent
+        assert not any(found.values()), found
+    finally:
+        observer.destroy_node()
+        rclpy.try_shutdown(context=context)
