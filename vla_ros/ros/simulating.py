@@ -26,8 +26,9 @@ Answer = TypeVar("Answer")
 OnFrame = Callable[[str, int, Image], None]  # camera, stamp_ns, picture
 
 _STEP_NS = NANOSECONDS_PER_MILLISECOND
-#: A controller that commanded is missed when nothing came for two periods of its 100 Hz, and waited for so long.
-_MISSED_AFTER_NS = 20 * NANOSECONDS_PER_MILLISECOND
+#: A controller that commanded is missed when nothing came for its period of 10 ms and a slice of the clock, and is then
+#: waited for so long.
+_MISSED_AFTER_NS = 15 * NANOSECONDS_PER_MILLISECOND
 _PATIENCE_S = 0.1
 _ANSWER_TIMEOUT_S = 30.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from typing import Any
 
 from rclpy.node import Node
@@ -35,6 +36,7 @@ class SimulatorNode(Node):
     """Shell of a Tabletop; simulated time runs from the start, the k-th reset begins the episode of seed + k."""
 
     def __init__(self, **kwargs: Any) -> None:
+        self._at_the_end = ExitStack()  # what was begun; a node may be destroyed half made
         super().__init__("simulator", automatically_declare_parameters_from_overrides=True, **kwargs)
         config = params.read(self, SimulatorNodeConfig)
         robot = catalogue.find(config.robot)
@@ -64,12 +66,13 @@ class SimulatorNode(Node):
             on_slice=self._on_slice,
             on_frame=self._on_frame,
         )
+        self._at_the_end.callback(self._simulation.close)
         self._reporter = StatusReporter(self, self._status)
         self.create_service(Trigger, topics.SIMULATION_RESET, self._on_reset)
 
     def destroy_node(self) -> None:
         """End the simulation first: its threads publish."""
-        self._simulation.close()
+        self._at_the_end.close()
         super().destroy_node()
 
     # --- the simulation's threads ---
