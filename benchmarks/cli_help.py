@@ -19,9 +19,7 @@ def main() -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds.append(time.perf_counter() - start_s)
     median_s = statistics.median(seconds)
-    print(
-        f"vla-ros --help: median {median_s:.2f} s, worst {max(seconds):.2f} s of {RUNS}; {median_s / LIMIT_S:.2f} of the limit"
-    )
+    print(f"median {median_s:.2f} s, worst {max(seconds):.2f} s of {RUNS} runs; {median_s / LIMIT_S:.2f} of the limit")
 
 
 if __name__ == "__main__":
