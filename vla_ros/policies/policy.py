@@ -143,8 +143,9 @@ class AbsolutePolicy:
             )
 
     def _remember(self, chunk: ModelChunk, window: Window) -> None:
-        """Keep the chunks a later window may look back at: those since this window's oldest instant, and one before."""
-        oldest_ns = window[0].instant_ns
-        newer = [own for own in self._own_chunks if own.observation_ns >= oldest_ns]
-        older = [own for own in self._own_chunks if own.observation_ns < oldest_ns]
+        """Keep the chunks a later window may look back at: as far as a window reaches, and one before."""
+        look = self._policy.window_spec
+        reaches_ns = window[-1].instant_ns - (look.length - 1) * look.step_ns
+        newer = [own for own in self._own_chunks if own.observation_ns >= reaches_ns]
+        older = [own for own in self._own_chunks if own.observation_ns < reaches_ns]
         self._own_chunks = [*older[-1:], *newer, chunk]
