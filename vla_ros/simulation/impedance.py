@@ -1,4 +1,4 @@
-"""Impedance control of a torque-controlled arm, joint and Cartesian, as a Franka arm's own controllers do it at 1 kHz."""
+"""Impedance control of a torque-controlled arm, joint and Cartesian, as a Franka's own controllers do it at 1 kHz."""
 
 from __future__ import annotations
 

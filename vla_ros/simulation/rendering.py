@@ -14,6 +14,8 @@ from vla_ros.values import Image
 
 #: What each way to draw without a screen loads, in the order of preference.
 _LIBRARIES = {"egl": ("libEGL.so.1", "libOpenGL.so.0"), "osmesa": ("libOSMesa.so.8", "libOpenGL.so.0")}
+_LAMP_DIFFUSE = 0.45  # at brightness 1
+_LAMP_TARGET_M = np.array([0.45, 0.0, 0.0])
 _ADVICE = (
     "MuJoCo cannot draw off screen here ({reason}). On Debian or Ubuntu, install what EGL needs: "
     "apt-get install libegl1 libegl-mesa0 libopengl0 libgl1-mesa-dri (or, for MUJOCO_GL=osmesa: libosmesa6 libopengl0)"
@@ -88,6 +90,6 @@ def place_looks(model: mujoco.MjModel, snapshot: Snapshot) -> None:
         camera.quat[:] = (-x, w, z, -y)
     lamp = model.light("lamp")
     lamp.pos[:] = snapshot.light[:3]
-    toward = np.array([0.45, 0.0, 0.0]) - snapshot.light[:3]
+    toward = _LAMP_TARGET_M - snapshot.light[:3]
     lamp.dir[:] = toward / np.linalg.norm(toward)
-    lamp.diffuse[:] = 0.55 * snapshot.light[3]
+    lamp.diffuse[:] = _LAMP_DIFFUSE * snapshot.light[3]

@@ -14,6 +14,9 @@ from vla_ros.simulation.world import CameraModel
 TIMESTEP_S = 0.001
 CUBE_MASS_KG = 0.06
 
+#: How table and cubes touch; where a finger touches, its own rule wins.
+_TOUCH = {"friction": "0.6 0.005 0.0001", "condim": "4", "solref": "0.004 1", **description.WORLD_COLLISION}
+
 _CUBE_RGBA = {"red": "0.86 0.13 0.12 1", "green": "0.16 0.62 0.22 1", "blue": "0.12 0.30 0.80 1"}
 
 
@@ -39,7 +42,7 @@ def _add_looks(root: Element, cameras: Mapping[str, CameraModel]) -> None:
     SubElement(visual, "global", offwidth=str(width), offheight=str(height))
     # Software rendering is bound by vertices and pixels: no shadows, no multisampling, rods of few facets.
     SubElement(visual, "quality", shadowsize="0", offsamples="0", numslices="20", numstacks="10")
-    SubElement(visual, "headlight", ambient="0.42 0.42 0.42", diffuse="0.25 0.25 0.25", specular="0.05 0.05 0.05")
+    SubElement(visual, "headlight", ambient="0.40 0.40 0.40", diffuse="0.22 0.22 0.22", specular="0.05 0.05 0.05")
     SubElement(visual, "map", znear="0.005", zfar="20")
     asset = SubElement(root, "asset")
     SubElement(
@@ -52,36 +55,28 @@ def _add_looks(root: Element, cameras: Mapping[str, CameraModel]) -> None:
 
 
 def _add_room(world: Element) -> None:
-    lamp = {
-        "pos": "0.6 0 1.8",
-        "dir": "0 0 -1",
-        "directional": "true",
-        "castshadow": "false",
-        "specular": "0.1 0.1 0.1",
-    }
+    lamp = {"type": "directional", "castshadow": "false", "specular": "0.1 0.1 0.1"}
     SubElement(world, "light", lamp, name="lamp")
-    collision = description.WORLD_COLLISION
-    SubElement(
-        world, "geom", collision, name="floor", type="plane", pos="0 0 -0.75", size="4 4 1", rgba="0.46 0.48 0.50 1"
-    )
-    contact = {"friction": "0.6 0.005 0.0001", "condim": "4", "solref": "0.004 1", **collision}
-    top = {"pos": "0.32 0 -0.02", "size": "0.62 0.60 0.02", "rgba": "0.76 0.62 0.46 1"}
-    SubElement(world, "geom", contact, name="table", type="box", **top)
-    mat = {"pos": "0.49 0 0", "size": "0.24 0.40 0.0005", "rgba": "0.80 0.80 0.78 1"}
-    SubElement(world, "geom", name="mat", type="box", contype="0", conaffinity="0", **mat)
-    for x in (-0.24, 0.88):
-        for y in (-0.54, 0.54):
-            leg = {"pos": f"{x} {y} -0.395", "size": "0.03 0.03 0.355", "rgba": "0.36 0.30 0.25 1"}
-            SubElement(world, "geom", collision, type="box", **leg)
+    solid = description.WORLD_COLLISION
+    _add_box(world, "table", "0.32 0 -0.02", "0.62 0.60 0.02", "0.76 0.62 0.46 1", _TOUCH)
+    _add_box(world, "mat", "0.49 0 0", "0.24 0.40 0.0005", "0.80 0.80 0.78 1", {"contype": "0", "conaffinity": "0"})
+    for x in ("-0.24", "0.88"):
+        for y in ("-0.54", "0.54"):
+            _add_box(world, f"leg {x} {y}", f"{x} {y} -0.395", "0.03 0.03 0.355", "0.36 0.30 0.25 1", solid)
+    floor = {"type": "plane", "pos": "0 0 -0.75", "size": "4 4 1", "rgba": "0.46 0.48 0.50 1"}
+    SubElement(world, "geom", {**floor, **solid}, name="floor")
 
 
 def _add_cube(world: Element, color: str) -> None:
     cube = SubElement(world, "body", name=color)
     SubElement(cube, "freejoint", name=color)
     half = str(CUBE_SIZE_M / 2)
-    contact = {"friction": "0.6 0.005 0.0001", "condim": "4", "solref": "0.004 1", **description.WORLD_COLLISION}
-    looks = {"size": f"{half} {half} {half}", "rgba": _CUBE_RGBA[color], "mass": str(CUBE_MASS_KG)}
-    SubElement(cube, "geom", contact, name=color, type="box", **looks)
+    _add_box(cube, color, "0 0 0", f"{half} {half} {half}", _CUBE_RGBA[color], {**_TOUCH, "mass": str(CUBE_MASS_KG)})
+
+
+def _add_box(parent: Element, name: str, pos: str, half_size: str, rgba: str, physics: dict[str, str]) -> None:
+    attributes = {"type": "box", "pos": pos, "size": half_size, "rgba": rgba, **physics}
+    SubElement(parent, "geom", attributes, name=name)
 
 
 def _body(world: Element, name: str) -> Element:

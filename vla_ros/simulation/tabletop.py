@@ -105,6 +105,7 @@ class Tabletop:
             raise ValueError(f"time passes in steps of {TIMESTEP_NS} ns, got {duration_ns} ns")
         for _ in range(steps):
             self._step()
+        mujoco.mj_kinematics(self._model, self._data)  # what is asked for next is of now, not of before the last step
 
     def _step(self) -> None:
         model, data, arm = self._model, self._data, self._finger

@@ -111,7 +111,7 @@ def optical_frame(camera: str) -> str:
 
 #: One camera opposite the robot that sees arm and workspace, and one on the hand that sees between the fingers.
 DEFAULT_CAMERAS: dict[str, CameraModel] = {
-    "front": CameraModel(position_m=(1.45, 0.0, 0.75), target_m=(0.35, 0.0, 0.26), vertical_fov_deg=50.0),
+    "front": CameraModel(position_m=(1.45, 0.0, 0.75), target_m=(0.35, 0.0, 0.28), vertical_fov_deg=54.0),
     "wrist": CameraModel(
         frame="panda_hand",
         position_m=(0.075, 0.0, 0.03),
