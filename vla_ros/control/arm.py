@@ -12,8 +12,16 @@ from pydantic import Field
 
 from vla_ros.control import kinematics
 from vla_ros.control.gripper import GripperConfig, GripperGoal, Latch
-from vla_ros.control.interpolation import Interpolator
-from vla_ros.control.limits import Interventions, JointLimits, LimitsConfig, Refused, clamp_width, refuse_not_finite
+from vla_ros.control.interpolation import Interpolator, Motion
+from vla_ros.control.limits import (
+    Interventions,
+    JointLimits,
+    LimitsConfig,
+    Refused,
+    clamp_width,
+    outside_workspace_m,
+    refuse_not_finite,
+)
 from vla_ros.control.reference import Reference
 from vla_ros.control.watchdog import Cause, Event, Watchdog, WatchdogConfig
 from vla_ros.robots.robot import Robot
@@ -208,9 +216,9 @@ class ArmController:
         self._anchor_if_due(now_ns)
         if self._interpolator is None:
             return None
-        self._advance(self._interpolator, now_ns)
-        motion = self._interpolator.motion
-        if motion.is_at_rest and self._watchdog.has(Cause.NOT_STARTED):
+        stood = self._interpolator.motion.is_at_rest
+        motion = self._advance(self._interpolator, now_ns)
+        if stood and motion.is_at_rest and self._watchdog.has(Cause.NOT_STARTED):
             return None
         self._tcp_pose = self._kinematics.forward(motion.positions)
         self._interventions.count("commands")
@@ -307,12 +315,15 @@ class ArmController:
         if state.velocities is not None and np.abs(state.velocities).max() > _STANDS_BELOW_RAD_S:
             return
         if self._interpolator is None:
-            self._interpolator = Interpolator(self._limits, self._period_ns * 1e-9, state.positions)
+            self._interpolator = Interpolator(self._limits, self._period_ns * 1e-9, state.positions, self._outside_m)
         self._interpolator.anchor(state.positions)
         self._tcp_pose = self._kinematics.forward(state.positions)
         self._watchdog.on(now_ns, Event.ANCHORED)
 
-    def _advance(self, interpolator: Interpolator, now_ns: int) -> None:
+    def _outside_m(self, joint_positions: Array) -> float:
+        return outside_workspace_m(self._kinematics.forward(joint_positions), self._config.limits)
+
+    def _advance(self, interpolator: Interpolator, now_ns: int) -> Motion:
         """Move the commanded motion on by one period: towards the target where the arm may run, else towards rest."""
         target = self._due_target(now_ns)
         wanted = None
@@ -334,6 +345,7 @@ class ArmController:
             self._reference.forget()
             motion = interpolator.brake()
         self._watchdog.on(now_ns, Event.STANDSTILL if motion.is_at_rest else Event.MOVING)
+        return motion
 
     def _due_target(self, now_ns: int) -> Target | None:
         """What the schedule wants now, unless it is too old."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ _FOLLOWED = 0.95
 _AT_LIMIT = 1.0 - 1e-6
 #: Slower than this is standing still [rad/s, rad/s2].
 _REST = 1e-9
+#: A stop may end this far outside the workspace: targets on its edge are reached [m].
+_SLACK_M = 0.002
 #: Rounding of a planned position [rad].
 _ROUNDING_RAD = 1e-9
 
@@ -73,14 +76,24 @@ class Interpolator:
     """The commanded motion of one arm, one period a step, never beyond `limits`.
 
     Every joint is planned by itself, time-optimally, in the frame that moves with its target: the target's velocity is
-    followed without lag or ripple. A step is taken only if the arm can still stop within the joint range after it;
-    otherwise, and when the planner fails, the joint brakes. So positions hold as strictly as rates.
+    followed without lag or ripple. A step is taken only if the arm can still stop within the joint range and the
+    workspace after it; otherwise, and when the planner fails, the joint, or the arm, brakes. So positions hold as
+    strictly as rates.
+
+    `outside_m` tells how far joint positions are outside the workspace [m].
     """
 
-    def __init__(self, limits: JointLimits, period_s: float, positions: Array) -> None:
+    def __init__(
+        self,
+        limits: JointLimits,
+        period_s: float,
+        positions: Array,
+        outside_m: Callable[[Array], float] = lambda _: 0.0,
+    ) -> None:
         count = positions.size
         self._limits = limits
         self._period_s = period_s
+        self._outside_m = outside_m
         self._velocity = limits.velocity * _USED
         self._planner = ruckig.Ruckig(count)
         self._pursuit, self._stop = ruckig.InputParameter(count), ruckig.InputParameter(count)
@@ -100,7 +113,7 @@ class Interpolator:
 
     @property
     def acted(self) -> tuple[str, ...]:
-        """Limits that shaped the last step of `follow` beyond smoothing it: velocity, stopping_distance, planner."""
+        """What shaped the last step of `follow` beyond smoothing: velocity, joint_stop, workspace_stop, planner."""
         return self._acted
 
     def anchor(self, positions: Array) -> None:
@@ -109,6 +122,7 @@ class Interpolator:
         self._motion = Motion(np.array(positions, dtype=np.float64), zeros, zeros)
         self._way_out: _Stop | None = None  # none is needed at rest
         self._way_out_s = 0.0  # how far the arm has come on it
+        self._end_outside_m = self._outside_m(self._motion.positions)  # where it ends
         self._acted: tuple[str, ...] = ()
 
     def follow(self, positions: Array, velocities: Array) -> Motion:
@@ -122,27 +136,26 @@ class Interpolator:
         lower = np.minimum(self._limits.lower, self._motion.positions)
         upper = np.maximum(self._limits.upper, self._motion.positions)
         escape = self._plan_stop(motion)
-        if escape is not None and not (unsafe := self._leaves(motion, escape, lower, upper)).any():
-            if (np.abs(motion.velocities) > self._velocity * _AT_LIMIT).any():
-                self._acted = ("velocity",)
-            return self._accept(motion, escape)
-        self._acted = ("stopping_distance",)
-        if escape is not None:
+        if escape is not None and (unsafe := self._leaves(motion, escape, lower, upper)).any():
+            self._acted = ("joint_stop",)
             motion = _merge(unsafe, self._braked(), motion)
             escape = self._plan_stop(motion)
         if escape is None or self._leaves(motion, escape, lower, upper).any():
             return self.brake()
-        return self._accept(motion, escape)
+        outside_m = self._outside_m(escape.end)
+        if outside_m > max(_SLACK_M, self._end_outside_m):
+            self._acted = ("workspace_stop",)
+            return self.brake()
+        if (np.abs(motion.velocities) > self._velocity * _AT_LIMIT).any():
+            self._acted = (*self._acted, "velocity")
+        self._motion, self._way_out, self._way_out_s, self._end_outside_m = motion, escape, 0.0, outside_m
+        return motion
 
     def brake(self) -> Motion:
         """Step along the way to a stop, as fast as the limits allow; stand once there."""
         self._motion = self._braked()
         self._way_out_s += self._period_s
         return self._motion
-
-    def _accept(self, motion: Motion, escape: _Stop) -> Motion:
-        self._motion, self._way_out, self._way_out_s = motion, escape, 0.0
-        return motion
 
     def _braked(self) -> Motion:
         return self._motion if self._way_out is None else self._way_out.at(self._way_out_s + self._period_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class LimitsConfig(Config):
     """
 
     velocity_scale: float = Field(default=0.7, gt=0.0, le=1.0)
-    acceleration_scale: float = Field(default=0.5, gt=0.0, le=1.0)
+    acceleration_scale: float = Field(default=0.8, gt=0.0, le=1.0)
     jerk_scale: float = Field(default=0.05, gt=0.0, le=1.0)
     joint_margin_rad: float = Field(default=0.05, ge=0.0, le=0.5)  # kept from each end of a joint's range
     workspace_lower_m: Vector3 = (0.15, -0.6, 0.005)
@@ -139,6 +140,13 @@ def clamp_to_workspace(pose: Array, config: LimitsConfig) -> tuple[Array, bool]:
     position = np.clip(pose[:3], config.workspace_lower_m, config.workspace_upper_m)
     moved = bool((position != pose[:3]).any())
     return (np.concatenate([position, pose[3:]]), True) if moved else (pose, False)
+
+
+def outside_workspace_m(pose: Array, config: LimitsConfig) -> float:
+    """How far the position of a pose (7,) is outside the workspace [m], 0 inside."""
+    position = pose[:3]
+    away = np.maximum(np.maximum(config.workspace_lower_m - position, position - config.workspace_upper_m), 0.0)
+    return math.sqrt(away @ away)
 
 
 def clamp_to_range(joint_positions: Array, limits: JointLimits) -> tuple[Array, bool]:

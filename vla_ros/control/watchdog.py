@@ -71,7 +71,7 @@ class Effect:
     ends: tuple[Cause, ...] = ()
 
 
-#: Causes that pass by themselves when what was lost is back; with `resumes_by_itself` off they too wait for the operator.
+#: Causes that pass when what was lost is back; with `resumes_by_itself` off they too wait for the operator.
 LOSSES = (Cause.STATE_STALE, Cause.POLICY_LOST, Cause.REFUSED, Cause.CHUNK_STALE, Cause.STARVED)
 
 #: The whole machine. RUNNING is having no cause not to; with one RAMPING, at standstill HOLDING; with ESTOP STOPPED.
