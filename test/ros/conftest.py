@@ -83,6 +83,10 @@ class Watcher(Node):
                 said.append(status.message)
             self.values[status.name] = {entry.key: entry.value for entry in status.values}
 
+    def spin_too(self, node: Node) -> None:
+        """Spin `node` together with this one."""
+        self._spinner.add_node(node)
+
     def hear(self, kind: type, topic: str, qos: QoSProfile | int = 10) -> list[Any]:
         """A list into which every message of `topic` goes from now on."""
         heard: list[Any] = []

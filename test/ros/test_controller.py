@@ -1,4 +1,4 @@
-"""The controller node over DDS, with a robot that is where it was last sent: it holds, follows, refuses and says why."""
+"""The controller node over DDS, with a robot that is where it was last sent: holds, follows, refuses, says why."""
 
 from __future__ import annotations
 

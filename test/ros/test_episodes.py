@@ -1,4 +1,4 @@
-"""The whole graph over DDS: it lifts a cube; and when the policy is killed in mid-motion, the arm holds and says why."""
+"""The whole graph over DDS: it lifts a cube; when the policy is killed in mid-motion, the arm holds and says why."""
 
 from __future__ import annotations
 

@@ -1,0 +1,144 @@
+"""A policy at work on a thread of its own: it follows one instruction, and always looks at the newest instant."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vla_ros import topics
+from vla_ros.config import InferenceNodeConfig
+from vla_ros.policies.policy import AbsolutePolicy, PolicyError
+from vla_ros.ros.diagnostics import ERROR, OK, WARN, Percentiles
+from vla_ros.ros.worker import Worker
+from vla_ros.timing.chunks import Schedule
+from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_ms, period_ns
+from vla_ros.timing.track import Misaligned
+from vla_ros.values import ActionChunk, Prediction, Window
+
+Look = Callable[[int, int, int, int], Window]  # instant_ns, length, step_ns, earliest_ns; raises Misaligned
+Publish = Callable[[ActionChunk, tuple[Prediction, ...]], None]
+Condition = tuple[bytes, str, str]  # level, state, reason
+
+#: Stamps of a camera jitter; an instant this much before the next inference is due is taken already.
+_RATE_TOLERANCE_NS = ms_to_ns(5.0)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What the policy is asked to do, and since when: it acts on nothing that was seen before."""
+
+    instruction: str
+    since_ns: int
+
+
+@dataclass(frozen=True)
+class _Instant:
+    """An instant that every stream can answer for, and when (steady clock) its last frame came."""
+
+    instant_ns: int
+    received_s: float
+
+
+class PolicyWorker:
+    """Follows the instruction given last; newer instants replace those it had no time for.
+
+    `look` and `publish` are called on the worker's thread, everything here on the owner's. What goes wrong is no
+    exception but the `condition`, and nothing is published then.
+    """
+
+    def __init__(
+        self, policy: AbsolutePolicy, config: InferenceNodeConfig, now: Callable[[], int], look: Look, publish: Publish
+    ) -> None:
+        self.latency_ms = Percentiles()  # wall time from an instant's last frame to its published chunk
+        self.counts = {"inferred": 0, "overtaken": 0, "failed": 0}
+        self._policy = policy
+        self._now = now
+        self._look = look
+        self._publish = publish
+        self._period_ns = period_ns(config.max_rate_hz) - _RATE_TOLERANCE_NS
+        self._max_age_ms = config.max_observation_age_ms
+        self._schedule = Schedule(config.schedule)  # as the controller has it, for what is committed
+        self._clock = ClockWatch()
+        self._wanted: _Task | None = None
+        self._followed: _Task | None = None
+        self._refused = False
+        self._last_instant_ns: int | None = None
+        self._condition: Condition = (OK, "waiting", f"no instruction on {topics.INSTRUCTION} yet")
+        self._worker: Worker[_Instant | None] = Worker(self._work, self._on_error)
+
+    @property
+    def instruction(self) -> str:
+        """The instruction it follows, or has refused; "" before the first."""
+        return self._followed.instruction if self._followed else ""
+
+    @property
+    def condition(self) -> Condition:
+        """What it does and what keeps it from doing better."""
+        return self._condition
+
+    def instruct(self, instruction: str) -> None:
+        """From now on follow `instruction`."""
+        self._wanted = _Task(instruction, self._now())
+        self._worker.offer(None)
+
+    def offer(self, instant_ns: int) -> None:
+        """A newer instant is complete; it is looked at if the policy's next turn has come."""
+        if self._clock.observe(self._now()) and self._wanted is not None:
+            self.instruct(self._wanted.instruction)  # what was decided before is in the future now
+        last_ns = self._last_instant_ns
+        if last_ns is None or instant_ns - last_ns >= self._period_ns:
+            self.counts["overtaken"] += self._worker.offer(_Instant(instant_ns, time.perf_counter()))
+
+    def close(self) -> None:
+        """End the thread."""
+        self._worker.close()
+
+    # --- on the worker's thread ---
+
+    def _work(self, instant: _Instant | None) -> None:
+        task = self._wanted
+        if task is None:
+            return
+        if task is not self._followed:
+            self._follow(task)
+        if instant is not None and not self._refused and instant.instant_ns >= task.since_ns:
+            self._infer(instant, task)
+
+    def _follow(self, task: _Task) -> None:
+        self._last_instant_ns = None
+        self._schedule.clear()
+        try:
+            self._policy.reset(task.instruction)
+            self._refused = False
+            self._condition = (OK, "inferring", "")
+        except ValueError as error:
+            self._refused = True
+            self._condition = (ERROR, "refusing", f"instruction {task.instruction!r}: {error}")
+        self._followed = task
+
+    def _infer(self, instant: _Instant, task: _Task) -> None:
+        self._last_instant_ns = instant_ns = instant.instant_ns
+        age_ms = ns_to_ms(self._now() - instant_ns)
+        if age_ms > self._max_age_ms:
+            raise Misaligned(f"the newest observation is {age_ms:.0f} ms old, at most {self._max_age_ms:.0f} ms")
+        look, action = self._policy.window_spec, self._policy.action_spec
+        window = self._look(instant_ns, look.length, look.step_ns, task.since_ns)
+        scheduled = self._schedule.committed(instant_ns, action.horizon, action.step_ns)
+        chunk, predictions = self._policy.infer(window, scheduled)
+        if task is not self._wanted:
+            return  # told something else in the meantime
+        self._publish(chunk, predictions)
+        self._schedule.add(chunk, self._now())
+        self.latency_ms.add(1e3 * (time.perf_counter() - instant.received_s))
+        self.counts["inferred"] += 1
+        self._condition = (OK, "inferring", "")
+
+    def _on_error(self, error: Exception) -> None:
+        self.counts["failed"] += 1
+        if isinstance(error, Misaligned):
+            self._condition = (WARN, "blind", str(error))
+        elif isinstance(error, PolicyError):
+            self._condition = (ERROR, "failing", str(error))
+        else:
+            self._condition = (ERROR, "failing", f"{type(error).__name__}: {error}")
