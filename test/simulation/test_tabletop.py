@@ -185,7 +185,7 @@ def test_commands_of_another_shape_or_not_finite_are_refused(world: Tabletop, ba
 def test_a_command_that_jumps_is_a_fault_until_recovered(world: Tabletop) -> None:
     world.reset(0)
     start = world.joint_positions
-    world.command_joints(start + 0.4)
+    world.command_joints(start + 0.4 * np.eye(7)[0])
     assert world.fault == "discontinuity: command for panda_joint1 jumped by 0.40 rad"
     world.command_joints(start + 0.1)  # ignored
     world.command_pose(world.tcp_pose)
@@ -208,9 +208,10 @@ def test_a_pose_that_jumps_is_a_fault_and_a_reset_clears_it(world: Tabletop) -> 
 
 def test_driving_into_the_table_is_a_collision_and_the_arm_stops_pushing(world: Tabletop) -> None:
     world.reset(0)
-    goal = world.tcp_pose
+    goal = np.array([0.45, 0.3, 0.15, *above(world, "red", 0.15)[3:]])  # where no cube is
+    drive(world, goal, 2.0)
     for _ in range(200):
-        goal[2] -= 0.004
+        goal[2] -= 0.002
         world.command_pose(goal)
         world.advance(TICK_NS)
         if world.fault:
