@@ -15,7 +15,7 @@ rclpy = pytest.importorskip("rclpy")
 from action_msgs.msg import GoalStatus
 from control_msgs.action import GripperCommand
 from franka_msgs.msg import FrankaState
-from rclpy.action import ActionClient
+from rclpy.action import ActionClient, ActionServer
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
@@ -89,6 +89,9 @@ def bench(ros_domain_id: int) -> Iterator[Bench]:
     executor.add_node(node)
     yield Bench(node, executor, Heard(), [])
     executor.shutdown()
+    for waitable in list(node.waitables):
+        if isinstance(waitable, (ActionClient, ActionServer)):
+            waitable.destroy()  # a node leaves them, and the next test would find their servers
     node.destroy_node()
     rclpy.shutdown(context=context)
 
