@@ -114,7 +114,7 @@ def _draw_frames(figure: SubFigure, trace: EpisodeTrace, times_ns: Sequence[int]
 
 
 def _draw_paths(figure: SubFigure, trace: EpisodeTrace, times_ns: Sequence[int]) -> None:
-    grid = figure.add_gridspec(1, 2, left=0.06, right=0.9, bottom=0.17, top=0.88, wspace=0.18)
+    grid = figure.add_gridspec(1, 2, left=0.075, right=0.9, bottom=0.17, top=0.88, wspace=0.18)
     for index, (title, vertical, label) in enumerate(
         (("from above", 1, "y [m]"), ("from the side", 2, "z [m]")),
     ):
@@ -157,6 +157,7 @@ def _draw_path(axes: Axes, trace: EpisodeTrace, times_ns: Sequence[int], vertica
         )
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.12)
+    axes.locator_params(nbins=6, steps=(1, 2, 5, 10))
     axes.grid(visible=True, color="#e6e8ee", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
