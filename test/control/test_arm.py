@@ -487,3 +487,41 @@ def test_half_the_limits_are_half_the_limits(limits):
     speed = np.abs(np.diff(bench.path(), axis=0)).max(axis=0) / 0.01
     assert (speed <= limits.velocity * 0.05 / LimitsConfig().velocity_scale * (1 + 1e-6)).all()
     assert bench.counters["velocity"] >= 1
+
+
+def test_resume_does_not_let_the_arm_sag_but_start_takes_what_is_measured():
+    bench = Bench().started()
+    bench.send_joints()
+    bench.run(0.5)
+    bench.arm.hold(bench.now_ns)
+    bench.run(0.5)
+    held = bench.measured.copy()
+    sagged = held + np.array([0, 0.01, 0, 0.005, 0, 0, 0])
+    for word in (bench.arm.resume, bench.arm.start):
+        word(bench.now_ns)
+        bench.now_ns += TICK_NS
+        bench.arm.on_joint_state(bench.now_ns, sagged, np.zeros(7))
+        command = bench.arm.step(bench.now_ns)
+        assert command is not None
+        wanted = held if word == bench.arm.resume else sagged
+        np.testing.assert_array_equal(command.joint_positions, wanted)
+
+
+def test_an_anchor_is_measured_after_the_word_and_while_the_arm_stands():
+    bench = Bench()
+    bench.run(0.05)
+    bench.now_ns += TICK_NS // 2
+    bench.arm.start(bench.now_ns)
+    bench.arm.on_joint_state(bench.now_ns - 1_000_000, bench.measured + 0.5, np.zeros(7))  # before: of another place
+    bench.now_ns += TICK_NS
+    assert bench.arm.step(bench.now_ns) is not None
+    assert bench.reason == "takes the measured pose as its command"
+    bench.arm.on_joint_state(bench.now_ns, bench.measured + 0.5, np.full(7, 0.3))
+    bench.now_ns += TICK_NS
+    bench.arm.step(bench.now_ns)
+    assert bench.reason == "takes the measured pose as its command"
+    bench.arm.on_joint_state(bench.now_ns, bench.measured + 0.4, np.zeros(7))
+    bench.now_ns += TICK_NS
+    command = bench.arm.step(bench.now_ns)
+    assert command is not None
+    np.testing.assert_array_equal(command.joint_positions, bench.measured + 0.4)

@@ -47,6 +47,8 @@ _FUTURE_TOLERANCE_MS = 50.0
 _LONGEST_WINDOW = 20
 #: No joint angle and no coordinate of a TCP is larger [rad, m].
 _ABSURD = 1000.0
+#: What an arm that carries its own weight differs from its command: nothing to correct at a resume [rad].
+_SAME_RAD = 0.02
 #: An arm that moves faster is not standing, and its pose cannot be taken as the command [rad/s].
 _STANDS_BELOW_RAD_S = 0.1
 
@@ -106,6 +108,8 @@ class ArmController:
         self._interpolator: Interpolator | None = None  # None until a pose is known
         self._reference = Reference(self._kinematics, robot, config.limits, self._limits, self._period_ns)
         self._tcp_pose: Array = np.zeros(7)  # of the commanded joint positions
+        self._stood_since_ns: int | None = 0  # the command is at rest since; None while it moves
+        self._keeps_command = False  # the next anchor leaves a command alone that agrees with what is measured
         self._last_tick_ns: int | None = None
         self._earliest_ns = 0  # chunks must have been observed since
         self._acted_on_ns = 0  # observation of the newest chunk in the schedule
@@ -171,6 +175,8 @@ class ArmController:
         self._dimensions = None
         self._state = None
         self._last_tick_ns = None
+        if self._stood_since_ns is not None:
+            self._stood_since_ns = now_ns
 
     # What the operator says
 
@@ -178,6 +184,7 @@ class ArmController:
         """Let the policy move the arm, from where it is measured to stand; only chunks observed from now on count."""
         self._watchdog.on(now_ns, Event.START)
         self._begin_anew(now_ns)
+        self._keeps_command = False
         self._latch.forget()
 
     def stop(self, now_ns: int) -> None:
@@ -189,10 +196,14 @@ class ArmController:
         self._watchdog.on(now_ns, Event.HOLD)
 
     def resume(self, now_ns: int) -> None:
-        """Go on after a hold, fault, clock jump or emergency stop, from the measured pose, with new chunks."""
+        """Go on after a hold, fault, clock jump or emergency stop, with new chunks, from where the arm is.
+
+        That is the command, if what is measured agrees, or else what is measured.
+        """
         if self._watchdog.state is not SafetyState.RUNNING:
             self._watchdog.on(now_ns, Event.RESUME)
             self._begin_anew(now_ns)
+            self._keeps_command = True
 
     def estop(self, now_ns: int) -> None:
         """Ramp to a hold at once; STOPPED until `resume`."""
@@ -302,7 +313,7 @@ class ArmController:
             self._watchdog.on(now_ns, Event.DEVIATED, detail)
 
     def _anchor_if_due(self, now_ns: int) -> None:
-        """Take the measured pose as the command where that was asked for, once both stand; and while in a fault.
+        """Take the measured pose as the command where that was asked for, measured since and standing; or in a fault.
 
         A robot in a fault follows nobody: when it recovers it must find the command where it stands.
         """
@@ -310,15 +321,17 @@ class ArmController:
         due = self._interpolator is None or self._watchdog.has(Cause.ANCHORING) or self._watchdog.has(Cause.FAULT)
         if not due or state is None or self._watchdog.has(Cause.STATE_STALE):
             return
-        if self._interpolator is not None and not self._interpolator.motion.is_at_rest:
+        if self._stood_since_ns is None or state.stamp_ns < max(self._stood_since_ns, self._earliest_ns):
             return
         if state.velocities is not None and np.abs(state.velocities).max() > _STANDS_BELOW_RAD_S:
             return
+        self._watchdog.on(now_ns, Event.ANCHORED)
         if self._interpolator is None:
             self._interpolator = Interpolator(self._limits, self._period_ns * 1e-9, state.positions, self._outside_m)
+        elif self._keeps_command and np.abs(state.positions - self._interpolator.motion.positions).max() < _SAME_RAD:
+            return
         self._interpolator.anchor(state.positions)
         self._tcp_pose = self._kinematics.forward(state.positions)
-        self._watchdog.on(now_ns, Event.ANCHORED)
 
     def _outside_m(self, joint_positions: Array) -> float:
         return outside_workspace_m(self._kinematics.forward(joint_positions), self._config.limits)
@@ -344,6 +357,10 @@ class ArmController:
         else:
             self._reference.forget()
             motion = interpolator.brake()
+        if not motion.is_at_rest:
+            self._stood_since_ns = None
+        elif self._stood_since_ns is None:
+            self._stood_since_ns = now_ns
         self._watchdog.on(now_ns, Event.STANDSTILL if motion.is_at_rest else Event.MOVING)
         return motion
 
