@@ -45,7 +45,7 @@ class Reflex:
         if hit.any():
             joint = int(np.argmax(hit))
             torque, limit = self._contact[joint], COLLISION_NM[joint]
-            self.fault = f"collision: {torque:.0f} Nm by contact at {self._names[joint]}, limit {limit:.0f}"
+            self.fault = f"collision: {torque:.1f} Nm by contact at {self._names[joint]}, limit {limit:.0f}"
         elif fast.any():
             joint = int(np.argmax(fast))
             limit = self._velocity_limit[joint]
