@@ -100,7 +100,7 @@ def test_sixteen_past_frames_are_those_taken_at_their_instants() -> None:
     stay = np.tile(np.array([*HOME_POSE, 0.08]), (10, 1))
     policy = Dummy(
         ActionSpec(),
-        WindowSpec(length=16, step_ns=step_ns, cameras=("front",), proprioception=("joints",)),
+        WindowSpec(length=16, step_ns=step_ns, proprioception=("joints",)),
         lambda window, committed: stay,
     )
     roll(policy, episode_s=4.0, inference_hz=4.0, inference_delay_ms=120.0)

@@ -13,7 +13,7 @@ from vla_ros.control.arm import ArmConfig, ArmController
 from vla_ros.policies.policy import AbsolutePolicy, Policy
 from vla_ros.robots.robot import Robot
 from vla_ros.rollout.report import EpisodeRow, Percentiles, Report
-from vla_ros.simulation.world import World
+from vla_ros.simulation.world import World, WorldState
 from vla_ros.timing.chunks import Schedule
 from vla_ros.timing.stamps import ms_to_ns, ns_to_ms, ns_to_s, period_ns, s_to_ns
 from vla_ros.timing.sync import Aligner, AlignerConfig, CameraTiming, Interpolation, StreamTiming
@@ -102,6 +102,8 @@ class Rollout:
         return episode
 
     def _begin(self, seed: int, instruction: str) -> Episode:
+        if self._world.time_ns == 0:
+            self._world.advance(self._tick_ns)  # a stamp of zero means that there is none
         instruction = self._world.reset(seed, instruction)
         self._policy.reset(instruction)
         self._aligner.clear()
@@ -116,7 +118,8 @@ class Rollout:
     def _tick(self, episode: Episode) -> None:
         """One controller period: look, think, command, let time pass."""
         world, now_ns = self._world, self._world.time_ns
-        self._look(now_ns)
+        state = world.state()
+        self._look(now_ns, state)
         self._arm.on_joint_state(now_ns, world.joint_positions, world.joint_velocities)
         self._arm.on_gripper_state(now_ns, world.gripper_width_m)
         self._deliver(now_ns, episode)
@@ -126,7 +129,7 @@ class Rollout:
             self._send(command)
             episode.commands.append(command)
         self._move_gripper(now_ns)
-        episode.tcp_path.append(world.state().tcp_pose)
+        episode.tcp_path.append(state.tcp_pose)
         world.advance(self._tick_ns)
         if world.success():
             episode.success, episode.ended = True, "success"
@@ -135,7 +138,7 @@ class Rollout:
         elif world.time_ns - episode.start_ns >= s_to_ns(self._config.episode_s):
             episode.ended = "time limit"
 
-    def _look(self, now_ns: int) -> None:
+    def _look(self, now_ns: int, state: WorldState) -> None:
         """Feed the aligner with what the policy looks at, as it is now."""
         world = self._world
         if self._commanded is None:
@@ -144,7 +147,7 @@ class Rollout:
             "joints": lambda: world.joint_positions,
             "gripper": lambda: np.array([world.gripper_width_m]),
             "commanded_joints": lambda: np.asarray(self._commanded),
-            "world": lambda: world.state().values,
+            "world": lambda: state.values,
         }
         for stream in self._policy.window_spec.proprioception:
             self._aligner.add_sample(stream, now_ns, now_ns, read[stream]())
