@@ -13,12 +13,13 @@ from vla_ros.control.arm import ArmConfig
 from vla_ros.geometry import rotation_angle
 from vla_ros.policies import registry
 from vla_ros.policies.policy import Policy
-from vla_ros.policies.scripted import ScriptedExpert, grasp_yaw, load
+from vla_ros.policies.scripted import Imagined, ScriptedExpert, grasp_yaw, load
 from vla_ros.robots.panda import PANDA
 from vla_ros.rollout.loop import Episode, Rollout, RolloutConfig
 from vla_ros.simulation.tabletop import Tabletop
 from vla_ros.simulation.tasks import COLORS, CUBE_SIZE_M
-from vla_ros.values import ActionChunk, Array, Committed, ModelChunk, Observation
+from vla_ros.simulation.world import WorldState
+from vla_ros.values import Array, Committed, ModelChunk, Observation
 
 DOWN = (1.0, 0.0, 0.0, 0.0)
 INSTRUCTIONS = (
@@ -35,11 +36,12 @@ def world_values(tcp: Array, width_m: float, cubes: dict[str, tuple[float, float
     return np.concatenate([tcp, [width_m], *poses, [success]])
 
 
-def plan(instruction: str, values: Array, scheduled: ActionChunk | None = None) -> ModelChunk:
+def plan(instruction: str, values: Array, scheduled: Array | None = None) -> ModelChunk:
     expert = ScriptedExpert(PANDA)
     expert.reset(instruction)
     observation = Observation(1_000, {}, {"joints": np.zeros(7), "world": values})
-    return expert.infer([observation], Committed(scheduled=scheduled)).chunk
+    prefix = None if scheduled is None else ModelChunk(1_000, scheduled)
+    return expert.infer([observation], Committed(prefix=prefix)).chunk
 
 
 @st.composite
@@ -88,8 +90,7 @@ def test_a_plan_starts_at_the_hand_and_at_rest() -> None:
 def test_a_plan_goes_on_from_what_is_scheduled() -> None:
     ahead = np.tile([*SCENE[:7], 0.08], (3, 1))
     ahead[:, 1] += [0.02, 0.04, 0.06]
-    scheduled = ActionChunk(1_000, 100_000_000, ScriptedExpert.action_spec.absolute_dimensions, ahead)
-    rows = plan(INSTRUCTIONS[0], SCENE, scheduled).actions
+    rows = plan(INSTRUCTIONS[0], SCENE, ahead).actions
     np.testing.assert_allclose(rows[0], ahead[0])
     velocity = (rows[1, :3] - rows[0, :3]) / 0.1
     assert np.linalg.norm(velocity - (0.0, 0.2, 0.0)) <= 0.1 + 1e-9  # the hand was under way, and speeds up by 1 m/s2
@@ -98,8 +99,7 @@ def test_a_plan_goes_on_from_what_is_scheduled() -> None:
 def test_an_arm_that_is_far_from_what_is_scheduled_is_planned_for_where_it_is() -> None:
     ahead = np.tile([*SCENE[:7], 0.08], (3, 1))
     ahead[:, 0] += 0.15
-    scheduled = ActionChunk(1_000, 100_000_000, ScriptedExpert.action_spec.absolute_dimensions, ahead)
-    np.testing.assert_array_equal(plan(INSTRUCTIONS[0], SCENE, scheduled).actions[0, :7], SCENE[:7])
+    np.testing.assert_array_equal(plan(INSTRUCTIONS[0], SCENE, ahead).actions[0, :7], SCENE[:7])
 
 
 def test_a_plan_holds_the_phases_to_come() -> None:
@@ -118,20 +118,11 @@ def test_a_plan_holds_the_phases_to_come() -> None:
 
 def test_fingers_close_where_no_other_cube_is_in_their_way() -> None:
     """A neighbour at +y, then one at +x: the fingers, which open along the hand's y axis, go down beside it."""
-    expert = ScriptedExpert(PANDA)
-    expert.reset("lift the red cube")
     hand = np.array([0.5, 0.0, 0.3, *DOWN])
     for (x, y), across in (((0.0, 0.055), 1.0), ((0.055, 0.0), 0.0)):
         cubes = {"red": (0.5, 0.0, 0.0), "green": (0.5 + x, y, 0.0), "blue": (0.3, 0.3, 0.0)}
-        yaw = grasp_yaw(imagined(world_values(hand, 0.08, cubes)), "red")
+        yaw = grasp_yaw(Imagined.of(WorldState(0, world_values(hand, 0.08, cubes)), None, step_s=0.1), "red")
         assert abs(sin(yaw)) == pytest.approx(across, abs=1e-6)
-
-
-def imagined(values: Array):
-    from vla_ros.policies.scripted import Imagined
-    from vla_ros.simulation.world import WorldState
-
-    return Imagined.of(WorldState(0, values), None)
 
 
 def test_an_instruction_it_cannot_follow_is_answered_with_the_forms() -> None:

@@ -20,7 +20,7 @@ from vla_ros.robots.robot import Robot
 from vla_ros.simulation.referee import LIFT_HEIGHT_M
 from vla_ros.simulation.tasks import COLORS, CUBE_SIZE_M, Task, TaskKind, parse
 from vla_ros.simulation.world import WorldState
-from vla_ros.values import NANOSECONDS_PER_SECOND, ActionChunk, Array, Committed, ModelChunk, Window
+from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Committed, ModelChunk, Window
 
 HALF_CUBE_M = 0.5 * CUBE_SIZE_M
 
@@ -88,7 +88,7 @@ class ScriptedExpert:
         newest = window[-1]
         state = WorldState(newest.instant_ns, newest.proprioception["world"])
         step_s = self.action_spec.step_ns / NANOSECONDS_PER_SECOND
-        imagined = Imagined.of(state, committed.scheduled)
+        imagined = Imagined.of(state, committed.prefix, step_s)
         plan = PLANS[self._task.kind]
         rows = []
         for _ in range(self.action_spec.horizon):
@@ -120,15 +120,14 @@ class Imagined:
     done: bool
 
     @classmethod
-    def of(cls, state: WorldState, scheduled: ActionChunk | None) -> Imagined:
+    def of(cls, state: WorldState, scheduled: ModelChunk | None, step_s: float) -> Imagined:
         """What is there now; the command goes on from what is scheduled where the arm follows it, else from the arm."""
         arm = state.tcp_pose.copy()
         hand, velocity = arm.copy(), np.zeros(3)
-        if scheduled is not None and np.linalg.norm(scheduled.actions[0, :3] - arm[:3]) < FAR_OFF_M:
+        if scheduled is not None and _norm(scheduled.actions[0, :3] - arm[:3]) < FAR_OFF_M:
             hand = scheduled.actions[0, :7].copy()
-            if len(scheduled) > 1:
-                way = scheduled.actions[1, :3] - hand[:3]
-                velocity = way * NANOSECONDS_PER_SECOND / scheduled.step_ns
+            if len(scheduled.actions) > 1:
+                velocity = (scheduled.actions[1, :3] - hand[:3]) / step_s
         cubes = {color: state.cube_pose(color).copy() for color in COLORS}
         return cls(hand, arm, velocity, state.gripper_width_m, cubes, state.success)
 
@@ -149,7 +148,7 @@ class Imagined:
 
     def _move_hand(self, wish: Wish, step_s: float) -> None:
         way = wish.position - self.hand[:3]
-        distance = float(np.linalg.norm(way))
+        distance = _norm(way)
         wanted = way * (_advance(distance, wish.speed_m_s, BRAKING_M_S2, step_s) / max(distance, 1e-9) / step_s)
         change = wanted - self.velocity
         self.velocity = self.velocity + change * min(1.0, ACCELERATION_M_S2 * step_s / max(_norm(change), 1e-9))
