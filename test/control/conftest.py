@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vla_ros.control.kinematics import Kinematics, for_robot
-from vla_ros.control.limits import JointLimits, LimitsConfig
+from vla_ros.control.limits import AxisLimits, LimitsConfig
 from vla_ros.robots.panda import PANDA
 from vla_ros.robots.robot import Robot
 from vla_ros.values import Array
@@ -27,8 +27,8 @@ def kinematics() -> Kinematics:
 
 
 @pytest.fixture(scope="session")
-def limits() -> JointLimits:
-    return JointLimits.of(PANDA, LimitsConfig())
+def limits() -> AxisLimits:
+    return AxisLimits.of_joints(PANDA, LimitsConfig())
 
 
 @pytest.fixture(scope="session")
@@ -37,10 +37,10 @@ def home() -> Array:
 
 
 @pytest.fixture(scope="session")
-def assert_keeps() -> Callable[[Array, JointLimits], None]:
+def assert_keeps() -> Callable[[Array, AxisLimits], None]:
     """Checks commands (T, J), from rest on, one controller period apart, by finite differences."""
 
-    def check(commands: Array, limits: JointLimits) -> None:
+    def check(commands: Array, limits: AxisLimits) -> None:
         commands = np.concatenate([np.repeat(commands[:1], 4, axis=0), commands])
         assert (commands >= limits.lower - 1e-6).all()
         assert (commands <= limits.upper + 1e-6).all()

@@ -137,6 +137,36 @@ def test_follows_pose_targets_within_a_millimetre(kinematics, limits, assert_kee
     assert "unreachable" not in bench.counters
 
 
+@pytest.mark.parametrize("way", [(0.15, 0, 0), (0, 0.15, 0), (0, 0, -0.15), (0.1, 0.1, -0.1)])
+def test_a_pose_that_steps_is_approached_straight(kinematics, way):
+    bench = Bench().started()
+    start = kinematics.forward(bench.measured)
+    target = start + np.array([*way, 0, 0, 0, 0])
+    for _ in range(8):
+        bench.send(np.tile(np.append(target, 0.08), (10, 1)), POSE)
+        bench.run(0.2)
+    path = np.array([command.tcp_pose[:3] for command in bench.commands]) - start[:3]
+    length = float(np.linalg.norm(way))
+    along = path @ np.array(way) / length
+    aside = np.linalg.norm(path - np.outer(along, way) / length, axis=1)
+    assert aside.max() < 4e-3
+    assert along.max() < length + 4e-3
+    np.testing.assert_allclose(path[-1], way, atol=1e-4)
+
+
+@pytest.mark.parametrize("direction", [(1, 0, 0), (0, 1, 0), (0, 0, -1)])
+def test_a_motion_that_ends_at_once_is_not_overshot(kinematics, direction):
+    bench = Bench().started()
+    start, begin_ns = kinematics.forward(bench.measured), bench.now_ns
+    for _ in range(8):
+        due_s = (bench.now_ns - begin_ns) * 1e-9 + 0.1 * np.arange(10)
+        moved = np.minimum(0.2 * due_s, 0.15)[:, None] * np.array([*direction, 0, 0, 0, 0])
+        bench.send(np.column_stack([start + moved, np.full(10, 0.08)]), POSE)
+        bench.run(0.2)
+    path = np.array([command.tcp_pose[:3] for command in bench.commands]) - start[:3]
+    assert (path @ np.array(direction)).max() < 0.15 + 2e-3
+
+
 def test_the_end_of_the_chunks_is_a_ramp_and_a_hold_with_the_reason(limits, assert_keeps):
     bench = Bench().started()
     bench.send_joints(0.05)

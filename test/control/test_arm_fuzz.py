@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vla_ros.control.arm import ArmConfig, ArmController
-from vla_ros.control.limits import JointLimits, LimitsConfig
+from vla_ros.control.limits import AxisLimits, LimitsConfig
 from vla_ros.robots.panda import PANDA
 from vla_ros.timing.chunks import ScheduleConfig, ScheduleMode
 from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, ActionChunk, Array, SafetyState
@@ -124,7 +124,7 @@ class Adversary:
 def fuzz(assert_keeps, config: ArmConfig, seed: int, ticks: int) -> None:
     adversary = Adversary(config, seed)
     path = adversary.run(ticks)
-    assert_keeps(path, JointLimits.of(PANDA, config.limits))
+    assert_keeps(path, AxisLimits.of_joints(PANDA, config.limits))
     assert adversary.ticks_running > 0.1 * ticks  # it was tried, not only held
 
 

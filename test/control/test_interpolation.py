@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_ros.control.interpolation import Interpolator, Smoother
-from vla_ros.control.limits import JointLimits, LimitsConfig
+from vla_ros.control.limits import AxisLimits, LimitsConfig
 from vla_ros.robots.panda import PANDA
 
 PERIOD_S = 0.01
@@ -23,7 +23,7 @@ CONFIGS = {
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_limits_hold_whatever_the_target_does(assert_keeps, home, name, seed):
-    limits = JointLimits.of(PANDA, CONFIGS[name])
+    limits = AxisLimits.of_joints(PANDA, CONFIGS[name])
     random = np.random.default_rng(seed)
     interpolator = Interpolator(limits, PERIOD_S, home)
     commands = [home]

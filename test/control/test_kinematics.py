@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_ros.control.kinematics import Kinematics
-from vla_ros.control.limits import JointLimits
+from vla_ros.control.limits import AxisLimits
 from vla_ros.geometry import RotationForm, matrix_pose, pose_matrix, rotation_angle, rotation_values
 from vla_ros.robots import description
 from vla_ros.robots.panda import PANDA
@@ -40,11 +40,11 @@ def forward_by_hand(joint_positions: Array) -> Array:
     return matrix
 
 
-def joint_positions_at(fraction: list[float], limits: JointLimits) -> Array:
+def joint_positions_at(fraction: list[float], limits: AxisLimits) -> Array:
     return limits.lower + np.array(fraction) * (limits.upper - limits.lower)
 
 
-def toward(kinematics: Kinematics, limits: JointLimits, home: Array, q: Array, pose: Array):
+def toward(kinematics: Kinematics, limits: AxisLimits, home: Array, q: Array, pose: Array):
     return kinematics.toward(
         q, pose, period_s=PERIOD_S, home=home, lower=limits.lower, upper=limits.upper, velocity=limits.velocity
     )

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from vla_ros.control.limits import (
+    AxisLimits,
     Interventions,
-    JointLimits,
     LimitsConfig,
     Refused,
     clamp_to_range,
@@ -59,7 +59,7 @@ def test_joint_range(limits, values):
 
 def test_joint_limits_are_the_robot_s_less_margin_times_scale(robot):
     config = LimitsConfig(velocity_scale=0.5, acceleration_scale=0.4, jerk_scale=0.2, joint_margin_rad=0.1)
-    limits = JointLimits.of(robot, config)
+    limits = AxisLimits.of_joints(robot, config)
     assert limits.lower[3] == pytest.approx(-3.0718 + 0.1)
     assert limits.upper[3] == pytest.approx(-0.0698 - 0.1)
     assert limits.velocity[0] == pytest.approx(2.175 * 0.5)

@@ -14,8 +14,8 @@ from vla_ros.control import kinematics
 from vla_ros.control.gripper import GripperConfig, GripperGoal, Latch
 from vla_ros.control.interpolation import Interpolator, Motion
 from vla_ros.control.limits import (
+    AxisLimits,
     Interventions,
-    JointLimits,
     LimitsConfig,
     Refused,
     clamp_width,
@@ -43,8 +43,10 @@ from vla_ros.values import (
 _LATENCIES_KEPT = 1000
 #: A chunk may be observed this much later than it is taken in: clocks that are read one after the other.
 _FUTURE_TOLERANCE_MS = 50.0
-#: Ticks over which targets are smoothed at most.
-_LONGEST_WINDOW = 20
+#: Steps of a chunk over which its targets are smoothed, half of it ahead: a change of velocity takes that long, and no
+#: overshoot where a motion ends, as the last row is kept for one step. And ticks, at most.
+_SMOOTHED_STEPS = 2
+_LONGEST_WINDOW = 40
 #: No joint angle and no coordinate of a TCP is larger [rad, m].
 _ABSURD = 1000.0
 #: What an arm that carries its own weight differs from its command: nothing to correct at a resume [rad].
@@ -97,7 +99,7 @@ class ArmController:
         self._config = config
         self._period_ns = period_ns(config.rate_hz)
         self._kinematics = kinematics.for_robot(robot)
-        self._limits = JointLimits.of(robot, config.limits)
+        self._limits = AxisLimits.of_joints(robot, config.limits)
         self._schedule = Schedule(config.schedule)
         self._watchdog = Watchdog(config.watchdog)
         self._latch = Latch(config.gripper, robot.gripper.max_width_m)
@@ -114,7 +116,7 @@ class ArmController:
         self._earliest_ns = 0  # chunks must have been observed since
         self._acted_on_ns = 0  # observation of the newest chunk in the schedule
         self._dimensions: tuple[str, ...] | None = None  # of the chunks in the schedule
-        self._window = 1  # ticks over which targets are smoothed: one step of the newest chunk
+        self._window = 1  # ticks over which targets are smoothed
         self._wish_width_m: float | None = None
         self._measured_width_m: float | None = None
         self._latencies_ms: deque[float] = deque(maxlen=_LATENCIES_KEPT)
@@ -153,7 +155,7 @@ class ArmController:
         self._interventions.count("chunks")
         self._acted_on_ns = chunk.observation_ns
         self._dimensions = chunk.dimensions
-        self._window = min(max(1, round(chunk.step_ns / self._period_ns)), _LONGEST_WINDOW)
+        self._window = min(max(1, round(_SMOOTHED_STEPS * chunk.step_ns / self._period_ns)), _LONGEST_WINDOW)
         self._watchdog.on(now_ns, Event.CHUNK_CAME)
 
     def on_fault(self, reason: str, now_ns: int) -> None:
@@ -327,7 +329,9 @@ class ArmController:
             return
         self._watchdog.on(now_ns, Event.ANCHORED)
         if self._interpolator is None:
-            self._interpolator = Interpolator(self._limits, self._period_ns * 1e-9, state.positions, self._outside_m)
+            self._interpolator = Interpolator(
+                self._limits, self._period_ns * 1e-9, state.positions, outside_m=self._outside_m
+            )
         elif self._keeps_command and np.abs(state.positions - self._interpolator.motion.positions).max() < _SAME_RAD:
             return
         self._interpolator.anchor(state.positions)

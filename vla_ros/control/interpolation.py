@@ -9,7 +9,7 @@ import numpy as np
 import ruckig
 from numpy.typing import NDArray
 
-from vla_ros.control.limits import JointLimits
+from vla_ros.control.limits import AxisLimits
 from vla_ros.values import Array
 
 #: Part of the limits that is used, so that rounding does not cross them when differences are divided by the period.
@@ -43,8 +43,8 @@ class Motion:
 class Smoother:
     """The mean of the last targets: what is linear between the rows of a chunk gets curves for corners.
 
-    Given samples half a window ahead of time, the mean stands in the window's middle: now. A window of one step of the
-    chunk makes the acceleration constant between rows instead of a blow at each; a steady motion stays as it is.
+    Given samples half a window ahead of time, the mean stands in the window's middle: now. A change of velocity takes
+    the length of the window instead of being a blow at a row, a steady motion stays as it is.
     """
 
     def __init__(self) -> None:
@@ -73,21 +73,22 @@ class Smoother:
 
 
 class Interpolator:
-    """The commanded motion of one arm, one period a step, never beyond `limits`.
+    """The commanded motion of several axes, the joints of an arm for one, a period a step, never beyond `limits`.
 
-    Every joint is planned by itself, time-optimally, in the frame that moves with its target: the target's velocity is
-    followed without lag or ripple. A step is taken only if the arm can still stop within the joint range and the
-    workspace after it; otherwise, and when the planner fails, the joint, or the arm, brakes. So positions hold as
-    strictly as rates.
+    Every axis is planned by itself, time-optimally, in the frame that moves with its target: the target's velocity is
+    followed without lag or ripple. A step is taken only if all can still stop within the range and the workspace after
+    it; otherwise, and when the planner fails, the axis, or all, brake. So positions hold as strictly as rates.
 
-    `outside_m` tells how far joint positions are outside the workspace [m].
+    `straight`: axes arrive together where they can. `outside_m`: how far positions are outside the workspace [m].
     """
 
     def __init__(
         self,
-        limits: JointLimits,
+        limits: AxisLimits,
         period_s: float,
         positions: Array,
+        *,
+        straight: bool = False,
         outside_m: Callable[[Array], float] = lambda _: 0.0,
     ) -> None:
         count = positions.size
@@ -102,6 +103,8 @@ class Interpolator:
             request.max_acceleration = (limits.acceleration * _USED).tolist()
             request.max_jerk = (limits.jerk * _USED).tolist()
             request.max_velocity = self._velocity.tolist()
+        if straight:
+            self._pursuit.synchronization = ruckig.Synchronization.Phase
         self._stop.control_interface = ruckig.ControlInterface.Velocity
         self._trajectory = ruckig.Trajectory(count)
         self.anchor(positions)

@@ -20,6 +20,7 @@ Vector3 = tuple[float, float, float]
 class LimitsConfig(Config):
     """How much of what the robot can do is permitted. Scales multiply the robot's own limits.
 
+    The TCP's rates keep the arm on a straight line where a pose target steps; the joints' limits hold in any case.
     Workspace: a box for the TCP in the base frame [m]; the lowest point keeps the fingertips off a table at z = 0.
     """
 
@@ -27,6 +28,9 @@ class LimitsConfig(Config):
     acceleration_scale: float = Field(default=0.8, gt=0.0, le=1.0)
     jerk_scale: float = Field(default=0.05, gt=0.0, le=1.0)
     joint_margin_rad: float = Field(default=0.05, ge=0.0, le=0.5)  # kept from each end of a joint's range
+    tcp_velocity_m_s: float = Field(default=0.7, gt=0.0)  # of each axis, for pose targets, as the next two
+    tcp_acceleration_m_s2: float = Field(default=1.5, gt=0.0)
+    tcp_jerk_m_s3: float = Field(default=30.0, gt=0.0)
     workspace_lower_m: Vector3 = (0.15, -0.6, 0.005)
     workspace_upper_m: Vector3 = (0.85, 0.6, 0.9)
     # A target further than this from the present command is a jump: it is refused, not followed.
@@ -52,8 +56,8 @@ class Refused(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class JointLimits:
-    """The permitted range and rates of every joint, (J,) each: rad, rad/s, rad/s2, rad/s3."""
+class AxisLimits:
+    """The permitted range and rates of axes, (N,) each: of joints in rad, or of the TCP's position in m, and s."""
 
     lower: Array
     upper: Array
@@ -62,7 +66,7 @@ class JointLimits:
     jerk: Array
 
     @classmethod
-    def of(cls, robot: Robot, config: LimitsConfig) -> JointLimits:
+    def of_joints(cls, robot: Robot, config: LimitsConfig) -> AxisLimits:
         """The robot's own limits, less the margin, times the scales."""
         joints = robot.joints
         return cls(
@@ -71,6 +75,17 @@ class JointLimits:
             velocity=np.array([joint.velocity_rad_s for joint in joints]) * config.velocity_scale,
             acceleration=np.array([joint.acceleration_rad_s2 for joint in joints]) * config.acceleration_scale,
             jerk=np.array([joint.jerk_rad_s3 for joint in joints]) * config.jerk_scale,
+        )
+
+    @classmethod
+    def of_tcp(cls, config: LimitsConfig) -> AxisLimits:
+        """The workspace, and how fast a pose target may be followed in it."""
+        return cls(
+            lower=np.array(config.workspace_lower_m),
+            upper=np.array(config.workspace_upper_m),
+            velocity=np.full(3, config.tcp_velocity_m_s),
+            acceleration=np.full(3, config.tcp_acceleration_m_s2),
+            jerk=np.full(3, config.tcp_jerk_m_s3),
         )
 
 
@@ -149,7 +164,7 @@ def outside_workspace_m(pose: Array, config: LimitsConfig) -> float:
     return math.sqrt(away @ away)
 
 
-def clamp_to_range(joint_positions: Array, limits: JointLimits) -> tuple[Array, bool]:
+def clamp_to_range(joint_positions: Array, limits: AxisLimits) -> tuple[Array, bool]:
     """Joint positions (J,) inside the permitted range, and whether one had to be moved."""
     clamped = np.clip(joint_positions, limits.lower, limits.upper)
     return clamped, bool((clamped != joint_positions).any())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from vla_ros.control.interpolation import Smoother
+from vla_ros.control.interpolation import Interpolator, Motion, Smoother
 from vla_ros.control.kinematics import Kinematics
 from vla_ros.control.limits import (
+    AxisLimits,
     Interventions,
-    JointLimits,
     LimitsConfig,
     clamp_to_range,
     clamp_to_workspace,
@@ -29,12 +29,14 @@ _PROJECTION_ITERATIONS = 8
 class Reference:
     """The joint reference of one arm, tick by tick: refuse, move into the permitted space, smooth, solve.
 
-    A pose is solved from the last reference (at first from the command), never further than the velocity limits allow
-    in a tick: the reference is continuous and never changes the elbow's side.
+    The TCP's way to a pose is planned as the joints' is, straight and jerk-limited, gently enough that the joints keep
+    up and the arm stays on it: joints that are late each by themselves leave it by centimetres. A pose is solved from
+    the last reference (at first from the command), never further than the velocity limits allow in a tick: so the
+    reference is continuous and never changes the elbow's side.
     """
 
     def __init__(
-        self, kinematics: Kinematics, robot: Robot, config: LimitsConfig, limits: JointLimits, period_ns: int
+        self, kinematics: Kinematics, robot: Robot, config: LimitsConfig, limits: AxisLimits, period_ns: int
     ) -> None:
         self._kinematics = kinematics
         self._config = config
@@ -42,11 +44,14 @@ class Reference:
         self._period_s = period_ns / NANOSECONDS_PER_SECOND
         self._home = np.array(robot.home_rad)
         self._smoother = Smoother()
+        self._tcp_limits = AxisLimits.of_tcp(config)
+        self._way: Interpolator | None = None  # of the TCP's position
         self._last: Array | None = None
 
     def forget(self) -> None:
         """Start from the command again."""
         self._smoother.forget()
+        self._way = None
         self._last = None
 
     def of(
@@ -64,7 +69,14 @@ class Reference:
             if moved:
                 interventions.act("workspace")
             mean, change = self._smoother.add(self._same_sign(pose), window)
-            return self._solve(_unit(mean), _unit(mean + change), command, interventions)
+            way = self._on_the_way(command_pose[:3], mean[:3], change[:3] / self._period_s)
+            turned, following = _unit(mean[3:]), _unit(mean[3:] + change[3:])
+            return self._solve(
+                np.concatenate([way.positions, turned]),
+                np.concatenate([way.positions + way.velocities * self._period_s, following]),
+                command,
+                interventions,
+            )
         assert target.joint_positions is not None  # a target is either
         refuse_joint_jump(target.joint_positions, command, self._config)
         positions, change = self._smoother.add(self._permitted(target.joint_positions, interventions), window)
@@ -76,6 +88,11 @@ class Reference:
         if last is not None and last.size == pose.size and last[3:] @ pose[3:] < 0.0:
             return np.concatenate([pose[:3], -pose[3:]])
         return pose
+
+    def _on_the_way(self, command_m: Array, target_m: Array, velocity_m_s: Array) -> Motion:
+        if self._way is None:
+            self._way = Interpolator(self._tcp_limits, self._period_s, command_m, straight=True)
+        return self._way.follow(target_m, velocity_m_s)
 
     def _solve(
         self, pose: Array, following: Array, command: Array, interventions: Interventions
@@ -127,6 +144,5 @@ class Reference:
         ).joint_positions
 
 
-def _unit(pose: Array) -> Array:
-    """The pose with its quaternion brought to length one."""
-    return np.concatenate([pose[:3], pose[3:] / np.linalg.norm(pose[3:])])
+def _unit(quaternion: Array) -> Array:
+    return np.asarray(quaternion / np.linalg.norm(quaternion), dtype=np.float64)
