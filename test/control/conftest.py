@@ -7,13 +7,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from vla_ros.control.arm import ArmConfig, ArmController
 from vla_ros.control.kinematics import Kinematics, for_robot
 from vla_ros.control.limits import AxisLimits, LimitsConfig
 from vla_ros.robots.panda import PANDA
 from vla_ros.robots.robot import Robot
-from vla_ros.values import Array
+from vla_ros.values import ActionChunk, Array, Command, SafetyState
 
 PERIOD_S = 0.01
+TICK_NS = 10_000_000
+STEP_NS = 100_000_000
+JOINTS = PANDA.joint_names
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +53,57 @@ def assert_keeps() -> Callable[[Array, AxisLimits], None]:
             assert used.max() <= 1.0 + 1e-6, f"derivative {order} uses {used} of its limits"
 
     return check
+
+
+class Bench:
+    """An arm that is where it is commanded, and a clock moved by hand."""
+
+    def __init__(self, config: ArmConfig | None = None, start: Array | None = None) -> None:
+        self.arm = ArmController(PANDA, config or ArmConfig())
+        self.now_ns = 5_000_000_000
+        self.measured = np.array(PANDA.home_rad) if start is None else start
+        self.commands: list[Command] = []
+        self.is_connected = True
+
+    def started(self) -> Bench:
+        self.run(0.05)
+        self.arm.start(self.now_ns)
+        self.run(0.05)
+        return self
+
+    def run(self, seconds: float) -> None:
+        for _ in range(round(seconds * 1e9 / TICK_NS)):
+            self.now_ns += TICK_NS
+            if self.is_connected:
+                self.arm.on_joint_state(self.now_ns, self.measured, np.zeros(7))
+            command = self.arm.step(self.now_ns)
+            if command is not None:
+                self.commands.append(command)
+                self.measured = np.array(command.joint_positions)
+
+    def send(self, rows: Array, dimensions: tuple[str, ...] = JOINTS, age_ns: int = 0) -> None:
+        self.arm.on_chunk(ActionChunk(self.now_ns - age_ns, STEP_NS, dimensions, rows), self.now_ns)
+
+    def send_joints(self, change: float = 0.02) -> None:
+        """A chunk from here on, `change` rad a row."""
+        self.send(self.measured + change * np.arange(10)[:, None])
+
+    @property
+    def reason(self) -> str:
+        return self.arm.status(self.now_ns).reason
+
+    @property
+    def safety(self) -> SafetyState:
+        return self.arm.safety
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return dict(self.arm.status(self.now_ns).counters)
+
+    def path(self) -> Array:
+        return np.array([command.joint_positions for command in self.commands])
+
+
+@pytest.fixture(scope="session")
+def new_bench() -> type[Bench]:
+    return Bench

@@ -1,0 +1,311 @@
+"""ArmController: what it refuses, when it holds and why, and what brings it back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vla_ros.robots.panda import PANDA
+from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, ActionChunk, Mode, SafetyState
+
+TICK_NS = 10_000_000
+JOINTS = PANDA.joint_names
+POSE = (*POSE_DIMENSIONS, GRIPPER_DIMENSION)
+
+
+def test_the_end_of_the_chunks_is_a_ramp_and_a_hold_with_the_reason(new_bench, limits, assert_keeps):
+    bench = new_bench().started()
+    bench.send_joints(0.05)
+    bench.run(0.5)
+    bench.arm.on_policy_lost(bench.now_ns, "killed")
+    bench.run(0.01)
+    assert bench.safety is SafetyState.RAMPING
+    assert bench.reason == "policy lost: killed"
+    bench.run(1.0)
+    assert bench.safety is SafetyState.HOLDING
+    held = bench.path()[-20:]
+    assert (held == held[0]).all()
+    assert_keeps(bench.path(), limits)
+    bench.send_joints(0.02)
+    bench.run(0.1)
+    assert bench.safety is SafetyState.RUNNING
+
+
+def test_chunks_that_run_out_hold_until_new_ones_come(new_bench, limits, assert_keeps):
+    bench = new_bench().started()
+    bench.send_joints()
+    bench.run(0.98)
+    assert bench.safety is SafetyState.RUNNING  # the last row is kept for one step
+    bench.run(0.1)
+    assert bench.safety is SafetyState.HOLDING
+    assert bench.reason == "no action is due: the chunks ran out"
+    bench.send_joints()
+    bench.run(0.1)
+    assert bench.safety is SafetyState.RUNNING
+    assert_keeps(bench.path(), limits)
+
+
+def test_chunks_that_must_not_be_followed_are_counted_by_name(new_bench):
+    bench = new_bench()
+    bench.run(0.05)
+    bench.send_joints()
+    bench.started()
+    good = np.tile(bench.measured, (10, 1))
+    bad = good.copy()
+    bad[4, 2] = np.nan
+    bench.send(bad)
+    bench.send(good * 1e6)
+    bench.send(good[:, :6], JOINTS[:6])
+    bench.send(np.zeros((10, 8)), POSE)
+    bench.send(good, age_ns=500_000_000)
+    bench.send(good, age_ns=-500_000_000)
+    bench.arm.on_chunk(ActionChunk(bench.now_ns, 2**62, JOINTS, good), bench.now_ns)
+    bench.send(np.tile([0.3, 0, 0.5, 1, 0, 0, 0, 0.08], (10, 1)), POSE)
+    assert bench.counters == {
+        "chunk_not_started": 1,
+        "chunk_not_finite": 1,
+        "chunk_absurd": 1,
+        "chunk_wrong_dimensions": 2,
+        "chunk_no_rotation": 1,
+        "chunk_before_start": 1,
+        "chunk_in_the_future": 1,
+        "chunks": 1,
+        "late_rows": 0,
+        "commands": 5,
+        "gripper_failures": 0,
+    }
+
+
+def test_a_chunk_of_nan_leaves_the_arm_on_the_last_good_one_until_that_ends(new_bench):
+    bench = new_bench().started()
+    bench.send_joints()
+    bench.run(0.3)
+    bench.send(np.full((10, 7), np.nan))
+    bench.run(0.3)
+    assert bench.safety is SafetyState.RUNNING
+    bench.run(1.0)
+    assert bench.safety is SafetyState.HOLDING
+    assert bench.counters["chunk_not_finite"] == 1
+
+
+def test_a_jump_is_refused_and_a_near_target_resumes(new_bench, limits, assert_keeps):
+    bench = new_bench().started()
+    bench.send_joints()
+    bench.run(0.4)
+    bench.send(np.tile(bench.measured + 1.0, (10, 1)))
+    bench.run(0.6)
+    assert bench.safety is SafetyState.HOLDING
+    assert bench.reason.startswith("target refused: a target ")
+    assert bench.counters["jump"] == 1
+    bench.send_joints()
+    bench.run(0.4)
+    assert bench.safety is SafetyState.RUNNING
+    assert_keeps(bench.path(), limits)
+
+
+def test_a_stale_joint_state_holds_and_comes_back(new_bench):
+    bench = new_bench().started()
+    bench.send_joints()
+    bench.run(0.3)
+    bench.is_connected = False
+    bench.run(0.3)
+    assert bench.safety is not SafetyState.RUNNING
+    assert bench.reason.startswith("stale joint state: ")
+    bench.is_connected = True
+    bench.run(0.1)
+    assert bench.safety is SafetyState.RUNNING
+
+
+@pytest.mark.parametrize("stamp_ns", [2**62, -(2**62), 0])
+def test_one_wrong_stamp_of_a_joint_state_does_no_harm_for_long(new_bench, stamp_ns):
+    bench = new_bench().started()
+    bench.send_joints()
+    bench.run(0.3)
+    bench.arm.on_joint_state(stamp_ns, bench.measured, None)
+    bench.run(0.05)
+    assert bench.safety is SafetyState.RUNNING
+
+
+def test_wrong_joint_states_are_dropped(new_bench):
+    bench = new_bench().started()
+    for positions, velocities in ((np.zeros(6), None), (np.full(7, np.nan), None), (np.zeros(7), np.full(7, np.inf))):
+        bench.arm.on_joint_state(bench.now_ns, positions, velocities)
+    bench.arm.on_joint_state(bench.now_ns - 1, np.zeros(7), None)
+    assert bench.counters["joint_state_refused"] == 3
+    assert bench.counters["joint_state_out_of_order"] == 1
+
+
+def test_an_emergency_stop_needs_resume_and_old_chunks_do_not_count(new_bench, limits, assert_keeps):
+    bench = new_bench().started()
+    bench.send_joints(0.05)
+    bench.run(0.5)
+    bench.arm.estop(bench.now_ns)
+    assert bench.safety is SafetyState.STOPPED
+    bench.run(0.6)
+    held = bench.path()[-10:]
+    assert (held == held[0]).all()
+    bench.send_joints()
+    bench.run(0.2)
+    bench.arm.start(bench.now_ns)
+    bench.run(0.2)
+    assert bench.safety is SafetyState.STOPPED
+    assert bench.reason == "emergency stop"
+    bench.arm.resume(bench.now_ns)
+    bench.send(np.tile(bench.measured, (10, 1)), age_ns=1)
+    bench.run(0.1)
+    assert bench.reason == "waits for the first chunk"
+    bench.send_joints()
+    bench.run(0.1)
+    assert bench.safety is SafetyState.RUNNING
+    assert_keeps(bench.path(), limits)
+
+
+def test_a_fault_holds_at_the_measured_pose_until_cleared_and_resumed(new_bench):
+    bench = new_bench().started()
+    bench.send_joints(0.05)
+    bench.run(0.5)
+    bench.arm.on_fault("joint reflex", bench.now_ns)
+    stopped_at = bench.measured.copy()
+    for _ in range(60):  # the robot stopped at once, whatever is commanded
+        bench.run(0.01)
+        bench.measured = stopped_at
+    assert bench.safety is SafetyState.HOLDING
+    assert bench.reason == "fault of the robot: joint reflex"
+    np.testing.assert_array_equal(bench.commands[-1].joint_positions, stopped_at)
+    bench.arm.resume(bench.now_ns)
+    assert bench.reason == "fault of the robot: joint reflex"
+    bench.arm.on_fault("joint reflex", bench.now_ns)
+    bench.arm.on_fault_cleared(bench.now_ns)
+    assert bench.reason.startswith("waits for resume after a fault of the robot")
+    bench.arm.resume(bench.now_ns)
+    bench.send_joints()
+    bench.run(0.1)
+    assert bench.safety is SafetyState.RUNNING
+
+
+def test_an_arm_that_was_moved_is_not_pulled_back(new_bench):
+    bench = new_bench().started()
+    bench.send_joints()
+    bench.run(0.5)
+    bench.measured = bench.measured + np.array([0, 0.4, 0, 0, 0, 0, 0])
+    moved_to = bench.measured.copy()
+    bench.arm.on_joint_state(bench.now_ns + 1, bench.measured, np.zeros(7))
+    bench.now_ns += TICK_NS
+    bench.arm.step(bench.now_ns)
+    assert bench.reason == "the arm is not where it was commanded: panda_joint2 is 0.40 rad off"
+    for _ in range(50):
+        bench.run(0.01)
+        bench.measured = moved_to
+    bench.send_joints()
+    bench.run(0.05)
+    assert bench.safety is SafetyState.HOLDING
+    bench.measured = moved_to
+    bench.arm.resume(bench.now_ns)
+    bench.run(0.01)
+    np.testing.assert_array_equal(bench.commands[-1].joint_positions, moved_to)
+
+
+def test_start_waits_until_the_arm_stands(new_bench):
+    bench = new_bench().started()
+    bench.send_joints(0.05)
+    bench.run(0.5)
+    before = bench.path()[-1]
+    bench.arm.start(bench.now_ns)
+    bench.run(0.01)
+    assert np.abs(bench.path()[-1] - before).max() > 0.001  # it cannot stop dead
+    assert bench.reason == "takes the measured pose as its command"
+    bench.run(0.5)
+    assert bench.reason == "waits for the first chunk"
+
+
+def test_stop_ends_in_silence(new_bench):
+    bench = new_bench().started()
+    bench.send_joints(0.05)
+    bench.run(0.5)
+    bench.arm.stop(bench.now_ns)
+    bench.run(1.0)
+    sent = len(bench.commands)
+    assert bench.arm.status(bench.now_ns).mode is Mode.HOLD
+    assert (bench.commands[-1].joint_velocities == 0.0).all()  # it ramped down before
+    bench.run(1.0)
+    assert len(bench.commands) == sent
+
+
+def test_a_clock_that_jumps_back_holds_until_resume(new_bench):
+    bench = new_bench().started()
+    bench.send_joints(0.05)
+    bench.run(0.5)
+    bench.now_ns -= 3_000_000_000
+    bench.run(0.5)
+    assert bench.safety is SafetyState.HOLDING
+    assert bench.reason == "clock jump"
+    bench.arm.resume(bench.now_ns)
+    bench.send_joints()
+    bench.run(0.1)
+    assert bench.safety is SafetyState.RUNNING
+
+
+def test_hold_and_resume(new_bench):
+    bench = new_bench().started()
+    bench.send_joints(0.05)
+    bench.run(0.5)
+    bench.arm.hold(bench.now_ns)
+    bench.run(0.5)
+    assert bench.reason == "held by the operator"
+    assert bench.arm.status(bench.now_ns).mode is Mode.HOLD
+    bench.arm.resume(bench.now_ns)
+    assert bench.arm.status(bench.now_ns).mode is Mode.POLICY
+    bench.send_joints()
+    bench.run(0.1)
+    assert bench.safety is SafetyState.RUNNING
+    bench.arm.resume(bench.now_ns)  # nothing to resume from: nothing changes
+    bench.run(0.1)
+    assert bench.safety is SafetyState.RUNNING
+
+
+def test_an_observation_that_is_acted_on_for_too_long_is_stale(new_bench):
+    bench = new_bench().started()
+    bench.send(np.tile(bench.measured, (100, 1)))
+    bench.run(1.9)
+    assert bench.safety is SafetyState.RUNNING
+    bench.run(0.3)
+    assert bench.safety is SafetyState.HOLDING
+    assert bench.reason.startswith("stale chunk: the observation acted on is 20")
+
+
+def test_resume_does_not_let_the_arm_sag_but_start_takes_what_is_measured(new_bench):
+    bench = new_bench().started()
+    bench.send_joints()
+    bench.run(0.5)
+    bench.arm.hold(bench.now_ns)
+    bench.run(0.5)
+    held = bench.measured.copy()
+    sagged = held + np.array([0, 0.01, 0, 0.005, 0, 0, 0])
+    for word in (bench.arm.resume, bench.arm.start):
+        word(bench.now_ns)
+        bench.now_ns += TICK_NS
+        bench.arm.on_joint_state(bench.now_ns, sagged, np.zeros(7))
+        command = bench.arm.step(bench.now_ns)
+        assert command is not None
+        wanted = held if word == bench.arm.resume else sagged
+        np.testing.assert_array_equal(command.joint_positions, wanted)
+
+
+def test_an_anchor_is_measured_after_the_word_and_while_the_arm_stands(new_bench):
+    bench = new_bench()
+    bench.run(0.05)
+    bench.now_ns += TICK_NS // 2
+    bench.arm.start(bench.now_ns)
+    bench.arm.on_joint_state(bench.now_ns - 1_000_000, bench.measured + 0.5, np.zeros(7))  # before: of another place
+    bench.now_ns += TICK_NS
+    assert bench.arm.step(bench.now_ns) is not None
+    assert bench.reason == "takes the measured pose as its command"
+    bench.arm.on_joint_state(bench.now_ns, bench.measured + 0.5, np.full(7, 0.3))
+    bench.now_ns += TICK_NS
+    bench.arm.step(bench.now_ns)
+    assert bench.reason == "takes the measured pose as its command"
+    bench.arm.on_joint_state(bench.now_ns, bench.measured + 0.4, np.zeros(7))
+    bench.now_ns += TICK_NS
+    command = bench.arm.step(bench.now_ns)
+    assert command is not None
+    np.testing.assert_array_equal(command.joint_positions, bench.measured + 0.4)
