@@ -60,7 +60,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 # 2. The virtual environment --------------------------------------------------------------------------------------
-"$venv/bin/python" -c '' 2> /dev/null || logged "virtual environment of $("$python" --version)" "$python" -m venv --clear "$venv"
+"$venv/bin/python" -m pip --version > /dev/null 2>&1 || logged "virtual environment of $("$python" --version)" "$python" -m venv --clear "$venv"
 mark_done system "$(hash_of scripts/setup.sh)"
 if ! is_done packages "$packages_key"; then
   pip=("$venv/bin/python" -m pip install --disable-pip-version-check)
