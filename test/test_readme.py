@@ -1,0 +1,66 @@
+"""What the README says is true: its commands run, its tables are the code's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vla_ros import topics
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith(".venv/bin/vla-ros")
+]
+#: The one that never ends by itself; test_supervising.py runs and interrupts it.
+UNTIL_INTERRUPTED = [".venv/bin/vla-ros", "run", "franka_upvla"]
+
+
+def test_it_shows_the_three_commands_of_the_command_line() -> None:
+    assert {command[1] for command in COMMANDS} == {"check", "graph", "run"}
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c != UNTIL_INTERRUPTED], ids=" ".join)
+def test_its_commands_run(command: list[str], tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "ROS_DOMAIN_ID"}
+    done = subprocess.run(
+        [sys.executable, "-m", "vla_ros", *command[1:]],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if command[1] == "run":
+        (report,) = tmp_path.glob("runs/*/report.json")
+        told = json.loads(report.read_text(encoding="utf-8"))
+        assert told["episodes"] == int(command[command.index("--episodes") + 1])
+        assert told["successes"] == told["episodes"], told
+        assert (report.parent / "montage.png").stat().st_size > 10_000
+
+
+def test_its_table_of_topics_is_the_one_of_the_code() -> None:
+    rows = re.findall(r"^\| `(/\S+)` \| (\S+/(?:msg|srv)/\S+) \| (.*) \|$", README, re.MULTILINE)
+    assert {name: (kind, what) for name, kind, what in rows} == topics.TABLE
+
+
+def test_it_says_where_everything_is() -> None:
+    parts = [path.name for path in (ROOT / "vla_ros").iterdir() if not path.name.startswith(("_", "py.typed"))]
+    assert [part for part in parts if part not in README] == []
+
+
+def test_what_it_links_to_is_there() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert [link for link in links if not (ROOT / link).exists()] == []
