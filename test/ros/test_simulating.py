@@ -49,10 +49,11 @@ class BareWorld:
 
 
 class BareMirror:
-    """A controller that commands in every step as long as `commanding`."""
+    """A controller that commands every `period_ns` as long as `commanding`."""
 
     def __init__(self) -> None:
         self.commanding = False
+        self.period_ns = 1
         self.commanded_ns: int | None = None
         self.waits = 0
         self._target = threading.Event()
@@ -62,7 +63,7 @@ class BareMirror:
         return self._target.wait(timeout_s)
 
     def apply(self, world: BareWorld) -> None:
-        if self.commanding:
+        if self.commanding and world.time_ns >= (self.commanded_ns or 0) + self.period_ns:
             self.commanded_ns = world.time_ns
 
     def publish(self, world: BareWorld) -> None:
@@ -179,6 +180,14 @@ def test_time_waits_for_a_controller_once(loop: Callable[..., Loop]) -> None:
     run.until(lambda: run.mirror.commanded_ns != commanded_ns)
     run.mirror.commanding = False
     run.until(lambda: run.mirror.waits == 2)
+
+
+def test_a_slow_controller_is_soon_not_missed(loop: Callable[..., Loop]) -> None:
+    run = loop()
+    run.mirror.period_ns = 33 * MS
+    run.mirror.commanding = True
+    run.until(lambda: run.world.time_ns > 500 * MS)
+    assert 1 <= run.mirror.waits <= 3  # of 15 commands
 
 
 def test_calls_are_answered_between_slices(loop: Callable[..., Loop]) -> None:

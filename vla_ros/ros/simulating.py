@@ -26,9 +26,9 @@ Answer = TypeVar("Answer")
 OnFrame = Callable[[str, int, Image], None]  # camera, stamp_ns, picture
 
 _STEP_NS = NANOSECONDS_PER_MILLISECOND
-#: A controller that commanded is missed when nothing came for its period of 10 ms and a slice of the clock, and is then
-#: waited for so long.
-_MISSED_AFTER_NS = 15 * NANOSECONDS_PER_MILLISECOND
+#: A controller that commanded is missed when nothing came for its period, 10 ms unless it proves to be slower, and is
+#: then waited for so long.
+_MISSED_AFTER_NS, _MISSED_AFTER_AT_MOST_NS = 10 * NANOSECONDS_PER_MILLISECOND, 50 * NANOSECONDS_PER_MILLISECOND
 _PATIENCE_S = 0.1
 _ANSWER_TIMEOUT_S = 30.0
 
@@ -68,7 +68,8 @@ class Simulation:
         self._on_slice = on_slice
         self._shutters = [_Shutter(name, timing) for name, timing in cameras.items()]
         self._calls: deque[tuple[Callable[[], object], Future]] = deque()
-        self._missed_ns: int | None = None
+        self._missed_after_ns = max(_MISSED_AFTER_NS, self._steps * _STEP_NS)
+        self._missed_ns: int | None = None  # the last command before a wait that was in vain
         self._speed = 0.0
         self._closing = threading.Event()
         self._failure: BaseException | None = None
@@ -140,8 +141,10 @@ class Simulation:
         commanded_ns = self._mirror.commanded_ns
         if commanded_ns is None or commanded_ns == self._missed_ns:
             return
-        if self._world.time_ns - commanded_ns > _MISSED_AFTER_NS and not self._mirror.wait_for_target(_PATIENCE_S):
+        missed = self._world.time_ns - commanded_ns > self._missed_after_ns
+        if missed and not self._mirror.wait_for_target(_PATIENCE_S):
             self._missed_ns = commanded_ns
+            self._missed_after_ns = min(2 * self._missed_after_ns, _MISSED_AFTER_AT_MOST_NS)
 
     def _answer_calls(self) -> None:
         while self._calls:
