@@ -67,8 +67,8 @@ def test_plans_from_any_scene_are_smooth_and_stay_above_the_table(values: Array,
     rows = plan(instruction, values).actions
     assert rows.shape == (10, 8)
     velocities = np.diff(rows[:, :3], axis=0, prepend=rows[:1, :3]) / 0.1
-    assert np.linalg.norm(velocities, axis=1).max() <= 0.4
-    assert np.linalg.norm(np.diff(velocities, axis=0), axis=1).max() / 0.1 <= 1.5
+    assert np.linalg.norm(velocities, axis=1).max() <= 0.26
+    assert np.linalg.norm(np.diff(velocities, axis=0), axis=1).max() / 0.1 <= 0.71
     turns = [rotation_angle(before, after) for before, after in zip(rows[:-1, 3:7], rows[1:, 3:7], strict=True)]
     assert max(turns) <= 0.15
     np.testing.assert_allclose(np.linalg.norm(rows[:, 3:7], axis=1), 1.0)
@@ -93,7 +93,9 @@ def test_a_plan_goes_on_from_what_is_scheduled() -> None:
     rows = plan(INSTRUCTIONS[0], SCENE, ahead).actions
     np.testing.assert_allclose(rows[0], ahead[0])
     velocity = (rows[1, :3] - rows[0, :3]) / 0.1
-    assert np.linalg.norm(velocity - (0.0, 0.2, 0.0)) <= 0.1 + 1e-9  # the hand was under way, and speeds up by 1 m/s2
+    assert (
+        np.linalg.norm(velocity - (0.0, 0.2, 0.0)) <= 0.1
+    )  # the hand was under way: it is not stopped, nor turned at once
 
 
 def test_an_arm_that_is_far_from_what_is_scheduled_is_planned_for_where_it_is() -> None:

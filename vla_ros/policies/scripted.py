@@ -25,9 +25,9 @@ from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Committed, ModelChunk,
 HALF_CUBE_M = 0.5 * CUBE_SIZE_M
 
 # The hand. The workspace and the kinematics of other arms are the arm controller's business, not this model's.
-SPEED_M_S = 0.3
-BRAKING_M_S2 = 0.7  # slowing down towards a goal
-ACCELERATION_M_S2 = 1.0  # of every other change of the velocity: more than braking, so that ways end where they should
+SPEED_M_S = 0.25
+BRAKING_M_S2 = 0.5  # slowing down towards a goal
+ACCELERATION_M_S2 = 0.7  # of every other change of the velocity: more than braking, so that ways end where they should
 TURN_RAD_S, TURN_RAD_S2 = 1.2, 3.0
 LAG_S = 0.1  # how far the arm is behind its command
 FAR_OFF_M = 0.08  # further from what is scheduled the arm does not follow it: the plan starts from the arm
