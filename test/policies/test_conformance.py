@@ -145,7 +145,7 @@ def test_a_model_of_image_chunk_image_gets_the_chunk_that_followed_the_first_ima
 
 # --- models of deltas ---
 
-BELL_M = 0.01 * np.array([1.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0])  # 10 cm in a second
+BELL_M = 0.01 * np.array([1.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0] + [0.0] * 13)  # 10 cm, and time to get there
 
 
 @pytest.mark.parametrize("frame", Frame)
@@ -160,12 +160,13 @@ def test_a_chunk_of_deltas_loses_no_displacement_however_late_it_comes(
         frame=frame,
         anchor=anchor,
         rotation=RotationForm.AXIS_ANGLE,
+        horizon=20,
         gripper=GripperConvention.NONE,
     )
-    rows = np.zeros((10, 6))
+    rows = np.zeros((20, 6))
     rows[:, 1], rows[:, 5] = BELL_M, 3.0 * BELL_M
     policy = Dummy(spec, WindowSpec(cameras=()), lambda window, committed: rows)
-    episode = roll(policy, episode_s=2.5, inference_hz=0.1, inference_delay_ms=delay_ms)
+    episode = roll(policy, episode_s=3.0, inference_hz=0.1, inference_delay_ms=delay_ms)
     assert len(episode.chunks) == 1
     # The hand at home points down: its y and z are the base's, reversed.
     sign = 1.0 if frame is Frame.BASE else -1.0
