@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -110,6 +112,21 @@ def test_it_says_who_is_missing_when_the_policy_is_gone(watcher: Any) -> None:
     watcher.until_said("controller", "running")
     watcher.destroy_publisher(watcher.chunks)
     watcher.until_said("controller", f"policy lost: no publisher on {topics.CHUNK}")
+
+
+def test_it_brakes_before_it_ends(watcher: Any) -> None:
+    def speed_rad_s() -> float:
+        return float(np.abs(watcher.commands[-1].points[0].velocities).max()) if watcher.commands else 0.0
+
+    watcher.call(topics.START)
+    watcher.until_said("controller", "holding: waits for the first chunk")
+    away = HOME + np.linspace(0.0, 1.0, 20)[:, None] * np.eye(7)[0]
+    send(watcher, ActionChunk(watcher.now_ns, STEP_NS, PANDA.joint_names, away))
+    watcher.until(lambda: speed_rad_s() > 0.3, "the arm to move")
+    os.kill(watcher.process.process_id, signal.SIGINT)
+    watcher.until(lambda: speed_rad_s() == 0.0, "the arm to be told to stand")
+    assert watcher.process.exit_code() == 0
+    assert 0.0 < watcher.robot.positions[0] < 0.9, "it stopped on its way"
 
 
 def test_an_emergency_stop_needs_a_resume(watcher: Any) -> None:

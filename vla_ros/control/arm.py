@@ -253,6 +253,11 @@ class ArmController:
         """What the arm may do; as in `status`, but costs nothing."""
         return self._watchdog.state
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is commanded to move."""
+        return self._interpolator is None or self._interpolator.motion.is_at_rest
+
     def status(self, now_ns: int) -> ArmStatus:
         """What goes on."""
         latencies = np.array(self._latencies_ms)

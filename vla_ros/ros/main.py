@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
@@ -19,10 +20,15 @@ EXIT_CONFIG = 2
 
 #: A signal is noticed between two spins, so the process ends at most this long after it.
 _SPIN_TIMEOUT_S = 0.2
+#: An arm brakes in less than half a second; a simulation that is gone has no more time to brake in.
+_WIND_DOWN_S = 2.0
 
 
 def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT or SIGTERM and give the exit code: 0, or 2 when it cannot be made as configured.
+
+    A node with a method `wind_down() -> bool` is spun on until that says True: it brings to rest what it moves. A second
+    signal, or _WIND_DOWN_S, ends that as well.
 
     rclpy's own signal handlers would invalidate the context before the node could say goodbye, so ours only ask the
     loop to end. A multi-threaded executor is never used: it loses most messages of a fast topic.
@@ -47,9 +53,17 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
         try:
             while not ending:
                 executor.spin_once(timeout_sec=_SPIN_TIMEOUT_S)
+            _wind_down(node, executor, ending)
         finally:
             executor.shutdown(timeout_sec=0)
             node.destroy_node()
         return 0
     finally:
         rclpy.try_shutdown()
+
+
+def _wind_down(node: Node, executor: SingleThreadedExecutor, signals: Sequence[int]) -> None:
+    wind_down: Callable[[], bool] = getattr(node, "wind_down", lambda: True)
+    deadline_s = time.monotonic() + _WIND_DOWN_S
+    while not wind_down() and len(signals) == 1 and time.monotonic() < deadline_s:
+        executor.spin_once(timeout_sec=_SPIN_TIMEOUT_S)

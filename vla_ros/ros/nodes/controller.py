@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -20,14 +17,11 @@ from vla_ros.robots import catalogue
 from vla_ros.ros import convert, params, qos
 from vla_ros.ros.diagnostics import ERROR, INTERVENTION, OK, WARN, Percentiles, Status, StatusReporter
 from vla_ros.ros.drivers import catalogue as drivers
+from vla_ros.ros.liveliness import Liveliness
 from vla_ros.ros.main import run
 from vla_ros.timing.stamps import ClockWatch, ns_to_ms, period_ns
 from vla_ros.values import Mode, SafetyState
 
-_LIVELINESS_PERIOD_S = 0.1
-#: The inference node says how it is ten times a second. A process that was killed stays in DDS discovery for 20 s, so
-#: silence tells earlier than the number of publishers.
-_SILENCE_S = 1.0
 _LEVELS = {SafetyState.RUNNING: OK, SafetyState.RAMPING: WARN, SafetyState.HOLDING: WARN, SafetyState.STOPPED: ERROR}
 
 
@@ -43,7 +37,6 @@ class ControllerNode(Node):
         self._clock_watch = ClockWatch()
         self._last_tick_ns = 0
         self._jitter_ms = Percentiles()
-        self._policy_seen_s: float | None = None  # steady clock
         self._malformed_chunks = 0
 
         self._command = self.create_publisher(JointTrajectory, topics.COMMAND, qos.COMMAND)
@@ -58,7 +51,7 @@ class ControllerNode(Node):
         )
         self._reporter = StatusReporter(self, self._status)
         self.create_subscription(JointTrajectory, topics.CHUNK, self._on_chunk, qos.COMMAND)
-        self.create_subscription(DiagnosticArray, topics.STATE, self._on_state, qos.STATE)
+        self._liveliness = Liveliness(self, lambda why: self._arm.on_policy_lost(self._now_ns(), why))
         for topic, act in (
             (topics.START, self._arm.start),
             (topics.STOP, self._arm.stop),
@@ -68,12 +61,16 @@ class ControllerNode(Node):
         ):
             self.create_service(Trigger, topic, self._service(act))
         self.create_timer(1.0 / config.arm.rate_hz, self._on_tick)
-        self.create_timer(_LIVELINESS_PERIOD_S, self._check_policy, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def wind_down(self) -> bool:
+        """Ramp to a hold before the node ends; whether the arm stands."""
+        self._arm.stop(self._now_ns())
+        return self._arm.is_at_rest
 
     # --- what arrives ---
 
     def _on_chunk(self, message: JointTrajectory) -> None:
-        self._policy_seen_s = time.monotonic()
+        self._liveliness.seen()
         try:
             chunk = convert.trajectory_to_chunk(message)
         except ValueError as error:
@@ -81,10 +78,6 @@ class ControllerNode(Node):
             self.get_logger().error(f"chunk refused: {error}", throttle_duration_sec=1.0)
             return
         self._arm.on_chunk(chunk, self._now_ns())
-
-    def _on_state(self, message: DiagnosticArray) -> None:
-        if any(status.name == "inference" for status in message.status):
-            self._policy_seen_s = time.monotonic()
 
     def _service(self, act: Callable[[int], None]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
         def serve(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -116,12 +109,6 @@ class ControllerNode(Node):
         if goal is not None:
             self._driver.send_gripper(goal, self._arm.gripper_done)
         self._reporter.publish_if_not(self._arm.safety.value)
-
-    def _check_policy(self) -> None:
-        if self.count_publishers(topics.CHUNK) == 0:
-            self._arm.on_policy_lost(self._now_ns(), f"no publisher on {topics.CHUNK}")
-        elif self._policy_seen_s is not None and time.monotonic() - self._policy_seen_s > _SILENCE_S:
-            self._arm.on_policy_lost(self._now_ns(), f"the inference node has said nothing for {_SILENCE_S:g} s")
 
     def _time_tick(self, now_ns: int) -> None:
         if self._last_tick_ns:
