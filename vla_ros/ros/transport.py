@@ -40,7 +40,7 @@ def environment(base: Mapping[str, str]) -> dict[str, str]:
 
 
 def local_environment(base: Mapping[str, str], domain_id: int) -> dict[str, str]:
-    """`environment(base)` for a simulation in the given domain, heard on this machine only, unless `base` says so."""
+    """`environment(base)` for a simulation in the given domain, heard on this machine only unless `base` says more."""
     only_here = ("ROS_LOCALHOST_ONLY", "1") if base.get("ROS_DISTRO") == "humble" else _RANGE_LOCALHOST
     return dict([only_here]) | environment(base) | {"ROS_DOMAIN_ID": str(domain_id)}
 
