@@ -1,0 +1,1 @@
+"""Unified vision-language-action models on real arms, through ROS 2."""

@@ -135,13 +135,13 @@ def interpolate_pose(start: Array, end: Array, fraction: float) -> Array:
 
 
 def mean_quaternion(quaternions_nx4: Array, weights_n: Array) -> Array:
-    """Weighted mean of unit quaternions (n, 4) that are near each other: sign-aligned to the first, summed, normalised."""
+    """Weighted mean of unit quaternions (n, 4) near each other: sign-aligned to the first, summed, normalised."""
     signs = np.where(quaternions_nx4 @ quaternions_nx4[0] < 0.0, -1.0, 1.0)
     mean = (weights_n * signs) @ quaternions_nx4
     return np.asarray(mean / np.linalg.norm(mean), dtype=np.float64)
 
 
 def rotation_angle(first: Array, second: Array) -> float:
-    """The angle [rad] between two unit quaternions (4,), in 0 to pi; exact for small angles too, where arccos is not."""
+    """The angle [rad] between two unit quaternions (4,), 0 to pi; exact for small ones too, where arccos is not."""
     near = -second if first @ second < 0.0 else second
     return float(4.0 * np.arctan2(np.linalg.norm(first - near), np.linalg.norm(first + near)))

@@ -42,5 +42,8 @@ TABLE: dict[str, tuple[str, str]] = {
     RESUME: ("std_srvs/srv/Trigger", "leave a hold or an emergency stop"),
     ESTOP: ("std_srvs/srv/Trigger", "stop at once; only resume leaves it"),
     SIMULATION_STATE: ("std_msgs/msg/Float64MultiArray", "simulation only: the world's state, for the scripted policy"),
-    SIMULATION_RESET: ("std_srvs/srv/Trigger", "simulation only: the next seeded episode; answers with its instruction"),
+    SIMULATION_RESET: (
+        "std_srvs/srv/Trigger",
+        "simulation only: the next seeded episode; answers with its instruction",
+    ),
 }

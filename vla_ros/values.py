@@ -1,4 +1,4 @@
-"""Values that cross borders: observations, windows, action chunks, commands, safety states; frozen; time in integer nanoseconds."""
+"""Values that cross borders: observations, windows, chunks, commands, safety states; frozen; integer nanoseconds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Observation:
     """Every stream at one instant of capture time.
 
     `images`: camera -> (H, W, 3) uint8 rgb, the nearest frame. `proprioception`: stream -> (D,) float64, interpolated.
-    `stamps_ns`: stream -> capture time of what is given (for an interpolated stream, of its sample nearest the instant).
+    `stamps_ns`: stream -> capture time of what is given (for an interpolated stream, of the sample nearest the instant).
     `ages_ns`: stream -> instant minus that stamp; negative when the sample is later than the instant.
     """
 
@@ -200,9 +200,9 @@ class Committed:
     """What was already decided when an inference starts.
 
     `previous`: the policy's own chunk in its own action space, of the observation nearest the window's last but one
-    instant, of its last inference where the window has one (UniVLA conditions on image, chunk, image). `scheduled`: the
-    absolute targets sent or scheduled from the window's newest instant on; `prefix`: the same in the policy's own action
-    space, relative to the anchor of this inference (real-time chunking keeps its first rows).
+    instant, of its last inference where the window has one (UniVLA conditions on image, chunk, image). `scheduled`:
+    the absolute targets sent or scheduled from the window's newest instant on; `prefix`: the same in the policy's own
+    action space, relative to the anchor of this inference (real-time chunking keeps its first rows).
     """
 
     previous: ModelChunk | None = None

@@ -1,0 +1,1 @@
+"""The only package that imports ROS: nodes, drivers, conversion, launching, supervising."""

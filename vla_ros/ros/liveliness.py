@@ -20,7 +20,7 @@ _SILENCE_S = 1.0
 
 
 class Liveliness:
-    """Calls `on_lost(why)`, again and again, while nobody seems to plan; on the steady clock, as a dead one says nothing."""
+    """Calls `on_lost(why)`, again and again, while nobody seems to plan; on the steady clock."""
 
     def __init__(self, node: Node, on_lost: Callable[[str], None]) -> None:
         self._node = node

@@ -27,8 +27,8 @@ _WIND_DOWN_S = 2.0
 def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT or SIGTERM and give the exit code: 0, or 2 when it cannot be made as configured.
 
-    A node with a method `wind_down() -> bool` is spun on until that says True: it brings to rest what it moves. A second
-    signal, or _WIND_DOWN_S, ends that as well.
+    A node with a method `wind_down() -> bool` is spun on until that says True: it brings to rest what it moves. A
+    second signal, or _WIND_DOWN_S, ends that as well.
 
     rclpy's own signal handlers would invalidate the context before the node could say goodbye, so ours only ask the
     loop to end. A multi-threaded executor is never used: it loses most messages of a fast topic.

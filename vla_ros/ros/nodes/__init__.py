@@ -1,0 +1,1 @@
+"""The nodes: thin shells around the pure parts, one executable each."""
