@@ -38,7 +38,7 @@ def test_a_cube_is_lifted_and_measured(system: SystemConfig, start_node: StartNo
     seen = []
     report, trace = run_episodes(system, 1, 0, seen.append)
 
-    assert [row.success for row in seen] == [True], [node.output for node in nodes.values()]
+    assert [row.success for row in seen] == [True], (seen, [node.output for node in nodes.values()])
     assert report.episodes == tuple(seen)
     assert report.successes == 1
     assert report.policy == "scripted"

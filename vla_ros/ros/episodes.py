@@ -151,13 +151,15 @@ class Operator(Node):
 
     def _instruct(self, instruction: str) -> None:
         """Say the instruction and wait until the policy has taken it."""
-        self._states.pop("inference", None)
+        self._hear_from("inference")
+        taken_before = int(self._states["inference"]["instructed"])
         self._instruction.publish(String(data=instruction))
-
-        def taken() -> bool:
-            return self._states.get("inference", {}).get("instruction") == instruction
-
-        self._wait(taken, _ANSWER_S, f"inference does not take {instruction!r} from {topics.INSTRUCTION}")
+        # Counted, as the same words may be said again, and the policy has to begin anew then too.
+        self._wait(
+            lambda: int(self._states["inference"]["instructed"]) > taken_before,
+            _ANSWER_S,
+            f"inference does not take {instruction!r} from {topics.INSTRUCTION}",
+        )
         message = self._states["inference"]["message"]
         if message.startswith("refusing"):
             raise Unanswered(f"inference is {message}")
@@ -169,7 +171,7 @@ class Operator(Node):
         try:
             while self._now_ns() - start_ns < self._limit_ns:
                 self._spinner.spin_once(timeout_sec=0.1)
-                if self._world is not None and self._world.time_ns > start_ns and self._succeeded(self._world):
+                if self._world is not None and self._world.time_ns > start_ns and self._world.success:
                     return True
                 if self._now_ns() > newest_ns:
                     newest_ns, seen_s = self._now_ns(), time.monotonic()
@@ -178,10 +180,6 @@ class Operator(Node):
             return False
         finally:
             self._measuring = False
-
-    @staticmethod
-    def _succeeded(world: WorldState) -> bool:
-        return bool(world.values[world.names.index("success")] > 0.5)
 
     def _why_not(self) -> str:
         """Why an episode ran into its time limit, as far as the nodes say."""

@@ -51,7 +51,7 @@ class PolicyWorker:
         self, policy: AbsolutePolicy, config: InferenceNodeConfig, now: Callable[[], int], look: Look, publish: Publish
     ) -> None:
         self.latency_ms = Percentiles()  # wall time from an instant's last frame to its published chunk
-        self.counts = {"inferred": 0, "overtaken": 0, "failed": 0}
+        self.counts = {"instructed": 0, "inferred": 0, "overtaken": 0, "failed": 0}
         self._policy = policy
         self._now = now
         self._look = look
@@ -85,10 +85,12 @@ class PolicyWorker:
     def offer(self, instant_ns: int) -> None:
         """A newer instant is complete; it is looked at if the policy's next turn has come."""
         if self._clock.observe(self._now()) and self._wanted is not None:
+            self._last_instant_ns = None
             self.instruct(self._wanted.instruction)  # what was decided before is in the future now
         last_ns = self._last_instant_ns
         if last_ns is None or instant_ns - last_ns >= self._period_ns:
-            self.counts["overtaken"] += self._worker.offer(_Instant(instant_ns, time.perf_counter()))
+            replaced = self._worker.offer(_Instant(instant_ns, time.perf_counter()))
+            self.counts["overtaken"] += replaced is not None
 
     def close(self) -> None:
         """End the thread."""
@@ -116,6 +118,7 @@ class PolicyWorker:
             self._refused = True
             self._condition = (ERROR, "refusing", f"instruction {task.instruction!r}: {error}")
         self._followed = task
+        self.counts["instructed"] += 1
 
     def _infer(self, instant: _Instant, task: _Task) -> None:
         self._last_instant_ns = instant_ns = instant.instant_ns

@@ -75,8 +75,7 @@ class Tracer:
     def on_world(self, world: WorldState) -> None:
         """The world moved."""
         if self._subscriptions:
-            first = world.names.index("tcp.x")
-            self._executed.append((world.time_ns, world.values[first : first + 3]))
+            self._executed.append((world.time_ns, world.tcp_pose[:3]))
 
     def _on_image(self, camera: str, kind: type, serialized: bytes) -> None:
         frames = self._frames[camera]

@@ -21,10 +21,10 @@ class Worker(Generic[Item]):
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def offer(self, item: Item) -> bool:
-        """Give `item` to the thread in place of one it had no time for yet; whether there was such a one."""
+    def offer(self, item: Item) -> Item | None:
+        """Give `item` to the thread in place of the one it had no time for yet, which is given back."""
         with self._wake:
-            replaced = bool(self._pending)
+            replaced = self._pending[0] if self._pending else None
             self._pending = [item]
             self._wake.notify()
         return replaced

@@ -19,7 +19,7 @@ from vla_ros.ros.diagnostics import ERROR, OK, WARN, Status, StatusReporter
 from vla_ros.ros.main import run
 
 _LOOK_PERIOD_S = 0.1
-_DEPTH = 100  # messages that may wait for the disk
+_DEPTH = 1000  # messages that may wait for the disk: one second of the fastest topic
 
 
 class RecorderNode(Node):

@@ -1,0 +1,146 @@
+"""PolicyWorker without ROS: when it looks, at what, and what it does with an answer that comes too late."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from vla_ros.actions import ActionSpec, GripperConvention, Space
+from vla_ros.config import InferenceNodeConfig
+from vla_ros.policies.policy import AbsolutePolicy, Inference, WindowSpec
+from vla_ros.ros.policy_worker import PolicyWorker
+from vla_ros.ros.worker import Worker
+from vla_ros.values import ActionChunk, Committed, ModelChunk, Observation, Prediction, Window
+
+MS = 1_000_000
+PATIENCE_S = 10.0
+
+
+class Desk:
+    """A policy that thinks until it is let go on, a clock moved by hand, and a place for what is published."""
+
+    action_spec = ActionSpec(space=Space.JOINT_POSITION, joint_names=("a", "b"), gripper=GripperConvention.NONE)
+    window_spec = WindowSpec(length=2, step_ns=100 * MS)
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+        self.resets: list[str] = []
+        self.looked: list[tuple[int, int, int, int]] = []
+        self.published: list[int] = []
+        self.thinking = threading.Semaphore(0)
+        self.go_on = threading.Semaphore(0)
+        policy = AbsolutePolicy(self, lambda joints: np.zeros(7), 0.08)
+        config = InferenceNodeConfig(max_rate_hz=5.0, max_observation_age_ms=500.0)
+        self.worker = PolicyWorker(policy, config, lambda: self.now_ns, self._look, self._publish)
+
+    def reset(self, instruction: str) -> None:
+        self.resets.append(instruction)
+
+    def infer(self, window: Window, committed: Committed) -> Inference:
+        self.thinking.release()
+        assert self.go_on.acquire(timeout=PATIENCE_S)
+        return Inference(ModelChunk(window[-1].instant_ns, np.zeros((10, 2))))
+
+    def _look(self, instant_ns: int, length: int, step_ns: int, earliest_ns: int) -> Window:
+        self.looked.append((instant_ns, length, step_ns, earliest_ns))
+        return [Observation(instant_ns, {}, {"joints": np.zeros(2)})] * length
+
+    def _publish(self, chunk: ActionChunk, predictions: tuple[Prediction, ...]) -> None:
+        self.published.append(chunk.observation_ns)
+
+    def see(self, instant_ns: int) -> None:
+        """Time goes on to an instant, which is complete then."""
+        self.now_ns = instant_ns
+        self.worker.offer(instant_ns)
+
+    def wait_until_thinking(self) -> None:
+        assert self.thinking.acquire(timeout=PATIENCE_S)
+
+    def finish(self) -> None:
+        """Let the thought go on, and wait until the thread has ended after it."""
+        self.go_on.release(10)
+        self.worker.close()
+
+
+def test_only_the_newest_instant_is_looked_at_and_nothing_from_before_the_instruction() -> None:
+    desk = Desk()
+    desk.now_ns = 1000 * MS
+    desk.worker.instruct("wave")
+    desk.see(1100 * MS)
+    desk.wait_until_thinking()
+    for instant_ms in (1133, 1300, 1333, 1366):  # 1133: less than 200 ms after 1100; the others replace each other
+        desk.see(instant_ms * MS)
+    desk.go_on.release()
+    desk.wait_until_thinking()
+    desk.finish()
+    assert desk.resets == ["wave"]
+    assert desk.looked == [(instant * MS, 2, 100 * MS, 1000 * MS) for instant in (1100, 1366)]
+    assert desk.published == [1100 * MS, 1366 * MS]
+    assert desk.worker.counts == {"instructed": 1, "inferred": 2, "overtaken": 2, "failed": 0}
+
+
+def test_what_was_thought_for_another_instruction_is_not_published() -> None:
+    desk = Desk()
+    desk.worker.instruct("wave")
+    desk.see(100 * MS)
+    desk.wait_until_thinking()
+    desk.now_ns = 150 * MS
+    desk.worker.instruct("bow")
+    desk.go_on.release()
+    while desk.worker.instruction != "bow":
+        threading.Event().wait(0.001)
+    desk.see(140 * MS)  # seen before it was said
+    desk.see(160 * MS)
+    desk.wait_until_thinking()
+    desk.finish()
+    assert desk.resets == ["wave", "bow"]
+    assert desk.published == [160 * MS]
+
+
+def test_after_a_clock_jumped_back_it_begins_anew() -> None:
+    desk = Desk()
+    desk.worker.instruct("wave")
+    desk.see(9000 * MS)
+    desk.wait_until_thinking()
+    desk.go_on.release()
+    desk.see(50 * MS)
+    desk.wait_until_thinking()
+    desk.finish()
+    assert desk.resets == ["wave", "wave"]
+    assert desk.published[-1] == 50 * MS
+
+
+def test_what_is_too_old_is_not_looked_at() -> None:
+    desk = Desk()
+    desk.worker.instruct("wave")
+    desk.now_ns = 1000 * MS
+    desk.worker.offer(499 * MS)
+    while not desk.worker.counts["failed"]:
+        threading.Event().wait(0.001)
+    desk.finish()
+    assert not desk.looked
+    assert desk.worker.condition[1:] == ("blind", "the newest observation is 501 ms old, at most 500 ms")
+
+
+def test_a_worker_outlives_what_it_stumbles_over() -> None:
+    done: list[int] = []
+    errors: list[Exception] = []
+    met = threading.Semaphore(0)
+
+    def work(item: int) -> None:
+        try:
+            done.append(1 // item)
+        finally:
+            met.release()
+
+    worker: Worker[int] = Worker(work, errors.append)
+    for item in (0, 1):
+        assert worker.offer(item) is None
+        assert met.acquire(timeout=PATIENCE_S)
+    worker.close()
+    assert done == [1]
+    assert [type(error) for error in errors] == [ZeroDivisionError]
