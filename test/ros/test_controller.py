@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from franka_msgs.msg import FrankaState
+from franka_msgs.srv import ErrorRecovery
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
@@ -127,6 +129,33 @@ def test_it_brakes_before_it_ends(watcher: Any) -> None:
     watcher.until(lambda: speed_rad_s() == 0.0, "the arm to be told to stand")
     assert watcher.process.exit_code() == 0
     assert 0.0 < watcher.robot.positions[0] < 0.9, "it stopped on its way"
+
+
+def test_a_reflex_is_named_and_a_resume_recovers_the_robot(watcher: Any) -> None:
+    endpoints = PANDA.endpoints
+    state = FrankaState(robot_mode=FrankaState.ROBOT_MODE_MOVE)
+    states = watcher.create_publisher(FrankaState, endpoints["robot_state"].name, qos.SENSOR)
+    watcher.create_timer(0.01, lambda: states.publish(state))
+
+    def recover(_: ErrorRecovery.Request, response: ErrorRecovery.Response) -> ErrorRecovery.Response:
+        state.robot_mode = FrankaState.ROBOT_MODE_MOVE
+        state.current_errors.joint_reflex = False
+        response.success = True
+        return response
+
+    watcher.create_service(ErrorRecovery, endpoints["error_recovery"].name, recover)
+    watcher.call(topics.START)
+    send(watcher, chunk_of(HOME, watcher.now_ns, rows=100))
+    watcher.until_said("controller", "running")
+    state.current_errors.joint_reflex = True
+    state.robot_mode = FrankaState.ROBOT_MODE_REFLEX
+    watcher.until_said("controller", "holding: fault of the robot: reflex: joint_reflex")
+    send(watcher, chunk_of(HOME, watcher.now_ns, rows=100))
+    watcher.call(topics.RESUME)
+    watcher.until_said("controller", "holding: waits for the first chunk")
+    assert state.robot_mode == FrankaState.ROBOT_MODE_MOVE
+    send(watcher, chunk_of(HOME, watcher.now_ns))
+    watcher.until_said("controller", "running")
 
 
 def test_an_emergency_stop_needs_a_resume(watcher: Any) -> None:

@@ -38,6 +38,7 @@ class ControllerNode(Node):
         self._last_tick_ns = 0
         self._jitter_ms = Percentiles()
         self._malformed_chunks = 0
+        self._in_fault = False
 
         self._command = self.create_publisher(JointTrajectory, topics.COMMAND, qos.COMMAND)
         self._driver = drivers.find(self._robot)(
@@ -45,8 +46,8 @@ class ControllerNode(Node):
             self._robot,
             on_joint_state=self._arm.on_joint_state,
             on_gripper_state=self._arm.on_gripper_state,
-            on_fault=lambda reason: self._arm.on_fault(reason, self._now_ns()),
-            on_fault_cleared=lambda: self._arm.on_fault_cleared(self._now_ns()),
+            on_fault=self._on_fault,
+            on_fault_cleared=self._on_fault_cleared,
             command_interface=config.arm.command_interface,
         )
         self._reporter = StatusReporter(self, self._status)
@@ -56,7 +57,7 @@ class ControllerNode(Node):
             (topics.START, self._arm.start),
             (topics.STOP, self._arm.stop),
             (topics.HOLD, self._arm.hold),
-            (topics.RESUME, self._arm.resume),
+            (topics.RESUME, self._resume),
             (topics.ESTOP, self._arm.estop),
         ):
             self.create_service(Trigger, topic, self._service(act))
@@ -78,6 +79,24 @@ class ControllerNode(Node):
             self.get_logger().error(f"chunk refused: {error}", throttle_duration_sec=1.0)
             return
         self._arm.on_chunk(chunk, self._now_ns())
+
+    def _on_fault(self, reason: str) -> None:
+        self._in_fault = True
+        self._arm.on_fault(reason, self._now_ns())
+
+    def _on_fault_cleared(self) -> None:
+        self._in_fault = False
+        self._arm.on_fault_cleared(self._now_ns())
+
+    def _resume(self, now_ns: int) -> None:
+        """The operator's word is also what lets the robot leave a reflex."""
+        if self._in_fault:
+            self._driver.recover(self._on_recovered)
+        self._arm.resume(now_ns)
+
+    def _on_recovered(self, success: bool, message: str) -> None:
+        if not success:
+            self.get_logger().error(f"the robot does not recover: {message}")
 
     def _service(self, act: Callable[[int], None]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
         def serve(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
