@@ -19,6 +19,7 @@ class PolledSubscription(Generic[Message]):
     """Keeps what arrives in the middleware, which forgets the oldest beyond the depth of `qos`, until it is asked."""
 
     def __init__(self, node: Node, message_type: type[Message], topic: str, qos: QoSProfile) -> None:
+        self._depth = qos.depth
         self._subscription = node.create_subscription(
             message_type, topic, _never_called, qos, callback_group=_NotForExecutors()
         )
@@ -29,14 +30,15 @@ class PolledSubscription(Generic[Message]):
         return messages[-1] if messages else None
 
     def take_all(self) -> list[Message]:
-        """Every message kept since the last call, oldest first."""
+        """Every message kept since the last call, oldest first; at most as many as are kept: more come meanwhile."""
         messages: list[Message] = []
         with self._subscription.handle:
-            while True:
+            for _ in range(self._depth):
                 taken = self._subscription.handle.take_message(self._subscription.msg_type, self._subscription.raw)
                 if taken is None:
-                    return messages
+                    break
                 messages.append(taken[0])
+        return messages
 
 
 class _NotForExecutors(CallbackGroup):
