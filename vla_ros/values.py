@@ -40,7 +40,7 @@ class Observation:
     """Every stream at one instant of capture time.
 
     `images`: camera -> (H, W, 3) uint8 rgb, the nearest frame. `proprioception`: stream -> (D,) float64, interpolated.
-    `stamps_ns`: stream -> capture time of what is given (for an interpolated stream, of the sample nearest the instant).
+    `stamps_ns`: stream -> capture time of what is given (an interpolated stream: of the sample nearest the instant).
     `ages_ns`: stream -> instant minus that stamp; negative when the sample is later than the instant.
     """
 

@@ -90,7 +90,7 @@ class Bench:
 
     @property
     def reason(self) -> str:
-        return self.arm.status(self.now_ns).reason
+        return self.arm.status().reason
 
     @property
     def safety(self) -> SafetyState:
@@ -98,7 +98,7 @@ class Bench:
 
     @property
     def counters(self) -> dict[str, int]:
-        return dict(self.arm.status(self.now_ns).counters)
+        return dict(self.arm.status().counters)
 
     def path(self) -> Array:
         return np.array([command.joint_positions for command in self.commands])

@@ -28,7 +28,7 @@ def test_nothing_is_sent_before_the_pose_is_known_and_the_arm_started(new_bench)
     idle = new_bench()
     idle.run(0.1)
     assert idle.commands == []
-    assert idle.arm.status(idle.now_ns).mode is Mode.HOLD
+    assert idle.arm.status().mode is Mode.HOLD
     assert idle.reason == "not started"
 
 
@@ -147,7 +147,7 @@ def test_the_gripper_gets_goals_only_while_the_arm_runs(new_bench, kinematics):
     assert goal.kind == "grasp"
     assert bench.arm.gripper_goal(bench.now_ns) is None
     bench.arm.gripper_done(False, "refused")
-    assert bench.arm.status(bench.now_ns).gripper == "gripper grasp failed: refused"
+    assert bench.arm.status().gripper == "gripper grasp failed: refused"
     bench.arm.hold(bench.now_ns)
     bench.run(1.0)
     assert bench.arm.gripper_goal(bench.now_ns) is None
@@ -156,11 +156,11 @@ def test_the_gripper_gets_goals_only_while_the_arm_runs(new_bench, kinematics):
 
 def test_latency_of_chunks(new_bench):
     bench = new_bench().started()
-    assert bench.arm.status(bench.now_ns).chunk_latency_p50_ms is None
+    assert bench.arm.status().chunk_latency_p50_ms is None
     for latency_ms in (10, 20, 30):
         bench.run(0.1)
         bench.send(np.tile(bench.measured, (10, 1)), age_ns=latency_ms * 1_000_000)
-    status = bench.arm.status(bench.now_ns)
+    status = bench.arm.status()
     assert (status.chunk_latency_ms, status.chunk_latency_p50_ms) == (30.0, 20.0)
     assert status.chunk_latency_p99_ms == pytest.approx(29.8)
 

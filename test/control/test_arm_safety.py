@@ -225,7 +225,7 @@ def test_stop_ends_in_silence(new_bench):
     bench.arm.stop(bench.now_ns)
     bench.run(1.0)
     sent = len(bench.commands)
-    assert bench.arm.status(bench.now_ns).mode is Mode.HOLD
+    assert bench.arm.status().mode is Mode.HOLD
     assert (bench.commands[-1].joint_velocities == 0.0).all()  # it ramped down before
     bench.run(1.0)
     assert len(bench.commands) == sent
@@ -252,9 +252,9 @@ def test_hold_and_resume(new_bench):
     bench.arm.hold(bench.now_ns)
     bench.run(0.5)
     assert bench.reason == "held by the operator"
-    assert bench.arm.status(bench.now_ns).mode is Mode.HOLD
+    assert bench.arm.status().mode is Mode.HOLD
     bench.arm.resume(bench.now_ns)
-    assert bench.arm.status(bench.now_ns).mode is Mode.POLICY
+    assert bench.arm.status().mode is Mode.POLICY
     bench.send_joints()
     bench.run(0.1)
     assert bench.safety is SafetyState.RUNNING

@@ -20,7 +20,7 @@ from vla_ros.control.limits import (
     Refused,
     clamp_width,
     outside_workspace_m,
-    refuse_not_finite,
+    refuse_meaningless,
 )
 from vla_ros.control.reference import Reference
 from vla_ros.control.watchdog import Cause, Event, Watchdog, WatchdogConfig
@@ -28,8 +28,6 @@ from vla_ros.robots.robot import Robot
 from vla_ros.timing.chunks import Schedule, ScheduleConfig
 from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_ms, period_ns
 from vla_ros.values import (
-    GRIPPER_DIMENSION,
-    POSE_DIMENSIONS,
     ActionChunk,
     Array,
     Command,
@@ -47,8 +45,6 @@ _FUTURE_TOLERANCE_MS = 50.0
 #: overshoot where a motion ends, as the last row is kept for one step. And ticks, at most.
 _SMOOTHED_STEPS = 2
 _LONGEST_WINDOW = 40
-#: No joint angle and no coordinate of a TCP is larger [rad, m].
-_ABSURD = 1000.0
 #: What an arm that carries its own weight differs from its command: nothing to correct at a resume [rad].
 _SAME_RAD = 0.02
 #: An arm that moves faster is not standing, and its pose cannot be taken as the command [rad/s].
@@ -254,22 +250,27 @@ class ArmController:
         return self._watchdog.state
 
     @property
+    def is_in_fault(self) -> bool:
+        """Whether the robot stopped itself and has not recovered."""
+        return self._watchdog.has(Cause.FAULT)
+
+    @property
     def is_at_rest(self) -> bool:
         """Whether nothing is commanded to move."""
         return self._interpolator is None or self._interpolator.motion.is_at_rest
 
-    def status(self, now_ns: int) -> ArmStatus:
+    def status(self) -> ArmStatus:
         """What goes on."""
-        latencies = np.array(self._latencies_ms)
+        p50_ms, p99_ms = np.quantile(self._latencies_ms, (0.5, 0.99)) if self._latencies_ms else (None, None)
         held = self._watchdog.has(Cause.NOT_STARTED) or self._watchdog.has(Cause.OPERATOR_HOLD)
         return ArmStatus(
             mode=Mode.HOLD if held else Mode.POLICY,
             safety=self._watchdog.state,
             reason=self._watchdog.reason,
             counters={**self._interventions.counts, "gripper_failures": self._latch.failures},
-            chunk_latency_ms=float(latencies[-1]) if latencies.size else None,
-            chunk_latency_p50_ms=float(np.quantile(latencies, 0.5)) if latencies.size else None,
-            chunk_latency_p99_ms=float(np.quantile(latencies, 0.99)) if latencies.size else None,
+            chunk_latency_ms=self._latencies_ms[-1] if self._latencies_ms else None,
+            chunk_latency_p50_ms=p50_ms,
+            chunk_latency_p99_ms=p99_ms,
             gripper=self._latch.message,
         )
 
@@ -277,14 +278,7 @@ class ArmController:
 
     def _check(self, chunk: ActionChunk, now_ns: int) -> None:
         """Raise Refused for a chunk that must not be scheduled."""
-        motion = chunk.dimensions[:-1] if chunk.dimensions[-1] == GRIPPER_DIMENSION else chunk.dimensions
-        if motion not in (POSE_DIMENSIONS, self._robot.joint_names):
-            raise Refused("wrong_dimensions", f"expected {self._robot.joint_names} or {POSE_DIMENSIONS}, got {motion}")
-        refuse_not_finite(chunk.actions, "a chunk")
-        if np.abs(chunk.actions).max() > _ABSURD:
-            raise Refused("absurd", f"a chunk with a value of {np.abs(chunk.actions).max():.3g}")
-        if motion == POSE_DIMENSIONS and (np.abs(np.linalg.norm(chunk.actions[:, 3:7], axis=1) - 1.0) > 0.01).any():
-            raise Refused("no_rotation", "a chunk with a quaternion that is not of length one")
+        refuse_meaningless(chunk, self._robot.joint_names)
         if self._watchdog.has(Cause.NOT_STARTED):
             raise Refused("not_started", "a chunk for an arm that is not started")
         if chunk.observation_ns < self._earliest_ns:

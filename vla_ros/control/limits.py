@@ -12,9 +12,12 @@ from pydantic import Field, model_validator
 
 from vla_ros.geometry import rotation_angle
 from vla_ros.robots.robot import Robot
-from vla_ros.values import Array, Config
+from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, ActionChunk, Array, Config
 
 Vector3 = tuple[float, float, float]
+
+#: No joint angle and no coordinate of a TCP is larger [rad, m].
+_ABSURD = 1000.0
 
 
 class LimitsConfig(Config):
@@ -121,6 +124,18 @@ def refuse_not_finite(values: Array, what: str) -> None:
     """Raise Refused where a value is NaN or infinite."""
     if not np.isfinite(values).all():
         raise Refused("not_finite", f"{what} with values that are not finite")
+
+
+def refuse_meaningless(chunk: ActionChunk, joint_names: tuple[str, ...]) -> None:
+    """Raise Refused for a chunk of other dimensions than the joints' or the TCP's, or with values that mean nothing."""
+    motion = chunk.dimensions[:-1] if chunk.dimensions[-1] == GRIPPER_DIMENSION else chunk.dimensions
+    if motion not in (POSE_DIMENSIONS, joint_names):
+        raise Refused("wrong_dimensions", f"expected {joint_names} or {POSE_DIMENSIONS}, got {motion}")
+    refuse_not_finite(chunk.actions, "a chunk")
+    if np.abs(chunk.actions).max() > _ABSURD:
+        raise Refused("absurd", f"a chunk with a value of {np.abs(chunk.actions).max():.3g}")
+    if motion == POSE_DIMENSIONS and (np.abs(np.linalg.norm(chunk.actions[:, 3:7], axis=1) - 1.0) > 0.01).any():
+        raise Refused("no_rotation", "a chunk with a quaternion that is not of length one")
 
 
 def refuse_joint_jump(target: Array, command: Array, config: LimitsConfig) -> None:

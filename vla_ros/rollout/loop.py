@@ -97,7 +97,7 @@ class Rollout:
         while not episode.ended:
             self._tick(episode)
         episode.end_ns = self._world.time_ns
-        counters = self._arm.status(episode.end_ns).counters
+        counters = self._arm.status().counters
         episode.interventions = {name: count for name, count in counters.items() if count and name not in NORMAL_COUNTS}
         return episode
 

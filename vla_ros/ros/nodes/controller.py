@@ -19,7 +19,7 @@ from vla_ros.ros.diagnostics import ERROR, INTERVENTION, OK, WARN, Percentiles, 
 from vla_ros.ros.drivers import catalogue as drivers
 from vla_ros.ros.liveliness import Liveliness
 from vla_ros.ros.main import run
-from vla_ros.timing.stamps import ClockWatch, ns_to_ms, period_ns
+from vla_ros.timing.stamps import ns_to_ms, period_ns
 from vla_ros.values import Mode, SafetyState
 
 _LEVELS = {SafetyState.RUNNING: OK, SafetyState.RAMPING: WARN, SafetyState.HOLDING: WARN, SafetyState.STOPPED: ERROR}
@@ -34,11 +34,9 @@ class ControllerNode(Node):
         self._robot = catalogue.find(config.robot)
         self._arm = ArmController(self._robot, config.arm)
         self._period_ns = period_ns(config.arm.rate_hz)
-        self._clock_watch = ClockWatch()
         self._last_tick_ns = 0
         self._jitter_ms = Percentiles()
         self._malformed_chunks = 0
-        self._in_fault = False
 
         self._command = self.create_publisher(JointTrajectory, topics.COMMAND, qos.COMMAND)
         self._driver = drivers.find(self._robot)(
@@ -46,8 +44,8 @@ class ControllerNode(Node):
             self._robot,
             on_joint_state=self._arm.on_joint_state,
             on_gripper_state=self._arm.on_gripper_state,
-            on_fault=self._on_fault,
-            on_fault_cleared=self._on_fault_cleared,
+            on_fault=lambda reason: self._arm.on_fault(reason, self._now_ns()),
+            on_fault_cleared=lambda: self._arm.on_fault_cleared(self._now_ns()),
             command_interface=config.arm.command_interface,
         )
         self._reporter = StatusReporter(self, self._status)
@@ -80,17 +78,9 @@ class ControllerNode(Node):
             return
         self._arm.on_chunk(chunk, self._now_ns())
 
-    def _on_fault(self, reason: str) -> None:
-        self._in_fault = True
-        self._arm.on_fault(reason, self._now_ns())
-
-    def _on_fault_cleared(self) -> None:
-        self._in_fault = False
-        self._arm.on_fault_cleared(self._now_ns())
-
     def _resume(self, now_ns: int) -> None:
         """The operator's word is also what lets the robot leave a reflex."""
-        if self._in_fault:
+        if self._arm.is_in_fault:
             self._driver.recover(self._on_recovered)
         self._arm.resume(now_ns)
 
@@ -100,8 +90,7 @@ class ControllerNode(Node):
 
     def _service(self, act: Callable[[int], None]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
         def serve(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-            now_ns = self._now_ns()
-            act(now_ns)
+            act(self._now_ns())
             status = self._status()
             response.success = True
             response.message = f"mode {status.values['mode']}, {status.message}"
@@ -114,10 +103,9 @@ class ControllerNode(Node):
 
     def _on_tick(self) -> None:
         now_ns = self._now_ns()
-        if self._clock_watch.observe(now_ns):
-            self._arm.on_clock_jump(now_ns)
-            self._last_tick_ns = 0
-        self._time_tick(now_ns)
+        if 0 < self._last_tick_ns < now_ns:
+            self._jitter_ms.add(ns_to_ms(abs(now_ns - self._last_tick_ns - self._period_ns)))
+        self._last_tick_ns = now_ns
         self._driver.poll()
         command = self._arm.step(now_ns)
         if command is not None:
@@ -129,14 +117,8 @@ class ControllerNode(Node):
             self._driver.send_gripper(goal, self._arm.gripper_done)
         self._reporter.publish_if_not(self._arm.safety.value)
 
-    def _time_tick(self, now_ns: int) -> None:
-        if self._last_tick_ns:
-            self._jitter_ms.add(ns_to_ms(abs(now_ns - self._last_tick_ns - self._period_ns)))
-        self._last_tick_ns = now_ns
-
     def _status(self) -> Status:
-        now_ns = self._now_ns()
-        arm = self._arm.status(now_ns)
+        arm = self._arm.status()
         values: dict[str, object] = {
             "mode": arm.mode.value,
             "safety_state": arm.safety.value,
