@@ -38,6 +38,19 @@ def test_who_runs(system: SystemConfig, real: SystemConfig) -> None:
     assert [*by_name(graph.build(recorded, simulate=False))] == ["inference", "controller", "recorder"]
 
 
+def test_only_a_simulated_arm_that_was_told_what_to_do_starts_by_itself(
+    system: SystemConfig, real: SystemConfig
+) -> None:
+    told = {"instruction": "lift the red cube"}
+
+    def started(chosen: SystemConfig, simulate: bool) -> object:
+        return by_name(graph.build(chosen, simulate=simulate))["controller"].params["started"]
+
+    assert started(config.override(system, **told), simulate=True) is True
+    assert started(system, simulate=True) is False
+    assert started(config.override(real, **told), simulate=False) is False
+
+
 @pytest.mark.parametrize("simulate", [True, False])
 @pytest.mark.parametrize("command_interface", ["joint", "cartesian"])
 def test_the_wiring_fits(real: SystemConfig, simulate: bool, command_interface: str) -> None:

@@ -23,7 +23,7 @@ COMMANDS = [
     if line.startswith(".venv/bin/vla-ros")
 ]
 #: The one that never ends by itself; test_supervising.py runs and interrupts it.
-UNTIL_INTERRUPTED = [".venv/bin/vla-ros", "run", "franka_upvla"]
+UNTIL_INTERRUPTED = [".venv/bin/vla-ros", "run", "franka_upvla", "--instruction", "lift the red cube"]
 
 
 def test_it_shows_the_three_commands_of_the_command_line() -> None:

@@ -186,11 +186,14 @@ def _graph(system: SystemConfig, simulate: bool | None = None, seed: int = 0) ->
 
 
 def _run_until_interrupted(graph: Graph) -> None:
+    from vla_ros import topics
     from vla_ros.ros import transport
     from vla_ros.ros.supervising import Supervisor
 
     transport.remove_dead_segments()
     with Supervisor(graph, transport.environment(os.environ)) as nodes:
+        if any(node.params.get("started") is False for node in graph.nodes):
+            typer.echo(f"the arm holds until it hears a task on {topics.INSTRUCTION} and {topics.START} is called")
         try:
             nodes.wait()
         except KeyboardInterrupt:

@@ -90,7 +90,8 @@ def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0) 
             [f"policy: {SCRIPTED} sees the simulated world's state; choose another one for the real robot"]
         )
     robot = catalogue.find(system.robot)
-    nodes = [_inference(system, robot), _controller(system, robot)]
+    # A simulated arm that was told what to do does it; a real one waits for the operator's word.
+    nodes = [_inference(system, robot), _controller(system, robot, started=simulate and bool(system.instruction))]
     externals = [_OPERATOR]
     if simulate:
         nodes.insert(0, _simulator(system, robot, seed))
@@ -191,11 +192,11 @@ def _inference(system: SystemConfig, robot: Robot) -> NodeSpec:
     )
 
 
-def _controller(system: SystemConfig, robot: Robot) -> NodeSpec:
+def _controller(system: SystemConfig, robot: Robot, started: bool) -> NodeSpec:
     operated = (topics.START, topics.STOP, topics.HOLD, topics.RESUME, topics.ESTOP)
     return _node(
         "controller",
-        ControllerNodeConfig(robot=robot.name, arm=system.controller),
+        ControllerNodeConfig(robot=robot.name, arm=system.controller, started=started),
         reads=(
             _ours(topics.CHUNK),
             _ours(topics.STATE),  # of the inference node: its silence is a reason to stop

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vla_ros.actions import ActionSpec, AnchorState, Space, to_absolute
-from vla_ros.control.arm import ArmConfig
+from vla_ros.control.arm import ArmConfig, ArmController
 from vla_ros.control.limits import LimitsConfig
 from vla_ros.geometry import RotationForm, rotation_angle
 from vla_ros.robots.panda import PANDA
@@ -198,3 +198,11 @@ def test_half_the_limits_are_half_the_limits(new_bench, limits):
     speed = np.abs(np.diff(bench.path(), axis=0)).max(axis=0) / 0.01
     assert (speed <= limits.velocity * 0.05 / LimitsConfig().velocity_scale * (1 + 1e-6)).all()
     assert bench.counters["velocity"] >= 1
+
+
+def test_an_arm_made_started_waits_for_its_first_chunk_only(new_bench):
+    bench = new_bench()
+    bench.arm = ArmController(PANDA, ArmConfig(), started=True)
+    bench.run(0.1)
+    assert bench.arm.status().mode is Mode.POLICY
+    assert bench.reason == "waits for the first chunk"

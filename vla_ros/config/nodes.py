@@ -25,10 +25,11 @@ class InferenceNodeConfig(InferenceConfig):
 
 
 class ControllerNodeConfig(Config):
-    """Parameters of the controller node."""
+    """Parameters of the controller node. `started`: the arm need not be told to start; for a simulated one only."""
 
     robot: str = "panda"
     arm: ArmConfig = ArmConfig()
+    started: bool = False
 
 
 class SimulatorNodeConfig(Config):

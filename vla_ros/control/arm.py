@@ -24,6 +24,7 @@ from vla_ros.control.limits import (
 )
 from vla_ros.control.reference import Reference
 from vla_ros.control.watchdog import Cause, Event, Watchdog, WatchdogConfig
+from vla_ros.geometry import rotation_angle
 from vla_ros.robots.robot import Robot
 from vla_ros.timing.chunks import Schedule, ScheduleConfig
 from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_ms, period_ns
@@ -90,7 +91,8 @@ class ArmController:
     the arm ramps to a hold with the reason in `status`.
     """
 
-    def __init__(self, robot: Robot, config: ArmConfig) -> None:
+    def __init__(self, robot: Robot, config: ArmConfig, started: bool = False) -> None:
+        """`started`: need not be told to `start`; for a simulated arm only."""
         self._robot = robot
         self._config = config
         self._period_ns = period_ns(config.rate_hz)
@@ -116,6 +118,8 @@ class ArmController:
         self._wish_width_m: float | None = None
         self._measured_width_m: float | None = None
         self._latencies_ms: deque[float] = deque(maxlen=_LATENCIES_KEPT)
+        if started:
+            self.start(now_ns=0)
 
     # What comes in
 
@@ -307,11 +311,26 @@ class ArmController:
         self._watchdog.on(now_ns, Event.STATE_FRESH)
         if self._interpolator is None or self._watchdog.has(Cause.NOT_STARTED) or self._watchdog.has(Cause.ANCHORING):
             return
-        deviation = np.abs(state.positions - self._interpolator.motion.positions)
-        worst = int(np.argmax(deviation))
-        if deviation[worst] > config.max_deviation_rad and not self._watchdog.has(Cause.FAULT):
-            detail = f"{self._robot.joint_names[worst]} is {deviation[worst]:.2f} rad off"
-            self._watchdog.on(now_ns, Event.DEVIATED, detail)
+        too_far = self._too_far(state.positions, self._interpolator.motion.positions)
+        if too_far and not self._watchdog.has(Cause.FAULT):
+            self._watchdog.on(now_ns, Event.DEVIATED, too_far)
+
+    def _too_far(self, measured: Array, command: Array) -> str:
+        """How far the joints (J,) are from their command, in words, where that is too far; else "".
+
+        A driver that is sent poses leaves the elbow where it likes: there only the TCP counts.
+        """
+        config = self._config.watchdog
+        if self._config.command_interface == "joint":
+            deviation = np.abs(measured - command)
+            worst = int(np.argmax(deviation))
+            is_far = deviation[worst] > config.max_deviation_rad
+            return f"{self._robot.joint_names[worst]} is {deviation[worst]:.2f} rad off" if is_far else ""
+        pose = self._kinematics.forward(measured)
+        distance_m = float(np.linalg.norm(pose[:3] - self._tcp_pose[:3]))
+        angle_rad = rotation_angle(pose[3:], self._tcp_pose[3:])
+        is_far = distance_m > config.max_deviation_m or angle_rad > config.max_deviation_rad
+        return f"the TCP is {distance_m:.2f} m and {angle_rad:.2f} rad off" if is_far else ""
 
     def _anchor_if_due(self, now_ns: int) -> None:
         """Take the measured pose as the command where that was asked for, measured since and standing; or in a fault.

@@ -26,13 +26,13 @@ _LEVELS = {SafetyState.RUNNING: OK, SafetyState.RAMPING: WARN, SafetyState.HOLDI
 
 
 class ControllerNode(Node):
-    """Holds until /vla/start, then follows the chunks of the policy within the limits, and stops when they stop."""
+    """Holds until it is started, then follows the chunks of the policy within the limits, and stops when they stop."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("controller", automatically_declare_parameters_from_overrides=True, **kwargs)
         config = params.read(self, ControllerNodeConfig)
         self._robot = catalogue.find(config.robot)
-        self._arm = ArmController(self._robot, config.arm)
+        self._arm = ArmController(self._robot, config.arm, config.started)
         self._period_ns = period_ns(config.arm.rate_hz)
         self._last_tick_ns = 0
         self._jitter_ms = Percentiles()
