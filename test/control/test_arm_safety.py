@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vla_ros.control.arm import ArmConfig
 from vla_ros.robots.panda import PANDA
 from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, ActionChunk, Mode, SafetyState
 
@@ -203,6 +204,34 @@ def test_an_arm_that_was_moved_is_not_pulled_back(new_bench):
     bench.arm.resume(bench.now_ns)
     bench.run(0.01)
     np.testing.assert_array_equal(bench.commands[-1].joint_positions, moved_to)
+
+
+def test_a_driver_that_is_sent_poses_may_turn_the_elbow_but_not_leave_the_tcp(new_bench, kinematics):
+    config = ArmConfig(command_interface="cartesian")
+    home = np.array(PANDA.home_rad)
+    elbow = kinematics.toward(
+        home + np.array([0.9, 0, 0, 0, 0, 0, 0]),
+        kinematics.forward(home),
+        period_s=1.0,
+        home=home + 1.0,
+        lower=home - 3,
+        upper=home + 3,
+        velocity=np.full(7, 9.0),
+        iterations=20,
+    ).joint_positions
+    assert np.abs(elbow - home).max() > 0.3
+    tilted = home + np.array([0, 0.35, 0, 0, 0, 0, 0])
+    for measured, reason in (
+        (elbow, ""),
+        (tilted, "the arm is not where it was commanded: the TCP is 0.12 m and 0.35"),
+    ):
+        bench = new_bench(config).started()
+        bench.send_joints(0.0)
+        bench.run(0.05)
+        bench.now_ns += TICK_NS
+        bench.arm.on_joint_state(bench.now_ns, measured, np.zeros(7))
+        bench.arm.step(bench.now_ns)
+        assert bench.reason.startswith(reason) and bool(bench.reason) == bool(reason), bench.reason
 
 
 def test_start_waits_until_the_arm_stands(new_bench):

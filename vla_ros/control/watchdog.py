@@ -15,7 +15,9 @@ class WatchdogConfig(Config):
 
     max_state_age_ms: float = Field(default=100.0, gt=0.0)  # of the newest joint state
     max_chunk_age_ms: float = Field(default=2000.0, gt=0.0)  # of the observation that is being acted on
-    max_deviation_rad: float = Field(default=0.3, gt=0.0)  # measured from commanded: moved, reset, or stuck
+    # Measured from commanded: moved, reset, or stuck. Of a joint; of the TCP where the driver is sent poses.
+    max_deviation_rad: float = Field(default=0.3, gt=0.0)
+    max_deviation_m: float = Field(default=0.15, gt=0.0)
     resumes_by_itself: bool = True  # once chunks or joint states are back; otherwise the operator's `resume` is needed
 
 
