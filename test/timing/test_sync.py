@@ -299,7 +299,23 @@ def test_a_window_is_the_samples_back_in_time_oldest_first() -> None:
 def test_what_lies_before_the_episode_is_answered_by_its_first_observation() -> None:
     sync, last = filled()
     window = sync.window(last, 5, 100 * MS, earliest_ns=last - 250 * MS)
-    assert [(last - seen.instant_ns) // MS for seen in window] == [200, 200, 200, 100, 0]
+    assert [(last - seen.instant_ns) // MS for seen in window] == [240, 240, 200, 100, 0]
+    assert window[0] is window[1]
+    at_once = sync.window(last, 5, 100 * MS, earliest_ns=last - 5 * MS)
+    assert all(seen is at_once[-1] for seen in at_once)
+
+
+def test_the_first_observation_of_an_episode_is_complete() -> None:
+    """Of two cameras one begins later: before that there is none, also where the window has an instant."""
+    sync = aligner({"early": CameraTiming(rate_hz=50.0), "late": CameraTiming(rate_hz=50.0)})
+    for tick in range(51):
+        stamp = START_NS + tick * 20 * MS
+        for name in ("early", "late"):
+            if name == "early" or tick >= 33:
+                sync.add_image(name, stamp, stamp, picture(tick))
+    window = sync.window(START_NS + 1000 * MS, 6, 100 * MS, earliest_ns=START_NS + 550 * MS)
+    assert [(seen.instant_ns - START_NS) // MS for seen in window] == [640, 640, 700, 800, 900, 1000]
+    assert window[0].skew_ns == 20 * MS  # the nearest frame, within the tolerance
 
 
 def test_a_window_that_cannot_be_answered_says_why() -> None:

@@ -227,17 +227,19 @@ class Aligner:
     ) -> tuple[Observation, ...]:
         """`length` observations `step_ns` apart, oldest first, the last at `instant_ns`; raises Misaligned as `sample`.
 
-        Instants before `earliest_ns` (an episode's start) are answered by the first of the others: an episode's first
-        observation stands for what was before it.
+        Instants before the first complete one since `earliest_ns` (an episode's start) are answered by that one: an
+        episode's first observation stands for what was before it.
         """
         if length < 1 or (length > 1 and step_ns <= 0):
             raise ValueError(f"a window has length >= 1 and a positive step, got length {length}, step_ns {step_ns}")
         if earliest_ns is not None and earliest_ns > instant_ns:
             raise ValueError(f"a window at {instant_ns} cannot start at {earliest_ns}, which is later")
-        instants = [instant_ns - back * step_ns for back in reversed(range(length))]
-        inside = [instant for instant in instants if earliest_ns is None or instant >= earliest_ns]
-        observations = [self.sample(instant) for instant in inside]
-        return tuple([observations[0]] * (length - len(inside)) + observations)
+        oldest_ns = instant_ns - (length - 1) * step_ns
+        if earliest_ns is not None and oldest_ns < earliest_ns:
+            oldest_ns = self._first_complete(earliest_ns, instant_ns)
+        instants = [max(oldest_ns, instant_ns - back * step_ns) for back in reversed(range(length))]
+        observations = {instant: self.sample(instant) for instant in instants}
+        return tuple(observations[instant] for instant in instants)
 
     def health(self, now_ns: int) -> dict[str, StreamHealth]:
         """How every camera and stream is doing at `now_ns`."""
@@ -280,6 +282,17 @@ class Aligner:
             first = 0 if self._instant_ns is None else bisect_right(stamps, self._instant_ns)
             earlier.update(stamps[first : bisect_left(stamps, newest_ns)])
         yield from sorted(earlier, reverse=True)
+
+    def _first_complete(self, from_ns: int, to_ns: int) -> int:
+        """The first frame's stamp between two instants that is complete; the last instant where none before it is."""
+        stamps = {stamp for track in self._pace for stamp in track.stamps_ns if from_ns <= stamp < to_ns}
+        for stamp in sorted(stamps):
+            try:
+                self._frames_at(stamp)
+            except Misaligned:
+                continue
+            return stamp
+        return to_ns
 
     def _complete(self, candidate_ns: int) -> int:
         """The earliest frame's stamp that is complete with the candidate's frames; raises Misaligned if it is not."""
