@@ -236,6 +236,17 @@ def test_the_gripper_moves_to_a_width(world: Tabletop) -> None:
     assert not finish_gripper(world), "there is nothing to grasp"
 
 
+def test_fingers_closed_on_nothing_meet_and_do_not_pass(world: Tabletop) -> None:
+    world.reset(0)
+    world.grasp_gripper(0.0, 0.2, PANDA.gripper.force_n, 0.0, 0.08)
+    assert finish_gripper(world)
+    world.advance(SECOND_NS)
+    fingers = world.snapshot().configuration[7:9]
+    assert np.abs(fingers).max() < 1e-4, fingers
+    assert 0.0 <= world.gripper_width_m < 1e-4
+    assert world.gripper_outcome is not None and "ended at 0.0 mm" in world.gripper_outcome.message
+
+
 def test_a_gripped_cube_stays_gripped_while_it_is_lifted_and_shaken(world: Tabletop) -> None:
     world.reset(0, "lift the green cube")
     grasp(world, "green")

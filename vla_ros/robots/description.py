@@ -31,6 +31,9 @@ FINGER_ARMATURE_KG = 0.1
 ARM_COLLISION = {"contype": "2", "conaffinity": "1"}
 WORLD_COLLISION = {"contype": "1", "conaffinity": "3"}
 
+#: Where a finger's way ends: MuJoCo's own stops give way by millimetres, and closed fingers would pass each other.
+_HARD_STOP = {"solreflimit": "0.002 1", "solimplimit": "0.99 0.999 0.0001"}
+
 _ZERO: Vector3 = (0.0, 0.0, 0.0)
 _FINGER_YAWS_RAD = (0.0, pi)
 
@@ -94,7 +97,7 @@ def mjcf(robot: Robot) -> Element:
     gripper = robot.gripper
     for name, link, yaw in zip(gripper.finger_joints, gripper.finger_links, _FINGER_YAWS_RAD, strict=True):
         body = _add_body(bodies, gripper.frame, link, gripper.finger_origin_xyz_m, (0.0, 0.0, yaw))
-        dynamics = {"armature": _number(FINGER_ARMATURE_KG)}
+        dynamics = {"armature": _number(FINGER_ARMATURE_KG), **_HARD_STOP}
         limits = _numbers((0.0, gripper.max_width_m / 2))
         SubElement(body, "joint", dynamics, name=name, type="slide", axis="0 1 0", range=limits)
         _add_motor(actuators, name, gripper.force_n)

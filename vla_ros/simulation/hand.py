@@ -86,7 +86,7 @@ class Hand:
         if self._still_s < STILL_S or self._accepted_m is None:
             return
         narrowest, widest = self._accepted_m
-        width = 2.0 * position_m
+        width = max(0.0, 2.0 * position_m)
         success = narrowest <= width <= widest
         accepted = f"{1000.0 * narrowest:.1f} to {1000.0 * widest:.1f} mm"
         word = "within" if success else "not within"

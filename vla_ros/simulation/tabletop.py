@@ -229,8 +229,8 @@ class Tabletop:
 
     @property
     def gripper_width_m(self) -> float:
-        """Measured opening between the fingers."""
-        return float(self._data.qpos[self._finger] + self._data.qpos[self._finger + 1])
+        """Measured opening between the fingers; never negative, as the hand's own encoder says."""
+        return max(0.0, float(self._data.qpos[self._finger] + self._data.qpos[self._finger + 1]))
 
     # --- what stands where --------------------------------------------------------------------------------------------
 
