@@ -376,7 +376,7 @@ def test_no_driver_is_said(bench: Bench) -> None:
     driver.stop_gripper(lambda *answer: done.append(answer))
     assert done == [
         (False, "the gripper does not answer on /panda_gripper/move"),
-        (False, "the driver does not answer on /service_server/error_recovery"),
+        (False, "the driver does not answer on /panda_error_recovery_service_server/error_recovery"),
         (False, "the driver does not answer on /panda_gripper/stop"),
     ]
 

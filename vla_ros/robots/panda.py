@@ -107,7 +107,9 @@ _ENDPOINTS = {
     "gripper_grasp": Endpoint("/panda_gripper/grasp", "franka_msgs/action/Grasp", _ACTION),
     "gripper_action": Endpoint("/panda_gripper/gripper_action", "control_msgs/action/GripperCommand", _ACTION),
     "gripper_stop": Endpoint("/panda_gripper/stop", "std_srvs/srv/Trigger", _SERVICE),
-    "error_recovery": Endpoint("/service_server/error_recovery", "franka_msgs/srv/ErrorRecovery", _SERVICE),
+    "error_recovery": Endpoint(
+        "/panda_error_recovery_service_server/error_recovery", "franka_msgs/srv/ErrorRecovery", _SERVICE
+    ),
 }
 
 PANDA = Robot(
