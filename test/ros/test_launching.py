@@ -7,7 +7,7 @@ import os
 import runpy
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -35,9 +35,17 @@ class RecordedNode(launching.LaunchDescriptionEntity):  # type: ignore[misc]
         return None
 
 
+class Typed(NamedTuple):
+    """A value with its type, which the real one hides as well."""
+
+    value: Any
+    value_type: type
+
+
 @pytest.fixture(autouse=True)
 def _recorded_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "Node", RecordedNode)
+    monkeypatch.setattr(launching, "ParameterValue", Typed)
 
 
 def visit(entity: Any, context: LaunchContext) -> list[Any]:
@@ -59,7 +67,10 @@ def expected(built: Graph) -> list[dict[str, Any]]:
             "executable": node.executable,
             "name": node.name,
             "namespace": node.namespace,
-            "parameters": [node.params],
+            # launch_ros reads a bare text as YAML: "7" would become a number, "lift: now" a mapping
+            "parameters": [
+                {name: Typed(value, str) if isinstance(value, str) else value for name, value in node.params.items()}
+            ],
             "remappings": list(node.remappings),
             "output": "screen",
         }

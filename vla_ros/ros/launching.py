@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from vla_ros import config, graph
+from vla_ros.config import Parameter
 from vla_ros.graph import Graph, NodeSpec
 from vla_ros.policies import registry
 from vla_ros.ros import transport
@@ -62,7 +64,12 @@ def _node(node: NodeSpec) -> Node:
         executable=node.executable,
         name=node.name,
         namespace=node.namespace,
-        parameters=[dict(node.params)],
+        parameters=[{name: _value(value) for name, value in node.params.items()}],
         remappings=list(node.remappings),
         output="screen",
     )
+
+
+def _value(value: Parameter) -> Parameter | ParameterValue:
+    """A text as a text: launch_ros reads a bare one as YAML, and makes a number of "007" and nothing of "a: b"."""
+    return ParameterValue(value, value_type=str) if isinstance(value, str) else value
