@@ -63,3 +63,20 @@ def test_a_wrong_configuration_is_one_line_and_2(ros_domain_id: int) -> None:
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 2
     assert errors.strip() == "error: wrong: given 1; should not be given"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--params-file", "nowhere.yaml"), "error: --ros-args --params-file nowhere.yaml: "),
+        (("--nope",), "error: --ros-args --nope: "),
+        (("-p", "a"), "error: --ros-args -p a: "),
+    ],
+)
+def test_wrong_ros_arguments_are_told_without_a_traceback_and_2(
+    ros_domain_id: int, arguments: tuple[str, ...], told: str
+) -> None:
+    process = start(ros_domain_id, "--ros-args", *arguments)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert told in errors and "Traceback" not in errors

@@ -41,7 +41,12 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    rclpy.init(args=list(sys.argv if arguments is None else arguments), signal_handler_options=SignalHandlerOptions.NO)
+    given = list(sys.argv if arguments is None else arguments)
+    try:
+        rclpy.init(args=given, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # an unknown argument after --ros-args, a parameter file that cannot be read
+        print(f"error: {' '.join(given[1:])}: {error}", file=sys.stderr)
+        return EXIT_CONFIG
     try:
         try:
             node = node_class()
