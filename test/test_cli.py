@@ -110,6 +110,18 @@ def test_run_refuses_with_exit_code_2(arguments: tuple[str, ...], told: str) -> 
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize("option", ["--report", "--montage", "--record"])
+@pytest.mark.parametrize("where", ["folder.png", "file/below/new.png"])
+def test_what_cannot_be_written_is_refused_before_anything_runs(tmp_path: Path, option: str, where: str) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    path = str(tmp_path / where)
+    result = vla_ros("run", "franka_upvla", "--episodes", "1", "--report", str(tmp_path / "r.json"), option, path)
+    assert result.exit_code == 2
+    assert path in result.stderr and result.stderr.startswith("error: ")
+    assert "Traceback" not in result.output
+
+
 def test_an_unknown_option_is_refused_with_exit_code_2() -> None:
     assert vla_ros("run", "franka_upvla", "--episode", "3").exit_code == 2
 

@@ -82,6 +82,24 @@ def test_an_unknown_system_lists_those_there_are(given_name: str, text: str) -> 
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"title: A\nrobot: \xff\n", ":2: no UTF-8 text; save it as such"),
+        (b"title: \x00\n", ": no valid YAML: control character #x00"),
+        (b"title: &a [*a]\n", ": no valid YAML: "),
+        (b"title: !!int one\n", ": no valid YAML: "),
+        (b"title: [\n", ":2: no valid YAML: "),
+    ],
+)
+def test_what_is_no_yaml_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+    file = tmp_path / "system.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        config.load(str(file))
+    assert str(caught.value).startswith(f"{file}{told}")
+
+
 def test_the_minimal_system_is_fine(problems: Any) -> None:
     assert problems(MINIMAL) == []
 

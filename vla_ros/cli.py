@@ -115,17 +115,15 @@ def run(
         }
         chosen = _load(system, **overrides)
         graph = _graph(chosen, sim, seed)
+        _refuse_unless_new(chosen.record)
         if not episodes:
             if report or montage or require_successes:
                 _refuse("--report, --montage and --require-successes need --episodes")
             _run_until_interrupted(graph)
         elif not any(node.executable == "simulator" for node in graph.nodes):
             _refuse("--episodes: only a simulation can be reset; the system would run on the real robot")
-        else:
-            folder = report.parent if report else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-            files = (report or folder / "report.json", montage or folder / "montage.png", folder / "nodes.log")
-            if _run_episodes(chosen, graph, episodes, seed, *files) < require_successes:
-                raise typer.Exit(EXIT_FAILED)
+        elif _run_episodes(chosen, graph, episodes, seed, *_files(report, montage)) < require_successes:
+            raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()
@@ -183,6 +181,38 @@ def _graph(system: SystemConfig, simulate: bool | None = None, seed: int = 0) ->
     if problems:
         raise ConfigError(problems)
     return built
+
+
+def _refuse_unless_new(record: str) -> None:
+    """As the recorder would, but at once."""
+    if not record:
+        return
+    if Path(record).exists():
+        _refuse(f"record: {record} exists already, and a recording overwrites nothing; give a new folder")
+    if why := _obstacle(Path(record)):
+        _refuse(f"record: {record} cannot be made: {why}")
+
+
+def _files(report: Path | None, montage: Path | None) -> tuple[Path, Path, Path]:
+    """Where report, picture and log go; refused before anything runs where they could not be written afterwards."""
+    folder = report.parent if report else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    files = (report or folder / "report.json", montage or folder / "montage.png", folder / "nodes.log")
+    if files[1].suffix != ".png":
+        _refuse(f"--montage: {files[1]} should end in .png")
+    problems = [f"{file}: cannot be written: {why}" for file in files if (why := _obstacle(file))]
+    if problems:
+        _refuse(*problems)
+    return files
+
+
+def _obstacle(path: Path) -> str:
+    """What is in the way of a new file at `path`; empty when nothing is."""
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        return f"{nearest} is no folder"
+    if not os.access(nearest, os.W_OK):
+        return f"{nearest} is protected"
+    return "it is a folder" if path.is_dir() else ""
 
 
 def _run_until_interrupted(graph: Graph) -> None:

@@ -103,17 +103,24 @@ class _Document:
     """A YAML file: its values, and the line on which each of them stands."""
 
     def __init__(self, file: Path) -> None:
-        loader = _Loader(file.read_text(encoding="utf-8"))
         self._lines: dict[Location, int] = {(): 1}
         try:
+            loader = _Loader(file.read_text(encoding="utf-8"))
             root = loader.get_single_node()
             duplicates = list(self._visit(root, ())) if root is not None else []
             self.values = loader.construct_document(root) if root is not None else {}
+        except OSError as error:
+            raise ConfigError([f"{file}: cannot be read: {error.strerror}"]) from None
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise ConfigError([f"{file}:{line}: no UTF-8 text; save it as such"]) from None
+        except yaml.reader.ReaderError as error:
+            raise ConfigError([f"{file}: no valid YAML: control character #x{error.character:02x}"]) from None
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ConfigError([f"{file}:{line}: no valid YAML: {error.problem}"]) from None
-        finally:
-            loader.dispose()
+        except (RecursionError, ValueError) as error:  # an alias inside what it stands for; 2026-13-45
+            raise ConfigError([f"{file}: no valid YAML: {error}"]) from None
         if duplicates:
             raise ConfigError([f"{file}:{line}: {path}: given twice; keep one" for line, path in duplicates])
         if not isinstance(self.values, dict):
