@@ -20,6 +20,7 @@ from vla_ros.geometry import (
     rotation_matrix,
     rotation_values,
     slerp,
+    slerp_rows,
 )
 from vla_ros.values import Array
 
@@ -145,6 +146,9 @@ def test_slerp_turns_at_constant_speed_the_short_way(
     for sign in (1.0, -1.0):  # both quaternions of one rotation
         between = slerp(start, sign * end, fraction)
         np.testing.assert_allclose(rotation_matrix(between, RotationForm.QUATERNION), expected, atol=1e-6)
+        starts, ends = np.stack([start, start]), np.stack([sign * end, start])
+        rows = slerp_rows(starts, ends, np.array([fraction, fraction]))
+        np.testing.assert_allclose(rows, np.stack([between, start]), atol=1e-12)
 
 
 def test_a_pose_in_between_is_linear_in_position_and_slerps() -> None:

@@ -5,6 +5,7 @@ A *pose* is an array of seven: x y z in metres, then a unit quaternion qx qy qz 
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 import numpy as np
@@ -118,14 +119,25 @@ def matrix_pose(matrix: Array) -> Array:
 def slerp(start: Array, end: Array, fraction: float) -> Array:
     """Spherical linear interpolation of unit quaternions (4,), the short way round; fraction 0 is start, 1 is end."""
     dot = float(start @ end)
-    if dot < 0.0:
-        end, dot = -end, -dot
-    angle = float(np.arccos(min(1.0, dot)))
+    sign = -1.0 if dot < 0.0 else 1.0
+    angle = math.acos(min(1.0, abs(dot)))
     if angle < _SLERP_LINEAR_BELOW:
-        blended = start + fraction * (end - start)
+        blended = start + fraction * (sign * end - start)
     else:
-        blended = (np.sin((1.0 - fraction) * angle) * start + np.sin(fraction * angle) * end) / np.sin(angle)
-    return np.asarray(blended / np.linalg.norm(blended), dtype=np.float64)
+        blended = math.sin((1.0 - fraction) * angle) * start + sign * math.sin(fraction * angle) * end
+    return np.asarray(blended / math.sqrt(blended @ blended), dtype=np.float64)
+
+
+def slerp_rows(start_nx4: Array, end_nx4: Array, fraction_n: Array) -> Array:
+    """`slerp` of each row (n, 4)."""
+    dot_n = np.sum(start_nx4 * end_nx4, axis=1)
+    sign_n = np.where(dot_n < 0.0, -1.0, 1.0)
+    angle_n = np.arccos(np.minimum(1.0, np.abs(dot_n)))
+    is_linear_n = angle_n < _SLERP_LINEAR_BELOW
+    start_share_n = np.where(is_linear_n, 1.0 - fraction_n, np.sin((1.0 - fraction_n) * angle_n))
+    end_share_n = sign_n * np.where(is_linear_n, fraction_n, np.sin(fraction_n * angle_n))
+    blended = start_share_n[:, None] * start_nx4 + end_share_n[:, None] * end_nx4
+    return np.asarray(blended / np.linalg.norm(blended, axis=1, keepdims=True), dtype=np.float64)
 
 
 def interpolate_pose(start: Array, end: Array, fraction: float) -> Array:
@@ -144,4 +156,5 @@ def mean_quaternion(quaternions_nx4: Array, weights_n: Array) -> Array:
 def rotation_angle(first: Array, second: Array) -> float:
     """The angle [rad] between two unit quaternions (4,), 0 to pi; exact for small ones too, where arccos is not."""
     near = -second if first @ second < 0.0 else second
-    return float(4.0 * np.arctan2(np.linalg.norm(first - near), np.linalg.norm(first + near)))
+    apart, together = first - near, first + near
+    return 4.0 * math.atan2(math.sqrt(apart @ apart), math.sqrt(together @ together))

@@ -143,7 +143,9 @@ class Interpolator:
             self._acted = ("joint_stop",)
             motion = _merge(unsafe, self._braked(), motion)
             escape = self._plan_stop(motion)
-        if escape is None or self._leaves(motion, escape, lower, upper).any():
+            if escape is not None and self._leaves(motion, escape, lower, upper).any():
+                escape = None
+        if escape is None:
             return self.brake()
         outside_m = self._outside_m(escape.end)
         if outside_m > max(_SLACK_M, self._end_outside_m):
@@ -194,12 +196,14 @@ class Interpolator:
         jerk = self._limits.jerk * _USED
         # The stop's position is monotonic, but where the deceleration cannot be taken back in time: there the joint
         # turns round, while the jerk still opposes the acceleration.
-        turns = (v * a < 0.0) & (a * a > 2.0 * jerk * np.abs(v))
-        turn_s = np.where(turns, (np.abs(a) - np.sqrt(np.maximum(a * a - 2.0 * jerk * np.abs(v), 0.0))) / jerk, 0.0)
-        turn = q + turn_s * (v + turn_s * (a / 2.0 - np.sign(a) * jerk * turn_s / 6.0))
-        path = np.stack([q, turn, escape.end])
-        room = np.minimum(path.min(axis=0) - lower, upper - path.max(axis=0))
-        return np.asarray(room < -_ROUNDING_RAD, dtype=np.bool_)
+        beyond = a * a - 2.0 * jerk * np.abs(v)
+        least, most = np.minimum(q, escape.end), np.maximum(q, escape.end)
+        turns = (v * a < 0.0) & (beyond > 0.0)
+        if turns.any():
+            turn_s = np.where(turns, (np.abs(a) - np.sqrt(np.maximum(beyond, 0.0))) / jerk, 0.0)
+            turn = q + turn_s * (v + turn_s * (a / 2.0 - np.sign(a) * jerk * turn_s / 6.0))
+            least, most = np.minimum(least, turn), np.maximum(most, turn)
+        return np.asarray((least < lower - _ROUNDING_RAD) | (most > upper + _ROUNDING_RAD), dtype=np.bool_)
 
     def _plans(self, request: ruckig.InputParameter, trajectory: ruckig.Trajectory) -> bool:
         try:
@@ -215,11 +219,8 @@ class _Stop:
     def __init__(self, trajectory: ruckig.Trajectory) -> None:
         self._trajectory = trajectory
         self._duration_s = float(trajectory.duration)
-
-    @property
-    def end(self) -> Array:
-        """Where it comes to rest (J,)."""
-        return _motion_at(self._trajectory, self._duration_s).positions
+        #: Where it comes to rest (J,).
+        self.end = _motion_at(trajectory, self._duration_s).positions
 
     def at(self, time_s: float) -> Motion:
         """The motion `time_s` after the plan's start; exactly at rest from its end on."""

@@ -9,7 +9,7 @@ from enum import Enum
 import numpy as np
 from pydantic import Field
 
-from vla_ros.geometry import interpolate_pose, mean_quaternion
+from vla_ros.geometry import interpolate_pose, mean_quaternion, slerp_rows
 from vla_ros.timing.stamps import ms_to_ns
 from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, ActionChunk, Array, Config, Target
 
@@ -144,7 +144,7 @@ class Schedule:
 
     def _ensembled(self, counting: list[_Splice], time_ns: int) -> Array:
         chunks = [splice.chunk for splice in counting if splice.chunk.end_ns >= time_ns]
-        values = np.stack([_row(chunk, time_ns) for chunk in chunks])
+        values = _rows(chunks, time_ns)
         weights = np.exp(-self._config.ensemble_m * np.arange(len(chunks)))
         weights /= weights.sum()
         mean = np.asarray(weights @ values, dtype=np.float64)
@@ -161,6 +161,25 @@ def _row(chunk: ActionChunk, time_ns: int) -> Array:
     if row >= len(chunk) - 1:
         return np.array(chunk.actions[-1], dtype=np.float64)
     return _mixed(chunk.dimensions, chunk.actions[row], chunk.actions[row + 1], beyond_ns / chunk.step_ns)
+
+
+def _rows(chunks: list[ActionChunk], time_ns: int) -> Array:
+    """`_row` of each chunk (n, D), at once: an ensemble has a hundred of them at every tick."""
+    starts_n, ends_n, fractions_n = [], [], []
+    for chunk in chunks:
+        row, beyond_ns = divmod(time_ns - chunk.observation_ns, chunk.step_ns)
+        last = len(chunk) - 1
+        starts_n.append(chunk.actions[min(row, last)])
+        ends_n.append(chunk.actions[min(row + 1, last)])
+        fractions_n.append(beyond_ns / chunk.step_ns)
+    # Much quicker than `np.stack`.
+    starts = np.concatenate(starts_n).reshape(len(chunks), -1)
+    ends = np.concatenate(ends_n).reshape(len(chunks), -1)
+    fractions = np.array(fractions_n)
+    mixed: Array = starts + fractions[:, None] * (ends - starts)
+    if _is_pose(chunks[0].dimensions):
+        mixed[:, 3:7] = slerp_rows(starts[:, 3:7], ends[:, 3:7], fractions)
+    return mixed
 
 
 def _mixed(dimensions: tuple[str, ...], start: Array, end: Array, fraction: float) -> Array:
