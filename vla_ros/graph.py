@@ -257,15 +257,13 @@ def _from_driver(robot: Robot) -> tuple[Endpoint, ...]:
 
 def _images(cameras: Mapping[str, CameraConfig]) -> tuple[Endpoint, ...]:
     return tuple(
-        Endpoint(
-            camera.topic, _COMPRESSED_IMAGE if camera.topic.endswith("/compressed") else _IMAGE, rate_hz=camera.rate_hz
-        )
+        Endpoint(camera.topic, _COMPRESSED_IMAGE if camera.is_compressed else _IMAGE, rate_hz=camera.rate_hz)
         for camera in cameras.values()
     )
 
 
 def _camera_infos(cameras: Mapping[str, CameraConfig]) -> tuple[Endpoint, ...]:
-    return tuple(Endpoint(f"{camera.topic.rsplit('/', 1)[0]}/camera_info", _CAMERA_INFO) for camera in cameras.values())
+    return tuple(Endpoint(camera.info_topic, _CAMERA_INFO) for camera in cameras.values())
 
 
 #: Every node says how it is.

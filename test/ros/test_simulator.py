@@ -21,7 +21,7 @@ from franka_msgs.msg import FrankaState
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
@@ -39,17 +39,18 @@ PARAMETERS = """
     seed: 7
     cameras:
       front: {topic: /camera/front/image_raw}
-      wrist: {topic: /camera/wrist/image_raw}
+      wrist: {topic: /camera/wrist/image_raw/compressed}
 """
-FRONT, WRIST = "/camera/front/image_raw", "/camera/wrist/image_raw"
+FRONT, WRIST = "/camera/front/image_raw", "/camera/wrist/image_raw/compressed"
 JOINTS, ROBOT = PANDA.endpoints["joint_states"].name, PANDA.endpoints["robot_state"].name
 FINGERS = PANDA.endpoints["gripper_joint_states"].name
 EVERYTHING = QoSProfile(depth=2000, reliability=ReliabilityPolicy.BEST_EFFORT)
 KINDS: dict[str, type] = {
     "/clock": Clock,
     FRONT: Image,
-    WRIST: Image,
+    WRIST: CompressedImage,
     "/camera/front/camera_info": CameraInfo,
+    "/camera/wrist/camera_info": CameraInfo,
     JOINTS: JointState,
     ROBOT: FrankaState,
     FINGERS: JointState,
@@ -154,6 +155,7 @@ def test_what_it_publishes(listener: Listener) -> None:
         FRONT: 30.0,
         WRIST: 30.0,
         "/camera/front/camera_info": 30.0,
+        "/camera/wrist/camera_info": 30.0,
         JOINTS: 1000.0,
         ROBOT: 1000.0,
         FINGERS: 15.0,
@@ -219,6 +221,10 @@ def test_episodes(listener: Listener) -> None:
     [
         ("/**: {ros__parameters: {robot: pando}}", "unknown robot 'pando'"),
         ("/**: {ros__parameters: {clock_rate_hz: 0.0, sead: 1}}", "sead"),
+        (
+            "/**: {ros__parameters: {cameras: {top: {topic: /camera/top/image_raw}}}}",
+            "(given top); should be of front, wrist",
+        ),
     ],
 )
 def test_a_wrong_configuration(ros_domain_id: int, tmp_path: Path, parameters: str, told: str) -> None:

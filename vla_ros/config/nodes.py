@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vla_ros.actions import ActionSpec
 from vla_ros.config.system import SCRIPTED, CameraConfig, InferenceConfig
@@ -41,6 +41,15 @@ class SimulatorNodeConfig(Config):
     seed: int = Field(default=0, ge=0)
     clock_rate_hz: float = Field(default=200.0, gt=0.0, le=1000.0)
     real_time_factor: float = Field(default=1.0, gt=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _world_has_the_cameras(self) -> SimulatorNodeConfig:
+        if missing := sorted(set(self.cameras) - set(self.world.cameras)):
+            raise ValueError(
+                f"cameras: the world has none of that name (given {', '.join(missing)}); "
+                f"should be of {', '.join(self.world.cameras)}"
+            )
+        return self
 
 
 class RecorderNodeConfig(Config):

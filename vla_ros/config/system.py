@@ -28,6 +28,16 @@ class CameraConfig(CameraTiming):
     width: int = Field(default=256, ge=16, le=4096)
     height: int = Field(default=256, ge=16, le=4096)
 
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the topic carries CompressedImage, by the convention of image_transport; else Image."""
+        return self.topic.endswith("/compressed")
+
+    @property
+    def info_topic(self) -> str:
+        """Where the camera's calibration is, by the same convention: beside its images."""
+        return f"{self.topic.removesuffix('/compressed').rpartition('/')[0]}/camera_info"
+
     @field_validator("topic")
     @classmethod
     def _topic_is_a_ros_name(cls, topic: str) -> str:

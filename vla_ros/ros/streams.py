@@ -60,7 +60,7 @@ class Streams:
             decode=convert.image_to_rgb,
         )
         for name, camera in cameras.items():
-            self._subscribe_camera(name, camera.topic)
+            self._subscribe_camera(name, camera)
         self._polled: dict[str, tuple[PolledSubscription[Any], Callable[[Any], Sample]]] = {
             name: (PolledSubscription(node, kind, topic, _DEEP), read)
             for name in proprioception
@@ -92,7 +92,7 @@ class Streams:
             for key, value in {**vars(stream), "dropped": sum(stream.dropped.values()), **stream.dropped}.items()
         }
 
-    def _subscribe_camera(self, name: str, topic: str) -> None:
+    def _subscribe_camera(self, name: str, camera: CameraConfig) -> None:
         def on_image(message: Any) -> None:
             stamp_ns = convert.stamp_to_ns(message.header.stamp)
             self._take_samples()
@@ -103,8 +103,8 @@ class Streams:
                 self._newest_ns = instant_ns
                 self._on_instant(instant_ns)
 
-        kind = CompressedImage if topic.endswith("/compressed") else Image
-        self._node.create_subscription(kind, topic, on_image, qos.SENSOR)
+        kind = CompressedImage if camera.is_compressed else Image
+        self._node.create_subscription(kind, camera.topic, on_image, qos.SENSOR)
 
     def _take_samples(self) -> None:
         """Take in what the proprioceptive topics brought since the last time."""

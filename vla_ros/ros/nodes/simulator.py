@@ -9,14 +9,14 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
 from vla_ros import topics
-from vla_ros.config import SimulatorNodeConfig
+from vla_ros.config import CameraConfig, SimulatorNodeConfig
 from vla_ros.robots import catalogue
 from vla_ros.ros import convert, frames, params, qos
 from vla_ros.ros.diagnostics import ERROR, OK, Status, StatusReporter
@@ -53,7 +53,7 @@ class SimulatorNode(Node):
         self._state = self.create_publisher(Float64MultiArray, topics.SIMULATION_STATE, qos.STATE)
         self._moving = self.create_publisher(TFMessage, "/tf", qos.STATE)
         self._fixed = self.create_publisher(TFMessage, "/tf_static", qos.LATCHED)
-        self._cameras = {name: self._camera_publishers(camera.topic) for name, camera in config.cameras.items()}
+        self._cameras = {name: self._camera_publishers(camera) for name, camera in config.cameras.items()}
         self._calibrations = {name: frames.camera_info(name, self._world.cameras[name]) for name in config.cameras}
         self._publish_fixed_frames()
         self._simulation = Simulation(
@@ -88,7 +88,8 @@ class SimulatorNode(Node):
 
     def _on_frame(self, camera: str, stamp_ns: int, picture: Image) -> None:
         images, calibrations = self._cameras[camera]
-        message = convert.rgb_to_image(picture, stamp_ns, optical_frame(camera))
+        write = convert.rgb_to_compressed if images.msg_type is CompressedImage else convert.rgb_to_image
+        message = write(picture, stamp_ns, optical_frame(camera))
         calibration = self._calibrations[camera]
         calibration.header.stamp = message.header.stamp
         images.publish(message)
@@ -118,11 +119,12 @@ class SimulatorNode(Node):
         response.success = True
         return response
 
-    def _camera_publishers(self, topic: str) -> tuple[Publisher, Publisher]:
-        """Of the images, and of camera_info in the same namespace."""
-        info = f"{topic.rpartition('/')[0]}/camera_info"
-        images = self.create_publisher(ImageMessage, topic, qos.SENSOR)
-        return images, self.create_publisher(CameraInfo, info, qos.SENSOR)
+    def _camera_publishers(self, camera: CameraConfig) -> tuple[Publisher, Publisher]:
+        """Of the images, and of the calibration."""
+        images = self.create_publisher(
+            CompressedImage if camera.is_compressed else ImageMessage, camera.topic, qos.SENSOR
+        )
+        return images, self.create_publisher(CameraInfo, camera.info_topic, qos.SENSOR)
 
     def _status(self) -> Status:
         self._simulation.check()
