@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vla_ros.actions import ActionSpec, AnchorState, GripperConvention, Space, to_absolute
 from vla_ros.control.arm import ArmConfig
 from vla_ros.robots.panda import PANDA
-from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, ActionChunk, Mode, SafetyState
+from vla_ros.timing.chunks import ScheduleConfig, ScheduleMode
+from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, ActionChunk, Mode, ModelChunk, SafetyState
 
 TICK_NS = 10_000_000
 JOINTS = PANDA.joint_names
@@ -102,6 +104,30 @@ def test_a_jump_is_refused_and_a_near_target_resumes(new_bench, limits, assert_k
     bench.run(0.4)
     assert bench.safety is SafetyState.RUNNING
     assert_keeps(bench.path(), limits)
+
+
+@pytest.mark.parametrize("mode", list(ScheduleMode))
+def test_after_a_refused_jump_what_starts_at_the_arm_is_followed_and_what_stays_away_is_not(new_bench, mode):
+    """As a policy replans it: deltas are anchored where the arm is measured, absolute targets may stay out of reach."""
+    spec = ActionSpec(space=Space.JOINT_DELTA, gripper=GripperConvention.NONE, joint_names=JOINTS)
+    bench = new_bench(ArmConfig(schedule=ScheduleConfig(mode=mode))).started()
+    bench.send_joints()
+    bench.run(0.4)
+    away = bench.measured + 1.0
+    for _ in range(15):
+        bench.send(np.tile(away, (10, 1)))
+        bench.run(0.2)
+    held = bench.measured.copy()
+    assert bench.safety is SafetyState.HOLDING
+    assert bench.reason.startswith("target refused: a target ")
+    assert bench.counters["jump"] == 1
+    for _ in range(8):
+        anchor = AnchorState(bench.measured, np.zeros(7))
+        rows = ModelChunk(bench.now_ns, np.full((10, 7), 0.01))
+        bench.arm.on_chunk(to_absolute(spec, rows, anchor, 0.08), bench.now_ns)
+        bench.run(0.2)
+    assert bench.safety is SafetyState.RUNNING
+    assert (bench.measured > held + 0.03).all()
 
 
 def test_a_stale_joint_state_holds_and_comes_back(new_bench):

@@ -65,11 +65,11 @@ def test_a_pose_relative_to_the_tool_starts_from_forward_kinematics() -> None:
     np.testing.assert_allclose(chunk.actions, [[1.0, 1.9, 0.1, 1.0, 0.0, 0.0, 0.0]], atol=1e-12)
 
 
-def test_a_policy_of_absolute_actions_needs_no_joints() -> None:
+def test_a_policy_of_absolute_actions_is_followed_without_knowing_the_joints() -> None:
     spec = ActionSpec(horizon=1)
     row = np.array([[0.4, 0.0, 0.3, 1.0, 0.0, 0.0, 0.0, 0.08]])
     policy = Dummy(spec, WindowSpec(proprioception=()), lambda window, committed: row)
-    assert wrap(policy).window_spec.proprioception == ()
+    assert wrap(policy).window_spec.proprioception == ("joints",)  # they tell whether the arm follows
     chunk, _ = wrap(policy).infer([observation(0)], None)
     np.testing.assert_allclose(chunk.actions, row, atol=1e-12)
 
@@ -90,6 +90,22 @@ def test_what_is_scheduled_is_given_in_the_policys_own_space_too() -> None:
     assert committed.scheduled is scheduled
     assert committed.prefix is not None
     np.testing.assert_allclose(committed.prefix.actions, [[0.1, 0.0, 1.0], [0.2, 0.0, 0.0]], atol=1e-12)
+
+
+@pytest.mark.parametrize(("apart", "is_committed"), [(0.05, True), (0.35, False)])
+@pytest.mark.parametrize("spec", [DELTA, ActionSpec(horizon=3)], ids=["joints", "poses"])
+def test_only_what_the_arm_follows_is_committed(spec: ActionSpec, apart: float, is_committed: bool) -> None:
+    """A held arm stays where it is while the schedule runs ahead: whoever went on from there would never meet it."""
+    here = forward(np.array([1.0, 2.0])) if not spec.is_joint else np.array([1.0, 2.0])
+    ahead = np.tile(np.append(here, 0.08), (3, 1))
+    ahead[:, 0] += apart
+    policy = Dummy(spec, decide=lambda window, committed: np.tile(ahead[0], (3, 1)))
+    wrap(policy).infer(
+        [observation(0, joints=(1.0, 2.0))], ActionChunk(0, spec.step_ns, spec.absolute_dimensions, ahead)
+    )
+    committed = policy.seen[0]
+    assert (committed.scheduled is not None) is is_committed
+    assert (committed.prefix is not None) is is_committed
 
 
 def test_what_is_scheduled_in_other_dimensions_has_no_prefix() -> None:

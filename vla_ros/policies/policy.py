@@ -9,10 +9,14 @@ from typing import Protocol
 import numpy as np
 
 from vla_ros.actions import ActionSpec, Anchor, AnchorState, from_absolute, to_absolute
-from vla_ros.values import ActionChunk, Array, Committed, ModelChunk, Prediction, Window
+from vla_ros.values import ActionChunk, Array, Committed, ModelChunk, Prediction, Target, Window
 
 #: The proprioceptive streams that relative actions may start from.
 ANCHOR_STREAMS = {Anchor.MEASURED: "joints", Anchor.COMMANDED: "commanded_joints"}
+
+#: Further than this from what is scheduled the arm does not follow it: it is held, or was stopped [rad of a joint, m].
+_FOLLOWED_RAD = 0.3
+_FOLLOWED_M = 0.1
 
 
 class PolicyError(ValueError):
@@ -82,10 +86,10 @@ class AbsolutePolicy:
 
     @property
     def window_spec(self) -> WindowSpec:
-        """What the wrapped policy looks at, and the stream its actions start from."""
+        """What the wrapped policy looks at, and the stream that says where its actions start."""
         spec = self._policy.window_spec
         stream = ANCHOR_STREAMS[self.action_spec.anchor]
-        if not self.action_spec.needs_anchor or stream in spec.proprioception:
+        if stream in spec.proprioception:
             return spec
         return replace(spec, proprioception=(*spec.proprioception, stream))
 
@@ -95,7 +99,10 @@ class AbsolutePolicy:
         self._policy.reset(instruction)
 
     def infer(self, window: Window, scheduled: ActionChunk | None) -> tuple[ActionChunk, tuple[Prediction, ...]]:
-        """Absolute targets and predicted frames, given the targets `scheduled` from the window's newest instant on."""
+        """Absolute targets and predicted frames, given the targets `scheduled` from the window's newest instant on.
+
+        What the arm does not follow is not committed: a policy that went on from there would never meet the arm again.
+        """
         spec = self.action_spec
         if len(window) != self._policy.window_spec.length:
             raise PolicyError(f"{self.name} looks at {self._policy.window_spec.length} observations, got {len(window)}")
@@ -122,12 +129,24 @@ class AbsolutePolicy:
 
     def _committed(self, window: Window, scheduled: ActionChunk | None, anchor: AnchorState | None) -> Committed:
         prefix = None
+        if scheduled is not None and not self._is_followed(scheduled, window):
+            scheduled = None
         if scheduled is not None and scheduled.dimensions == self.action_spec.absolute_dimensions:
             prefix = from_absolute(self.action_spec, scheduled, anchor, self._gripper_max_width_m)
         # A model that looks back wants what it decided back then: not simply its last chunk, which may be much newer.
         looked_back_ns = window[-2].instant_ns if len(window) > 1 else window[-1].instant_ns
         previous = min(self._own_chunks, key=lambda c: abs(c.observation_ns - looked_back_ns), default=None)
         return Committed(previous=previous, scheduled=scheduled, prefix=prefix)
+
+    def _is_followed(self, scheduled: ActionChunk, window: Window) -> bool:
+        joint_positions = window[-1].proprioception.get(ANCHOR_STREAMS[self.action_spec.anchor])
+        if joint_positions is None or scheduled.dimensions != self.action_spec.absolute_dimensions:
+            return True  # nobody can tell
+        due = Target(scheduled.observation_ns, scheduled.dimensions, scheduled.actions[0])
+        if due.joint_positions is not None:
+            return bool(np.abs(due.joint_positions - joint_positions).max() < _FOLLOWED_RAD)
+        assert due.pose is not None  # a target is either
+        return bool(np.linalg.norm(due.pose[:3] - self._forward(joint_positions)[:3]) < _FOLLOWED_M)
 
     def _check(self, chunk: ModelChunk) -> None:
         spec = self.action_spec
