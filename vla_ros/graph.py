@@ -204,7 +204,7 @@ def _controller(system: SystemConfig, robot: Robot, started: bool) -> NodeSpec:
             *(_ours(name) for name in operated),
         ),
         writes=(
-            *_to_driver(robot, system.controller.command_interface),
+            *(end for end in _to_driver(robot, system.controller.command_interface) if end.used),
             _ours(topics.COMMAND),
             *_ABOUT_ITSELF,
         ),

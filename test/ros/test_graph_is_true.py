@@ -1,10 +1,11 @@
-"""What the graph says of the nodes is what they do: their topics and services, seen over DDS."""
+"""What the graph says of the nodes is what they do: their topics, services and actions, seen over DDS."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("mujoco")
 
+from rclpy.action import get_action_client_names_and_types_by_node, get_action_server_names_and_types_by_node
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 
@@ -43,13 +45,15 @@ def seen(found: list[tuple[str, list[str]]], node: NodeSpec) -> Said:
 
 def differences(observer: Any, node: NodeSpec) -> dict[str, Said]:
     """What the graph says of `node` and DDS does not, or the other way round."""
-    topic, service = EndpointKind.TOPIC, EndpointKind.SERVICE
+    topic, service, action = EndpointKind.TOPIC, EndpointKind.SERVICE, EndpointKind.ACTION
     who = (node.name, node.namespace)
     pairs = {
         "publishes": (observer.get_publisher_names_and_types_by_node, said(node.writes, topic)),
         "subscribes": (observer.get_subscriber_names_and_types_by_node, said(node.reads, topic)),
         "serves": (observer.get_service_names_and_types_by_node, said(node.reads, service)),
         "calls": (observer.get_client_names_and_types_by_node, said(node.writes, service)),
+        "performs": (partial(get_action_server_names_and_types_by_node, observer), said(node.reads, action)),
+        "requests": (partial(get_action_client_names_and_types_by_node, observer), said(node.writes, action)),
     }
     return {verb: difference for verb, (ask, ends) in pairs.items() if (difference := seen(ask(*who), node) ^ ends)}
 

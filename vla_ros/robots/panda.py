@@ -91,7 +91,7 @@ _INERTIALS = {
 
 _ACTION, _SERVICE = EndpointKind.ACTION, EndpointKind.SERVICE
 
-#: Every name this project uses of multipanda_ros2, from our side.
+#: What multipanda_ros2 offers, from our side.
 _ENDPOINTS = {
     "joint_states": Endpoint("/franka/joint_states", "sensor_msgs/msg/JointState", from_driver=True, rate_hz=1000.0),
     "gripper_joint_states": Endpoint(
@@ -105,7 +105,9 @@ _ENDPOINTS = {
     "gripper_homing": Endpoint("/panda_gripper/homing", "franka_msgs/action/Homing", _ACTION),
     "gripper_move": Endpoint("/panda_gripper/move", "franka_msgs/action/Move", _ACTION),
     "gripper_grasp": Endpoint("/panda_gripper/grasp", "franka_msgs/action/Grasp", _ACTION),
-    "gripper_action": Endpoint("/panda_gripper/gripper_action", "control_msgs/action/GripperCommand", _ACTION),
+    "gripper_action": Endpoint(
+        "/panda_gripper/gripper_action", "control_msgs/action/GripperCommand", _ACTION, used=False
+    ),
     "gripper_stop": Endpoint("/panda_gripper/stop", "std_srvs/srv/Trigger", _SERVICE),
     "error_recovery": Endpoint(
         "/panda_error_recovery_service_server/error_recovery", "franka_msgs/srv/ErrorRecovery", _SERVICE

@@ -114,13 +114,17 @@ class EndpointKind(str, Enum):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One topic, service or action of a driver, seen from us: we read those `from_driver`, write or call the others."""
+    """One topic, service or action of a driver, seen from us: we read those `from_driver`, write or call the others.
+
+    One that is not `used` is offered by the driver, and by its simulated mirror, for others.
+    """
 
     name: str
     type: str  # as `ros2 interface show` takes it
     kind: EndpointKind = EndpointKind.TOPIC
     from_driver: bool = False
     rate_hz: float | None = None
+    used: bool = True
 
 
 @dataclass(frozen=True)
