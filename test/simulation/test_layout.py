@@ -44,6 +44,13 @@ def test_joints_and_cameras_vary_as_much_as_they_may() -> None:
         assert radians(1.0) < max(turned) <= 1.01 * radians(1.0) * 3**0.5
 
 
+def test_the_light_varies_over_all_it_may() -> None:
+    lights = np.array([layout.light for layout in LAYOUTS])
+    lower, upper = np.array([0.2, -0.8, 1.4, 0.75]), np.array([1.2, 0.8, 2.0, 1.1])
+    assert (lights >= lower).all() and (lights <= upper).all()
+    assert (np.ptp(lights, axis=0) > 0.9 * (upper - lower)).all()
+
+
 def test_the_seed_alone_decides() -> None:
     again = draw(7, PANDA.home_rad, DEFAULT_CAMERAS)
     assert again.cubes == LAYOUTS[7].cubes and again.task == LAYOUTS[7].task
