@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,12 +17,17 @@ ROOT = Path(__file__).parent.parent
 INTERFACES = sorted((ROOT / "interfaces").glob("*/package.xml"))
 
 
+def copy_sources(target: Path) -> None:
+    """A copy to build from, so that the tree stays as it is."""
+    not_sources = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "runs", "build", "install", "log", "test")
+    shutil.copytree(ROOT, target, ignore=not_sources)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """What pip installs, built from a copy so that the tree stays as it is."""
+    """What pip installs."""
     folder = tmp_path_factory.mktemp("wheel")
-    not_sources = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "runs", "build", "install", "log", "test")
-    shutil.copytree(ROOT, folder / "source", ignore=not_sources)
+    copy_sources(folder / "source")
     build = [sys.executable, "setup.py", "--quiet", "bdist_wheel", "--dist-dir", str(folder)]
     result = subprocess.run(build, cwd=folder / "source", capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -54,6 +60,29 @@ def test_every_node_is_an_executable_that_ros2_run_finds(wheel: zipfile.ZipFile)
         if "/lib/vla_ros/" in entry.filename:
             assert entry.external_attr >> 16 & 0o111 == 0o111, f"{entry.filename} is not executable"
             assert f"vla_ros.ros.nodes.{Path(entry.filename).name} import main" in wheel.read(entry).decode()
+
+
+def test_colcon_builds_a_workspace_to_be_sourced(tmp_path: Path) -> None:
+    colcon = shutil.which("colcon", path=str(Path(sys.executable).parent)) or shutil.which("colcon")
+    if colcon is None:
+        pytest.skip("colcon is not installed")
+    copy_sources(tmp_path / "src" / "vla_ros")
+    build = [colcon, "build", "--packages-select", "vla_ros"]
+    result = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    prefix = tmp_path / "install" / "vla_ros"
+    use = (
+        f". {tmp_path}/install/setup.bash && echo $AMENT_PREFIX_PATH && command -v vla-ros && "
+        f"{sys.executable} -c 'import vla_ros.config as c; print(c.__file__); print(c.find(\"franka_upvla\"))'"
+    )
+    said = subprocess.run(["bash", "-c", use], cwd="/", capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    ament_prefixes, command, module, system = said.stdout.splitlines()
+    assert str(prefix) in ament_prefixes.split(":")
+    assert command == str(prefix / "bin" / "vla-ros")
+    assert module.startswith(f"{prefix}/")
+    assert system == str(prefix / "share" / "vla_ros" / "config" / "franka_upvla.yaml")
+    assert os.access(prefix / "lib" / "vla_ros" / "controller", os.X_OK)
 
 
 def test_the_command_is_installed_and_its_type_hints_too(wheel: zipfile.ZipFile) -> None:
