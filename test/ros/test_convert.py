@@ -143,6 +143,8 @@ def test_images_that_lie_about_their_size(rgb: np.ndarray) -> None:
         convert.image_to_rgb(narrow)
     with pytest.raises(ValueError, match="step 0"):
         convert.image_to_rgb(Image(encoding="rgb8"))
+    with pytest.raises(ValueError, match="an image of yuv422 has an even width, got 3"):
+        convert.image_to_rgb(Image(encoding="yuv422", width=3, height=2, step=6, data=bytes(12)))
 
 
 def test_encodings_that_have_no_colours(rgb: np.ndarray) -> None:

@@ -90,6 +90,8 @@ def image_to_rgb(message: ImageMessage | CompressedImage) -> Image:
         known = ", ".join(_COLOR_ENCODINGS)
         raise ValueError(f"image encoding {message.encoding!r} is not one of {known}{hint}") from None
     pixels = _pixels(message, dtype, channels)
+    if channels == 2 and message.width % 2:  # two pixels share their colour
+        raise ValueError(f"an image of {message.encoding} has an even width, got {message.width}")
     if conversion is not None:
         pixels = cv2.cvtColor(pixels, conversion)
     if dtype is np.uint16:
