@@ -23,6 +23,8 @@ PROGRAM = textwrap.dedent(
             super().__init__("told", automatically_declare_parameters_from_overrides=True)
             if self.has_parameter("wrong"):
                 raise ValueError("wrong: given 1; should not be given")
+            if self.has_parameter("file"):
+                open(self.get_parameter("file").value)
             self.create_timer(0.01, self.on_timer)
 
         def on_timer(self):
@@ -63,6 +65,13 @@ def test_a_wrong_configuration_is_one_line_and_2(ros_domain_id: int) -> None:
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 2
     assert errors.strip() == "error: wrong: given 1; should not be given"
+
+
+def test_a_file_that_is_not_there_is_one_line_and_2(ros_domain_id: int) -> None:
+    process = start(ros_domain_id, "--ros-args", "-p", "file:=nowhere")
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert errors.strip() == "error: [Errno 2] No such file or directory: 'nowhere'"
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
     try:
         try:
             node = node_class()
-        except (ValueError, RuntimeError) as error:  # a ConfigError; a machine that lacks what the node needs
+        except (ValueError, RuntimeError, OSError) as error:  # a ConfigError; a machine or file that is not as needed
             print(f"error: {error}", file=sys.stderr)
             return EXIT_CONFIG
         executor = SingleThreadedExecutor()
