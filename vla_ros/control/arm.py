@@ -23,20 +23,11 @@ from vla_ros.control.limits import (
     refuse_meaningless,
 )
 from vla_ros.control.reference import Reference
-from vla_ros.control.watchdog import Cause, Event, Watchdog, WatchdogConfig
-from vla_ros.geometry import rotation_angle
+from vla_ros.control.watchdog import Cause, Event, Watchdog, WatchdogConfig, joints_off, tcp_off
 from vla_ros.robots.robot import Robot
 from vla_ros.timing.chunks import Schedule, ScheduleConfig
 from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_ms, period_ns
-from vla_ros.values import (
-    ActionChunk,
-    Array,
-    Command,
-    Config,
-    Mode,
-    SafetyState,
-    Target,
-)
+from vla_ros.values import ActionChunk, Array, Command, Config, Mode, SafetyState, Target
 
 #: Chunk latencies kept for the quantiles.
 _LATENCIES_KEPT = 1000
@@ -311,26 +302,13 @@ class ArmController:
         self._watchdog.on(now_ns, Event.STATE_FRESH)
         if self._interpolator is None or self._watchdog.has(Cause.NOT_STARTED) or self._watchdog.has(Cause.ANCHORING):
             return
-        too_far = self._too_far(state.positions, self._interpolator.motion.positions)
-        if too_far and not self._watchdog.has(Cause.FAULT):
-            self._watchdog.on(now_ns, Event.DEVIATED, too_far)
-
-    def _too_far(self, measured: Array, command: Array) -> str:
-        """How far the joints (J,) are from their command, in words, where that is too far; else "".
-
-        A driver that is sent poses leaves the elbow where it likes: there only the TCP counts.
-        """
-        config = self._config.watchdog
+        command = self._interpolator.motion.positions
         if self._config.command_interface == "joint":
-            deviation = np.abs(measured - command)
-            worst = int(np.argmax(deviation))
-            is_far = deviation[worst] > config.max_deviation_rad
-            return f"{self._robot.joint_names[worst]} is {deviation[worst]:.2f} rad off" if is_far else ""
-        pose = self._kinematics.forward(measured)
-        distance_m = float(np.linalg.norm(pose[:3] - self._tcp_pose[:3]))
-        angle_rad = rotation_angle(pose[3:], self._tcp_pose[3:])
-        is_far = distance_m > config.max_deviation_m or angle_rad > config.max_deviation_rad
-        return f"the TCP is {distance_m:.2f} m and {angle_rad:.2f} rad off" if is_far else ""
+            off = joints_off(state.positions, command, self._robot.joint_names, config)
+        else:  # a driver that is sent poses leaves the elbow where it likes
+            off = tcp_off(self._kinematics.forward(state.positions), self._tcp_pose, config)
+        if off and not self._watchdog.has(Cause.FAULT):
+            self._watchdog.on(now_ns, Event.DEVIATED, off)
 
     def _anchor_if_due(self, now_ns: int) -> None:
         """Take the measured pose as the command where that was asked for, measured since and standing; or in a fault.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
 from pydantic import Field
 
-from vla_ros.values import Config, SafetyState
+from vla_ros.geometry import rotation_angle
+from vla_ros.values import Array, Config, SafetyState
 
 
 class WatchdogConfig(Config):
@@ -159,3 +161,18 @@ class Watchdog:
         if self.state is not before:
             self._state_since_ns = now_ns
         return self.state
+
+
+def joints_off(measured: Array, command: Array, names: tuple[str, ...], config: WatchdogConfig) -> str:
+    """How far the worst joint of (J,) is from its command, in words, where that is too far; else ""."""
+    deviation = np.abs(measured - command)
+    worst = int(np.argmax(deviation))
+    return f"{names[worst]} is {deviation[worst]:.2f} rad off" if deviation[worst] > config.max_deviation_rad else ""
+
+
+def tcp_off(measured: Array, command: Array, config: WatchdogConfig) -> str:
+    """How far the TCP's pose (7,) is from its command, in words, where that is too far; else ""."""
+    distance_m = float(np.linalg.norm(measured[:3] - command[:3]))
+    angle_rad = rotation_angle(measured[3:], command[3:])
+    is_far = distance_m > config.max_deviation_m or angle_rad > config.max_deviation_rad
+    return f"the TCP is {distance_m:.2f} m and {angle_rad:.2f} rad off" if is_far else ""
