@@ -39,7 +39,10 @@ class Driver(Protocol):
         """Send one target; raises ValueError for one that is not finite or not of this arm."""
 
     def send_gripper(self, goal: GripperGoal, on_done: OnDone) -> None:
-        """Send one goal; `on_done` is called exactly once. One at a time: a second one is done at once, in failure."""
+        """Send one goal; `on_done` is called exactly once.
+
+        One at a time: a second one fails at once, and stops the first, so that it can be sent again.
+        """
 
     def stop_gripper(self, on_done: OnDone) -> None:
         """Stop the fingers where they are; the goal in flight ends in failure."""

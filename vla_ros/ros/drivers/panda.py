@@ -146,7 +146,9 @@ class PandaDriver:
 
     def _send(self, endpoint: str, goal: Any, on_done: OnDone) -> None:
         if self._gripper_goal is not None:
-            on_done(False, "another gripper goal is in flight")
+            # Who sends another one has given up on the first; it never ends by itself if the gripper hangs.
+            self.stop_gripper(lambda success, message: None)
+            on_done(False, "another gripper goal was in flight, and is being stopped")
             return
 
         def finish(success: bool, message: str) -> None:
