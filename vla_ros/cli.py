@@ -167,8 +167,6 @@ def _load(name: str, **overrides: str) -> SystemConfig:
     entry = registry.POLICIES[chosen.policy.name]
     if entry.needs_checkpoint and not chosen.policy.checkpoint:
         raise config.ConfigError([f"policy.checkpoint: missing; policy {chosen.policy.name} has weights, say where"])
-    if chosen.policy.checkpoint and not entry.needs_checkpoint:
-        raise config.ConfigError([f"policy.checkpoint: policy {chosen.policy.name} takes none; leave it out"])
     return chosen
 
 

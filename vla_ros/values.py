@@ -162,7 +162,6 @@ class Mode(str, Enum):
 
     HOLD = "hold"
     POLICY = "policy"
-    TELEOP = "teleop"
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,7 +94,7 @@ def test_a_launch_file_starts_the_graph(file: Path) -> None:
 
 @pytest.mark.parametrize("file", LAUNCH_FILES, ids=system_name)
 def test_its_arguments_reach_the_graph(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.POLICIES, "another", registry.Entry("", needs_checkpoint=True, needs_simulation=False))
+    monkeypatch.setitem(registry.POLICIES, "another", registry.Entry("", needs_checkpoint=True))
     task = "lift the red cube"
     given = {"robot": "panda", "policy": "another", "checkpoint": "weights", "instruction": task, "record": "bag"}
     system = config.override(config.load(system_name(file)), **given)

@@ -11,7 +11,7 @@ from vla_ros.config.problems import did_you_mean
 from vla_ros.control.arm import ArmConfig
 from vla_ros.robots import catalogue
 from vla_ros.simulation.world import TabletopConfig
-from vla_ros.timing.sync import CameraTiming
+from vla_ros.timing.sync import HISTORY_S, CameraTiming
 from vla_ros.values import Config
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -73,7 +73,7 @@ class InferenceConfig(Config):
 
     max_rate_hz: float = Field(default=5.0, gt=0.0, le=100.0)
     max_observation_age_ms: float = Field(default=500.0, gt=0.0, le=10_000.0)
-    history_s: float = Field(default=2.0, gt=0.0, le=60.0)  # how far back a window may reach
+    history_s: float = Field(default=HISTORY_S, gt=0.0, le=60.0)  # how far back a window may reach
 
 
 class SystemConfig(Config):

@@ -17,22 +17,16 @@ class Entry:
 
     module: str  # has `load(robot, checkpoint, action) -> Policy`
     needs_checkpoint: bool
-    needs_simulation: bool  # reads the stream "world"
 
 
 POLICIES: dict[str, Entry] = {
-    "scripted": Entry("vla_ros.policies.scripted", needs_checkpoint=False, needs_simulation=True),
+    "scripted": Entry("vla_ros.policies.scripted", needs_checkpoint=False),
 }
 
 
 def names() -> tuple[str, ...]:
     """Every policy there is, sorted."""
     return tuple(sorted(POLICIES))
-
-
-def needs_simulation(name: str) -> bool:
-    """Whether the policy looks at a simulated world's state; raises ValueError for an unknown name."""
-    return _find(name).needs_simulation
 
 
 def load(name: str, *, robot: Robot, checkpoint: str = "", action: ActionSpec | None = None) -> Policy:

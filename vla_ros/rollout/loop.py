@@ -13,10 +13,10 @@ from vla_ros.control.arm import ArmConfig, ArmController
 from vla_ros.policies.policy import AbsolutePolicy, Policy
 from vla_ros.robots.robot import Robot
 from vla_ros.rollout.report import EpisodeRow, Percentiles, Report
-from vla_ros.simulation.world import World, WorldState
+from vla_ros.simulation.world import EPISODE_S, World, WorldState
 from vla_ros.timing.chunks import Schedule
 from vla_ros.timing.stamps import ms_to_ns, ns_to_ms, ns_to_s, period_ns, s_to_ns
-from vla_ros.timing.sync import Aligner, AlignerConfig, CameraTiming, Interpolation, StreamTiming
+from vla_ros.timing.sync import HISTORY_S, Aligner, AlignerConfig, CameraTiming, Interpolation, StreamTiming
 from vla_ros.values import ActionChunk, Array, Command, Config
 
 #: How each stream is read between its samples; a world's state has quaternions and flags in it.
@@ -37,8 +37,8 @@ class RolloutConfig(Config):
     inference_hz: float = Field(default=5.0, gt=0.0)  # at most; never before the last answer has arrived
     inference_delay_ms: float = Field(default=100.0, ge=0.0)  # from the instant observed to the chunk's arrival
     camera_hz: float = Field(default=30.0, gt=0.0)  # only the cameras that the policy looks at are drawn
-    episode_s: float = Field(default=20.0, gt=0.0)
-    history_s: float = Field(default=2.0, gt=0.0)
+    episode_s: float = Field(default=EPISODE_S, gt=0.0)
+    history_s: float = Field(default=HISTORY_S, gt=0.0)
 
 
 @dataclass(eq=False)

@@ -109,6 +109,9 @@ def optical_frame(camera: str) -> str:
     return f"camera_{camera}_optical_frame"
 
 
+#: An episode that takes longer failed, if nobody says otherwise.
+EPISODE_S = 20.0
+
 #: One camera opposite the robot that sees arm and workspace, and one on the hand that sees between the fingers.
 DEFAULT_CAMERAS: dict[str, CameraModel] = {
     "front": CameraModel(position_m=(1.45, 0.0, 0.75), target_m=(0.35, 0.0, 0.28), vertical_fov_deg=54.0),
@@ -127,7 +130,7 @@ class TabletopConfig(Config):
 
     cameras: dict[str, CameraModel] = Field(default_factory=lambda: dict(DEFAULT_CAMERAS))
     instruction: str = ""
-    episode_s: float = Field(default=20.0, gt=0.0, le=600.0)  # longer than this: the episode failed
+    episode_s: float = Field(default=EPISODE_S, gt=0.0, le=600.0)  # longer than this: the episode failed
 
     @field_validator("instruction")
     @classmethod

@@ -16,6 +16,8 @@ from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_ms, period_ns, s_t
 from vla_ros.timing.track import Drop, Misaligned, Track
 from vla_ros.values import Array, Config, Image, Observation
 
+#: How far back messages are kept, if nobody says otherwise.
+HISTORY_S = 2.0
 #: A camera is stalled when this many of its periods passed without a frame.
 _STALLED_PERIODS = 3
 #: A camera's buffer holds this many times the frames its configured rate would give.
@@ -59,7 +61,7 @@ class AlignerConfig(Config):
 
     cameras: dict[str, CameraTiming]
     proprioception: dict[str, StreamTiming]
-    history_s: float = Field(default=2.0, gt=0.0)
+    history_s: float = Field(default=HISTORY_S, gt=0.0)
     future_tolerance_ms: float = Field(default=100.0, ge=0.0)  # a stamp may be this much later than its receipt
 
     @model_validator(mode="after")
