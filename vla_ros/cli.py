@@ -245,7 +245,7 @@ def _run_episodes(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with transport.locked_domain_id() as domain_id, log_file.open("w", encoding="utf-8", buffering=1) as log:
         os.environ.update(environment := transport.local_environment(os.environ, domain_id))
-        console.print(f"{system.title}: {count} episodes in ROS_DOMAIN_ID {domain_id}", highlight=False)
+        console.print(f"{system.title}; episodes: {count}; ROS_DOMAIN_ID {domain_id}", highlight=False)
         console.print(f"nodes' log {log_file}", highlight=False, soft_wrap=True)
         nodes = Supervisor(graph, environment, lambda name, line: print(f"[{name}] {line}", file=log))
         with nodes, Progress(*columns, console=console) as progress:
@@ -273,7 +273,7 @@ def _table(report: Report) -> Table:
     from rich.table import Table
 
     table = Table(
-        title=f"{report.policy}: {report.successes} of {len(report.episodes)} episodes succeeded", title_justify="left"
+        title=f"{report.policy}: {report.successes} of {len(report.episodes)} succeeded", title_justify="left"
     )
     table.add_column("measured")
     table.add_column("value", justify="right")
