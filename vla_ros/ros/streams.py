@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from rclpy.node import Node
@@ -68,7 +69,12 @@ class Streams:
         }
 
     def window(self, instant_ns: int, length: int, step_ns: int, earliest_ns: int | None) -> tuple[Observation, ...]:
-        """As `Aligner.window`; raises Misaligned."""
+        """As `Aligner.window`; raises Misaligned. Frames are decoded while others may come in."""
+        with self._lock:
+            frames = self._aligner.frames(instant_ns, length, step_ns, earliest_ns)
+        with suppress(ValueError):  # the aligner says below which frame could not be decoded, and drops it
+            for frame in frames:
+                frame.image()
         with self._lock:
             return self._aligner.window(instant_ns, length, step_ns, earliest_ns)
 

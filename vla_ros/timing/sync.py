@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from math import isfinite
 from typing import Any, cast
 
 import numpy as np
@@ -87,18 +88,21 @@ class StreamHealth:
     problem: str  # "" when all is well
 
 
-class _Frame:
-    """A camera frame as it came; decoded when first looked at."""
+class Frame:
+    """A camera frame as it came; decoded when first looked at, on whichever thread that is."""
 
-    __slots__ = ("_decoded", "_given")
+    __slots__ = ("_decode", "_decoded", "_given")
 
-    def __init__(self, given: Any) -> None:
+    def __init__(self, given: Any, decode: Callable[[Any], Image]) -> None:
         self._given = given
+        self._decode = decode
         self._decoded: Image | None = None
 
-    def image(self, decode: Callable[[Any], Image]) -> Image:
+    def image(self) -> Image:
+        """The frame as an image; raises ValueError where it cannot be decoded."""
+        given = self._given  # taken first: another thread forgets it only once there is the image
         if self._decoded is None:
-            self._decoded = decode(self._given)
+            self._decoded = self._decode(given)
             self._given = None
         return self._decoded
 
@@ -127,7 +131,7 @@ class Aligner:
         self._decode = decode
         self._future_tolerance_ns = ms_to_ns(config.future_tolerance_ms)
         self._receipt_clock = ClockWatch(self._future_tolerance_ns)
-        self._cameras: dict[str, Track[_Frame]] = {
+        self._cameras: dict[str, Track[Frame]] = {
             name: Track(
                 f"camera {name}",
                 latency_ns=ms_to_ns(timing.latency_ms),
@@ -160,7 +164,9 @@ class Aligner:
     def add_image(self, camera: str, stamp_ns: int, received_ns: int, frame: Any) -> None:
         """Store a frame as it came; raises ValueError for an unknown camera. A bad stamp is counted, not raised."""
         track = _known(self._cameras, camera, "camera")
-        if self._stamp_is_usable(track, stamp_ns, received_ns) and track.add(stamp_ns, received_ns, _Frame(frame)):
+        if self._stamp_is_usable(track, stamp_ns, received_ns) and track.add(
+            stamp_ns, received_ns, Frame(frame, self._decode)
+        ):
             self._forget_instant()
 
     def add_sample(self, stream: str, stamp_ns: int, received_ns: int, values: Array) -> None:
@@ -172,11 +178,12 @@ class Aligner:
             raise ValueError(f"a sample of stream {stream} has shape ({size},), got {sample.shape}")
         if not self._stamp_is_usable(track, stamp_ns, received_ns):
             return
-        norm = float(np.linalg.norm(sample[3:])) if self._is_pose(stream) else 1.0
-        if not np.isfinite(sample).all() or norm < _SMALLEST_QUATERNION_NORM:
+        is_pose = self._is_pose(stream)
+        norm = float(np.linalg.norm(sample[3:])) if is_pose else 1.0
+        if not all(map(isfinite, sample.tolist())) or norm < _SMALLEST_QUATERNION_NORM:
             track.drop(Drop.INVALID)
             return
-        if self._is_pose(stream):
+        if is_pose:
             sample[3:] /= norm
         if track.add(stamp_ns, received_ns, sample):
             self._forget_instant()
@@ -232,16 +239,15 @@ class Aligner:
         Instants before the first complete one since `earliest_ns` (an episode's start) are answered by that one: an
         episode's first observation stands for what was before it.
         """
-        if length < 1 or (length > 1 and step_ns <= 0):
-            raise ValueError(f"a window has length >= 1 and a positive step, got length {length}, step_ns {step_ns}")
-        if earliest_ns is not None and earliest_ns > instant_ns:
-            raise ValueError(f"a window at {instant_ns} cannot start at {earliest_ns}, which is later")
-        oldest_ns = instant_ns - (length - 1) * step_ns
-        if earliest_ns is not None and oldest_ns < earliest_ns:
-            oldest_ns = self._first_complete(earliest_ns, instant_ns)
-        instants = [max(oldest_ns, instant_ns - back * step_ns) for back in reversed(range(length))]
+        instants = self._instants(instant_ns, length, step_ns, earliest_ns)
         observations = {instant: self.sample(instant) for instant in instants}
         return tuple(observations[instant] for instant in instants)
+
+    def frames(self, instant_ns: int, length: int, step_ns: int, earliest_ns: int | None = None) -> tuple[Frame, ...]:
+        """The frames that `window` looks at, in its order: to decode them before, where no lock is held."""
+        instants = self._instants(instant_ns, length, step_ns, earliest_ns)
+        cameras = self._cameras.values()
+        return tuple(camera.items[camera.nearest(instant)] for instant in instants for camera in cameras)
 
     def health(self, now_ns: int) -> dict[str, StreamHealth]:
         """How every camera and stream is doing at `now_ns`."""
@@ -285,6 +291,17 @@ class Aligner:
             earlier.update(stamps[first : bisect_left(stamps, newest_ns)])
         yield from sorted(earlier, reverse=True)
 
+    def _instants(self, instant_ns: int, length: int, step_ns: int, earliest_ns: int | None) -> list[int]:
+        """The instants of a window, oldest first."""
+        if length < 1 or (length > 1 and step_ns <= 0):
+            raise ValueError(f"a window has length >= 1 and a positive step, got length {length}, step_ns {step_ns}")
+        if earliest_ns is not None and earliest_ns > instant_ns:
+            raise ValueError(f"a window at {instant_ns} cannot start at {earliest_ns}, which is later")
+        oldest_ns = instant_ns - (length - 1) * step_ns
+        if earliest_ns is not None and oldest_ns < earliest_ns:
+            oldest_ns = self._first_complete(earliest_ns, instant_ns)
+        return [max(oldest_ns, instant_ns - back * step_ns) for back in reversed(range(length))]
+
     def _first_complete(self, from_ns: int, to_ns: int) -> int:
         """The first frame's stamp between two instants that is complete; the last instant where none before it is."""
         stamps = {stamp for track in self._pace for stamp in track.stamps_ns if from_ns <= stamp < to_ns}
@@ -314,9 +331,9 @@ class Aligner:
             stream.nearest(instant_ns)
         return frames
 
-    def _decoded(self, camera: Track[_Frame], index: int) -> Image:
+    def _decoded(self, camera: Track[Frame], index: int) -> Image:
         try:
-            return camera.items[index].image(self._decode)
+            return camera.items[index].image()
         except ValueError as error:
             camera.discard(index)
             raise Misaligned(f"{camera.label}: the frame of the instant cannot be decoded: {error}") from error
