@@ -65,19 +65,25 @@ class Track(Generic[Item]):
     def add(self, stamp_ns: int, received_ns: int, item: Item) -> bool:
         """Keep a message, or count why not; whether the stream's clock turned out to have jumped back."""
         capture_ns = stamp_ns - self.latency_ns
-        jumped_back = self._stays_behind(capture_ns, received_ns)
-        if jumped_back:
-            self.restart()
         stamps = self.stamps_ns
-        if stamps and capture_ns < stamps[-1] - self._history_ns:
-            self.drop(Drop.LATE)
-            return jumped_back
-        place = bisect_left(stamps, capture_ns)
-        if place < len(stamps) and stamps[place] == capture_ns:
-            self.drop(Drop.DUPLICATE)
-            return jumped_back
-        stamps.insert(place, capture_ns)
-        self.items.insert(place, item)
+        jumped_back = False
+        if stamps and capture_ns <= stamps[-1]:
+            jumped_back = self._stays_behind(capture_ns, received_ns)
+            if jumped_back:
+                self.restart()
+            elif capture_ns < stamps[-1] - self._history_ns:
+                self.drop(Drop.LATE)
+                return False
+            place = bisect_left(stamps, capture_ns)
+            if place < len(stamps) and stamps[place] == capture_ns:
+                self.drop(Drop.DUPLICATE)
+                return False
+            stamps.insert(place, capture_ns)
+            self.items.insert(place, item)
+        else:
+            self._behind = 0
+            stamps.append(capture_ns)
+            self.items.append(item)
         self._kept_at_ns = received_ns
         self._forget_oldest()
         return jumped_back
@@ -142,10 +148,8 @@ class Track(Generic[Item]):
         return (len(self.stamps_ns) - 1) * NANOSECONDS_PER_SECOND / (self.stamps_ns[-1] - self.stamps_ns[0])
 
     def _stays_behind(self, capture_ns: int, received_ns: int) -> bool:
-        """Whether this message, behind the newest stamp, is one of enough to say that the clock jumped back."""
-        if not self.stamps_ns or capture_ns > self.stamps_ns[-1]:
-            self._behind = 0
-        if not self.stamps_ns or capture_ns >= self.stamps_ns[-1]:
+        """Whether this message, not after the newest stamp, is one of enough to say that the clock jumped back."""
+        if capture_ns == self.stamps_ns[-1]:
             return False
         if self._behind == 0:
             self._behind_since_ns = received_ns
@@ -154,7 +158,8 @@ class Track(Generic[Item]):
 
     def _forget_oldest(self) -> None:
         stamps = self.stamps_ns
-        surplus = bisect_left(stamps, stamps[-1] - self._history_ns)
+        oldest_ns = stamps[-1] - self._history_ns
+        surplus = bisect_left(stamps, oldest_ns) if stamps[0] < oldest_ns else 0
         if len(stamps) - surplus > self._capacity:
             overflow = len(stamps) - surplus - self._capacity
             self.dropped[Drop.OVERFLOW.value] += overflow
