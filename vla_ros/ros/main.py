@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 import rclpy
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -22,6 +23,8 @@ EXIT_CONFIG = 2
 _SPIN_TIMEOUT_S = 0.2
 #: An arm brakes in less than half a second; a simulation that is gone has no more time to brake in.
 _WIND_DOWN_S = 2.0
+#: How long each reliable topic's readers have to confirm what was said last.
+_LAST_WORD_S = 0.1
 
 
 def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) -> int:
@@ -72,3 +75,5 @@ def _wind_down(node: Node, executor: SingleThreadedExecutor, signals: Sequence[i
     deadline_s = time.monotonic() + _WIND_DOWN_S
     while not wind_down() and len(signals) == 1 and time.monotonic() < deadline_s:
         executor.spin_once(timeout_sec=_SPIN_TIMEOUT_S)
+    for publisher in node.publishers:  # the last word, such as the command to stand, must not go with the process
+        publisher.wait_for_all_acked(Duration(seconds=_LAST_WORD_S))
