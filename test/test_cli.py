@@ -45,12 +45,12 @@ def test_version() -> None:
 
 
 def test_completion_names_systems_policies_and_robots() -> None:
-    from vla_ros import cli
+    from vla_ros.cli import common
 
-    assert "franka_upvla" in cli._complete_system("franka")
-    assert cli._complete_system("nothing") == []
-    assert cli._complete_policy("scr") == ["scripted"]
-    assert cli._complete_robot("") == ["panda"]
+    assert "franka_upvla" in common.complete_system("franka")
+    assert common.complete_system("nothing") == []
+    assert common.complete_policy("scr") == ["scripted"]
+    assert common.complete_robot("") == ["panda"]
 
 
 def test_graph_prints_mermaid_and_nothing_else() -> None:

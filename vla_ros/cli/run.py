@@ -1,15 +1,26 @@
-"""vla-ros: run a system, show its graph, check its configuration; each command imports what it needs when it runs."""
+"""vla-ros run: a system until Ctrl-C, or for some episodes with a report and a picture."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from vla_ros.cli.common import (
+    EXIT_FAILED,
+    Simulate,
+    System,
+    build_graph,
+    clear_errors,
+    complete_policy,
+    complete_robot,
+    load_system,
+    obstacle,
+    refuse,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,78 +30,13 @@ if TYPE_CHECKING:
     from vla_ros.rollout.report import EpisodeRow, Report
     from vla_ros.viewing.montage import EpisodeTrace
 
-EXIT_FAILED = 1  # it ran, or tried to, and did not come to a good end
-EXIT_WRONG = 2  # what was asked for is wrong
 
-app = typer.Typer(
-    name="vla-ros",
-    help="Vision-language-action models on real arms, through ROS 2.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-
-
-def main() -> None:
-    """Entry point of `vla-ros`."""
-    app(prog_name="vla-ros")
-
-
-def _complete_system(incomplete: str) -> list[str]:
-    from vla_ros import config
-
-    return [name for name in config.names() if name.startswith(incomplete)]
-
-
-def _complete_policy(incomplete: str) -> list[str]:
-    from vla_ros.policies import registry
-
-    return [name for name in registry.names() if name.startswith(incomplete)]
-
-
-def _complete_robot(incomplete: str) -> list[str]:
-    from vla_ros.robots import catalogue
-
-    return [name for name in catalogue.ROBOTS if name.startswith(incomplete)]
-
-
-System = Annotated[
-    str,
-    typer.Argument(
-        help="A system by name, as franka_upvla, or the path of its .yaml.", autocompletion=_complete_system
-    ),
-]
-Simulate = Annotated[
-    bool | None,
-    typer.Option(
-        "--sim/--no-sim", help="In simulation or on the real robot; otherwise as the system says.", show_default=False
-    ),
-]
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        typer.echo(f"vla-ros {version('vla_ros')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
-    ] = False,
-) -> None:
-    """What stands before the command."""
-
-
-@app.command()
 def run(
     system: System,
-    policy: Annotated[str, typer.Option(help="Another policy.", autocompletion=_complete_policy)] = "",
+    policy: Annotated[str, typer.Option(help="Another policy.", autocompletion=complete_policy)] = "",
     instruction: Annotated[str, typer.Option(help="What to do, in words.")] = "",
     checkpoint: Annotated[str, typer.Option(help="The policy's weights.")] = "",
-    robot: Annotated[str, typer.Option(help="Another arm.", autocompletion=_complete_robot)] = "",
+    robot: Annotated[str, typer.Option(help="Another arm.", autocompletion=complete_robot)] = "",
     sim: Simulate = None,
     record: Annotated[str, typer.Option(metavar="DIR", help="Record everything into a new bag there.")] = "",
     episodes: Annotated[int, typer.Option(min=0, help="Run so many simulated episodes, then stop.")] = 0,
@@ -105,7 +51,7 @@ def run(
     require_successes: Annotated[int, typer.Option(min=0, help="Exit with 1 if fewer episodes succeed.")] = 0,
 ) -> None:
     """Run a system until Ctrl-C, or for some episodes with a report and a picture."""
-    with _clear_errors():
+    with clear_errors():
         overrides = {
             "policy": policy,
             "instruction": instruction,
@@ -113,72 +59,17 @@ def run(
             "robot": robot,
             "record": record,
         }
-        chosen = _load(system, **overrides)
-        graph = _graph(chosen, sim, seed)
+        chosen = load_system(system, **overrides)
+        graph = build_graph(chosen, sim, seed)
         _refuse_unless_new(chosen.record)
         if not episodes:
             if report or montage or require_successes:
-                _refuse("--report, --montage and --require-successes need --episodes")
+                refuse("--report, --montage and --require-successes need --episodes")
             _run_until_interrupted(graph)
         elif not any(node.executable == "simulator" for node in graph.nodes):
-            _refuse("--episodes: only a simulation can be reset; the system would run on the real robot")
+            refuse("--episodes: only a simulation can be reset; the system would run on the real robot")
         elif _run_episodes(chosen, graph, episodes, seed, *_files(report, montage)) < require_successes:
             raise typer.Exit(EXIT_FAILED)
-
-
-@app.command()
-def graph(system: System, sim: Simulate = None) -> None:
-    """Print the graph of nodes and topics as a Mermaid flowchart."""
-    with _clear_errors():
-        from vla_ros.graph import mermaid
-
-        typer.echo(mermaid(_graph(_load(system), sim)), nl=False)
-
-
-@app.command()
-def check(
-    systems: Annotated[list[str], typer.Argument(help="Systems by name or path.", autocompletion=_complete_system)],
-) -> None:
-    """Check systems: every error at once, with file, line and field."""
-    from vla_ros.config import ConfigError
-
-    problems: list[str] = []
-    for name in systems:
-        try:
-            chosen = _load(name)
-            nodes = ", ".join(node.name for node in _graph(chosen).nodes)
-            typer.echo(
-                f"{name}: fine ({chosen.title}; robot {chosen.robot}, policy {chosen.policy.name}; nodes {nodes})"
-            )
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        _refuse(*problems)
-
-
-# --- what a command line asks for -----------------------------------------------------------------------------------
-
-
-def _load(name: str, **overrides: str) -> SystemConfig:
-    from vla_ros import config
-    from vla_ros.policies import registry
-
-    chosen = config.override(config.load(name, registry.names()), policies=registry.names(), **overrides)
-    entry = registry.POLICIES[chosen.policy.name]
-    if entry.needs_checkpoint and not chosen.policy.checkpoint:
-        raise config.ConfigError([f"policy.checkpoint: missing; policy {chosen.policy.name} has weights, say where"])
-    return chosen
-
-
-def _graph(system: SystemConfig, simulate: bool | None = None, seed: int = 0) -> Graph:
-    from vla_ros import graph
-    from vla_ros.config import ConfigError
-
-    built = graph.build(system, simulate=simulate, seed=seed)
-    problems = graph.check(built)
-    if problems:
-        raise ConfigError(problems)
-    return built
 
 
 def _refuse_unless_new(record: str) -> None:
@@ -186,9 +77,9 @@ def _refuse_unless_new(record: str) -> None:
     if not record:
         return
     if Path(record).exists():
-        _refuse(f"record: {record} exists already, and a recording overwrites nothing; give a new folder")
-    if why := _obstacle(Path(record)):
-        _refuse(f"record: {record} cannot be made: {why}")
+        refuse(f"record: {record} exists already, and a recording overwrites nothing; give a new folder")
+    if why := obstacle(Path(record)):
+        refuse(f"record: {record} cannot be made: {why}")
 
 
 def _files(report: Path | None, montage: Path | None) -> tuple[Path, Path, Path]:
@@ -196,21 +87,11 @@ def _files(report: Path | None, montage: Path | None) -> tuple[Path, Path, Path]
     folder = report.parent if report else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     files = (report or folder / "report.json", montage or folder / "montage.png", folder / "nodes.log")
     if files[1].suffix != ".png":
-        _refuse(f"--montage: {files[1]} should end in .png")
-    problems = [f"{file}: cannot be written: {why}" for file in files if (why := _obstacle(file))]
+        refuse(f"--montage: {files[1]} should end in .png")
+    problems = [f"{file}: cannot be written: {why}" for file in files if (why := obstacle(file))]
     if problems:
-        _refuse(*problems)
+        refuse(*problems)
     return files
-
-
-def _obstacle(path: Path) -> str:
-    """What is in the way of a new file at `path`; empty when nothing is."""
-    nearest = next(folder for folder in path.absolute().parents if folder.exists())
-    if not nearest.is_dir():
-        return f"{nearest} is no folder"
-    if not os.access(nearest, os.W_OK):
-        return f"{nearest} is protected"
-    return "it is a folder" if path.is_dir() else ""
 
 
 def _run_until_interrupted(graph: Graph) -> None:
@@ -301,37 +182,3 @@ def _draw(trace: EpisodeTrace | None, file: Path, console: Any) -> None:
         console.print(f"montage    {render(trace, file)}", highlight=False, soft_wrap=True)
     except ModuleNotFoundError as error:
         console.print(f"montage    none: {error}", highlight=False, soft_wrap=True)
-
-
-# --- how it says no ---------------------------------------------------------------------------------------------------
-
-
-def _refuse(*problems: str) -> NoReturn:
-    for problem in problems:
-        typer.echo(f"error: {problem}", err=True)
-    raise typer.Exit(EXIT_WRONG)
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """What a user can do something about is said in a line or two, with an exit code; the rest keeps its traceback."""
-    from vla_ros.config import ConfigError
-
-    try:
-        yield
-    except typer.Exit:  # a RuntimeError by birth
-        raise
-    except ConfigError as error:
-        _refuse(*error.problems)
-    except ModuleNotFoundError as error:
-        if error.name not in ("rclpy", "rpyutils"):
-            raise
-        typer.echo(
-            "error: ROS 2 is not to be found here (no module rclpy). Source an installation "
-            "(. /opt/ros/<distro>/setup.bash), or let `make setup` put it into .venv.",
-            err=True,
-        )
-        raise typer.Exit(EXIT_FAILED) from None
-    except RuntimeError as error:  # a node died, or does not answer
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(EXIT_FAILED) from None

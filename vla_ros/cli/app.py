@@ -1,0 +1,42 @@
+"""vla-ros: every command of the line, each in its own file; a command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vla_ros.cli.check import check
+from vla_ros.cli.graph import graph
+from vla_ros.cli.run import run
+
+app = typer.Typer(
+    name="vla-ros",
+    help="Vision-language-action models on real arms, through ROS 2.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for command in (run, graph, check):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of `vla-ros`."""
+    app(prog_name="vla-ros")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"vla-ros {version('vla_ros')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """What stands before the command."""

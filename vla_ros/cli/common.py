@@ -1,0 +1,117 @@
+"""What the commands share: arguments and their completion, systems and graphs, how they say no."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from vla_ros.config import SystemConfig
+    from vla_ros.graph import Graph
+
+EXIT_FAILED = 1  # it ran, or tried to, and did not come to a good end
+EXIT_WRONG = 2  # what was asked for is wrong
+
+
+def complete_system(incomplete: str) -> list[str]:
+    """Systems that begin so."""
+    from vla_ros import config
+
+    return [name for name in config.names() if name.startswith(incomplete)]
+
+
+def complete_policy(incomplete: str) -> list[str]:
+    """Policies that begin so."""
+    from vla_ros.policies import registry
+
+    return [name for name in registry.names() if name.startswith(incomplete)]
+
+
+def complete_robot(incomplete: str) -> list[str]:
+    """Arms that begin so."""
+    from vla_ros.robots import catalogue
+
+    return [name for name in catalogue.ROBOTS if name.startswith(incomplete)]
+
+
+System = Annotated[
+    str,
+    typer.Argument(help="A system by name, as franka_upvla, or the path of its .yaml.", autocompletion=complete_system),
+]
+Simulate = Annotated[
+    bool | None,
+    typer.Option(
+        "--sim/--no-sim", help="In simulation or on the real robot; otherwise as the system says.", show_default=False
+    ),
+]
+
+
+def load_system(name: str, **overrides: str) -> SystemConfig:
+    """The system `name` with what the command line changes; raises ConfigError."""
+    from vla_ros import config
+    from vla_ros.policies import registry
+
+    chosen = config.override(config.load(name, registry.names()), policies=registry.names(), **overrides)
+    entry = registry.POLICIES[chosen.policy.name]
+    if entry.needs_checkpoint and not chosen.policy.checkpoint:
+        raise config.ConfigError([f"policy.checkpoint: missing; policy {chosen.policy.name} has weights, say where"])
+    return chosen
+
+
+def build_graph(system: SystemConfig, simulate: bool | None = None, seed: int = 0) -> Graph:
+    """The checked graph of a system, as `graph.build`; raises ConfigError."""
+    from vla_ros import graph
+    from vla_ros.config import ConfigError
+
+    built = graph.build(system, simulate=simulate, seed=seed)
+    problems = graph.check(built)
+    if problems:
+        raise ConfigError(problems)
+    return built
+
+
+def obstacle(path: Path) -> str:
+    """What is in the way of a new file at `path`; empty when nothing is."""
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        return f"{nearest} is no folder"
+    if not os.access(nearest, os.W_OK):
+        return f"{nearest} is protected"
+    return "it is a folder" if path.is_dir() else ""
+
+
+def refuse(*problems: str) -> NoReturn:
+    """Say what is wrong with what was asked for, and exit with 2."""
+    for problem in problems:
+        typer.echo(f"error: {problem}", err=True)
+    raise typer.Exit(EXIT_WRONG)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """What a user can do something about is said in a line or two, with an exit code; the rest keeps its traceback."""
+    from vla_ros.config import ConfigError
+
+    try:
+        yield
+    except typer.Exit:  # a RuntimeError by birth
+        raise
+    except ConfigError as error:
+        refuse(*error.problems)
+    except ModuleNotFoundError as error:
+        if error.name not in ("rclpy", "rpyutils"):
+            raise
+        typer.echo(
+            "error: ROS 2 is not to be found here (no module rclpy). Source an installation "
+            "(. /opt/ros/<distro>/setup.bash), or let `make setup` put it into .venv.",
+            err=True,
+        )
+        raise typer.Exit(EXIT_FAILED) from None
+    except RuntimeError as error:  # a node died, or does not answer
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
