@@ -20,7 +20,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from std_srvs.srv import Trigger
 
-from vla_ros import topics
+from vla_ros import graph, topics
+from vla_ros.config import SystemConfig
 from vla_ros.graph import NodeSpec
 from vla_ros.ros.supervising import command, params_file
 
@@ -136,6 +137,16 @@ def start_node(ros_domain_id: int, tmp_path: Path) -> Iterator[Callable[[NodeSpe
     yield start
     for process in started:
         process.clean_up()
+
+
+@pytest.fixture
+def start_graph(start_node: Callable[[NodeSpec], NodeProcess]) -> Callable[..., dict[str, NodeProcess]]:
+    """Starts every node of a system; gives them by name."""
+
+    def start(system: SystemConfig, seed: int = 0) -> dict[str, NodeProcess]:
+        return {spec.name: start_node(spec) for spec in graph.build(system, seed=seed).nodes}
+
+    return start
 
 
 @pytest.fixture
