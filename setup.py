@@ -17,6 +17,7 @@ CORE = [
     "pydantic>=2",
     "pyyaml",
     "rich",
+    "ruamel.yaml",
     "ruckig",
     "transforms3d",
     "typer",

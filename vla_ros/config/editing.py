@@ -1,0 +1,71 @@
+"""Values written into a system's file: comments and order stay, and what does not load is never written."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from vla_ros.config.files import load
+from vla_ros.config.problems import ConfigError
+
+#: Lines are kept as they are, however long.
+_NEVER_WRAP = 1_000_000
+
+
+def set_values(file: Path, values: Mapping[str, object]) -> None:
+    """Set dotted keys (`cameras.front.latency_ms`: 42.0) in a system's YAML; sections that are missing are made.
+
+    All or nothing: raises ConfigError, and leaves the file alone, where it cannot be read or written, does not load, or
+    would not load with these values.
+    """
+    load(str(file))  # what is wrong already is told with its own lines
+    file = file.resolve()
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = _NEVER_WRAP
+    document = yaml.load(file.read_text(encoding="utf-8"))
+    for key, value in values.items():
+        _set(document, key, value)
+    text = io.StringIO()
+    yaml.dump(document, text)
+    _replace(file, text.getvalue())
+
+
+def _set(document: dict[str, object], key: str, value: object) -> None:
+    *sections, name = key.split(".")
+    place = document
+    for section in sections:
+        inner = place.get(section)
+        if inner is None:
+            inner = place[section] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(
+                [f"{key}: cannot be set, as {section} is {inner!r}; should be a mapping of keys to values"]
+            )
+        place = inner
+    place[name] = value
+
+
+def _replace(file: Path, text: str) -> None:
+    """Put `text` in the place of `file` at once, if it loads as a system."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=file.parent, prefix=".", suffix=file.suffix, delete=False
+        ) as new:
+            new.write(text)
+    except OSError as error:
+        raise ConfigError([f"{file}: cannot be written: {error.strerror}"]) from None
+    try:
+        load(new.name)
+        shutil.copymode(file, new.name)
+        os.replace(new.name, file)  # noqa: PTH105
+    except ConfigError as error:
+        raise ConfigError([problem.replace(new.name, str(file)) for problem in error.problems]) from None
+    finally:
+        Path(new.name).unlink(missing_ok=True)
