@@ -19,12 +19,13 @@ class Hand:
 
     A reference runs from where the finger is to the goal at the speed asked for; the finger follows on a spring of
     limited force, and the reference never runs further ahead than that force. So a move and a grasp differ only in the
-    goal, the force, and in what counts as success.
+    goal, the force, and in what counts as success. The reference of a command begins to run `latency_ms` after it.
     """
 
-    def __init__(self, gripper: Gripper, period_s: float) -> None:
+    def __init__(self, gripper: Gripper, period_s: float, latency_ms: float = 0.0) -> None:
         self._gripper = gripper
         self._period_s = period_s
+        self._latency_steps = round(0.001 * latency_ms / period_s)
         self.outcome: GripperOutcome | None = None
         self.reset(gripper.max_width_m)
 
@@ -35,6 +36,7 @@ class Hand:
         self._force_n = MOVE_FORCE_N
         self._accepted_m: tuple[float, float] | None = None  # widths that are a success; None: nothing in progress
         self._verb = ""
+        self._waits = 0  # steps until the command in progress is heeded
         self._still_s = 0.0
         self.outcome = None
 
@@ -65,16 +67,19 @@ class Hand:
             self._end(False, f"{self._verb} stopped at {2000.0 * position_m:.1f} mm")
         self._goal_m = self._reference_m = position_m
         self._force_n = MOVE_FORCE_N
+        self._waits = 0
 
     def step(self, position_m: float, speed_m_s: float) -> float:
         """One period: where the first finger is and how fast it opens; gives the force on each finger, opening > 0."""
         reach = self._force_n / STIFFNESS_N_M
-        stride = self._speed_m_s * self._period_s
+        stride = 0.0 if self._waits else self._speed_m_s * self._period_s
         reference = self._reference_m
         reference += min(max(self._goal_m - reference, -stride), stride)
         self._reference_m = reference = min(max(reference, position_m - reach), position_m + reach)
         force = STIFFNESS_N_M * (reference - position_m) - DAMPING_N_S_M * speed_m_s
-        if self._accepted_m is not None:
+        if self._waits:
+            self._waits -= 1
+        elif self._accepted_m is not None:
             self._judge(position_m, speed_m_s, reach)
         return min(max(force, -self._force_n), self._force_n)
 
@@ -104,6 +109,7 @@ class Hand:
             self._end(False, f"{self._verb} preempted by {verb}")
         self._verb, self._goal_m, self._force_n, self._accepted_m = verb, goal_m, force_n, accepted_m
         self._speed_m_s = 0.5 * min(speed_m_s, fastest)
+        self._waits = self._latency_steps
         self._still_s = 0.0
         self.outcome = None
 

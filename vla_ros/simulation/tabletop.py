@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from vla_ros.simulation.rendering import MujocoRenderer, mujoco, place_looks
 from vla_ros.simulation.scene import TIMESTEP_S, scene
 from vla_ros.simulation.tasks import COLORS, CUBE_SIZE_M, parse
 from vla_ros.simulation.world import CameraModel, GripperOutcome, Snapshot, TabletopConfig, WorldState, checked
+from vla_ros.timing.stamps import ms_to_ns
 from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Image
 
 TIMESTEP_NS = round(TIMESTEP_S * NANOSECONDS_PER_SECOND)
@@ -44,7 +46,9 @@ class Tabletop:
         self._follows_pose = False  # which of the two acts
         self._limiter = TorqueLimiter(robot, TIMESTEP_S)
         self._reflex = Reflex(robot, TIMESTEP_S)
-        self._hand = Hand(robot.gripper, TIMESTEP_S)
+        self._hand = Hand(robot.gripper, TIMESTEP_S, self.config.gripper_latency_ms)
+        self._latency_ns = ms_to_ns(self.config.actuation_latency_ms)
+        self._underway: deque[tuple[int, Callable[[Array], None], Array]] = deque()  # due_ns, who heeds it, command
         self._jacobian = np.zeros((6, self._model.nv))
         self._time_ns = 0
         self._steps = 0
@@ -74,6 +78,7 @@ class Tabletop:
         mujoco.mj_forward(self._model, data)
         self._limiter.reset()
         self._reflex.clear()
+        self._underway.clear()
         self._hand.reset(self.robot.gripper.max_width_m)
         self._hold()
         self._referee: Referee | None = None
@@ -109,6 +114,7 @@ class Tabletop:
 
     def _step(self) -> None:
         model, data, arm = self._model, self._data, self._finger
+        self._heed_what_arrived()
         mujoco.mj_step1(model, data)
         positions, velocities = data.qpos[:arm], data.qvel[:arm]
         if self._reflex.watch(velocities, data.qfrc_constraint[:arm]):
@@ -129,7 +135,9 @@ class Tabletop:
 
         Raises ValueError for another shape and for values that are not finite; a jump is a fault.
         """
-        wanted = checked("a joint command", joint_positions, len(self.robot.joints))
+        self._send(self._heed_joints, checked("a joint command", joint_positions, len(self.robot.joints)))
+
+    def _heed_joints(self, wanted: Array) -> None:
         if self._follows_pose and self.fault is None:
             self._hold()
         self._reflex.watch_joint_command(self._joint_impedance.target, wanted)
@@ -145,6 +153,9 @@ class Tabletop:
         wanted = checked("a pose command", tcp_pose, 7)
         if abs(np.linalg.norm(wanted[3:]) - 1.0) > 1e-3:
             raise ValueError(f"a pose command has a unit quaternion qx qy qz qw, got {wanted[3:].tolist()}")
+        self._send(self._heed_pose, wanted)
+
+    def _heed_pose(self, wanted: Array) -> None:
         before = self._pose_impedance.target if self._follows_pose else self.tcp_pose
         self._reflex.watch_pose_command(
             float(np.linalg.norm(wanted[:3] - before[:3])), rotation_angle(wanted[3:], before[3:])
@@ -154,6 +165,15 @@ class Tabletop:
                 self._pose_impedance.hold(before, self.joint_positions)
                 self._follows_pose = True
             self._pose_impedance.target = wanted
+
+    def _send(self, heed: Callable[[Array], None], wanted: Array) -> None:
+        self._underway.append((self._time_ns + self._latency_ns, heed, wanted))
+        self._heed_what_arrived()
+
+    def _heed_what_arrived(self) -> None:
+        while self._underway and self._underway[0][0] <= self._time_ns:
+            _, heed, wanted = self._underway.popleft()
+            heed(wanted)
 
     def _wanted_torques(self, positions: Array, velocities: Array) -> Array:
         if not self._follows_pose:
@@ -173,6 +193,7 @@ class Tabletop:
 
     def recover(self) -> None:
         """Leave a fault: hold where the arm is, and accept commands again."""
+        self._underway.clear()
         self._reflex.clear()
         self._hold()
 

@@ -131,6 +131,9 @@ class TabletopConfig(Config):
     cameras: dict[str, CameraModel] = Field(default_factory=lambda: dict(DEFAULT_CAMERAS))
     instruction: str = ""
     episode_s: float = Field(default=EPISODE_S, gt=0.0, le=600.0)  # longer than this: the episode failed
+    # What a real arm and gripper add between being sent a command and heeding it.
+    actuation_latency_ms: float = Field(default=0.0, ge=0.0, le=1000.0)
+    gripper_latency_ms: float = Field(default=0.0, ge=0.0, le=1000.0)
 
     @field_validator("instruction")
     @classmethod
