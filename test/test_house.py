@@ -17,8 +17,9 @@ NODES = PACKAGE / "ros" / "nodes"
 
 ROS = (
     "rclpy", "launch", "launch_ros", "ament_index_python", "rpyutils", "rosidl_runtime_py", "cv_bridge",
-    "action_msgs", "builtin_interfaces", "control_msgs", "diagnostic_msgs", "franka_msgs", "geometry_msgs",
-    "rcl_interfaces", "rosgraph_msgs", "sensor_msgs", "std_msgs", "std_srvs", "tf2_msgs", "trajectory_msgs",
+    "action_msgs", "builtin_interfaces", "control_msgs", "controller_manager_msgs", "diagnostic_msgs", "franka_msgs",
+    "geometry_msgs", "rcl_interfaces", "rosgraph_msgs", "sensor_msgs", "std_msgs", "std_srvs", "tf2_msgs",
+    "trajectory_msgs",
 )  # fmt: skip
 SIMULATOR = ("mujoco", "matplotlib", "rosbags")
 
