@@ -100,7 +100,7 @@ def bench(ros_domain_id: int) -> Iterator[Bench]:
 def simulated(bench: Bench) -> tuple[Tabletop, PandaMirror]:
     """A mirror whose world moves by some milliseconds for every spin."""
     world = Tabletop(PANDA)
-    mirror = PandaMirror(bench.node, PANDA)
+    mirror = PandaMirror(bench.node, PANDA, world.faults)
 
     def step() -> None:
         for _ in range(10):

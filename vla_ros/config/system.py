@@ -10,6 +10,7 @@ from vla_ros.actions import ActionSpec
 from vla_ros.config.problems import did_you_mean
 from vla_ros.control.arm import ArmConfig
 from vla_ros.robots import catalogue
+from vla_ros.simulation.faults import check as check_faults
 from vla_ros.simulation.world import TabletopConfig
 from vla_ros.timing.sync import HISTORY_S, CameraTiming
 from vla_ros.values import Config
@@ -128,4 +129,6 @@ class SystemConfig(Config):
                 f"the simulation has none of that name (given {', '.join(missing)}); "
                 f"should be of {', '.join(world.cameras)}, or be described under simulation.cameras"
             )
+        if world:
+            check_faults(world.faults, cameras)
         return cameras

@@ -10,6 +10,7 @@ import numpy as np
 from vla_ros.geometry import rotation_angle
 from vla_ros.robots.robot import Robot
 from vla_ros.simulation import layout
+from vla_ros.simulation.faults import Faults
 from vla_ros.simulation.hand import Hand
 from vla_ros.simulation.impedance import JointImpedance, PoseImpedance, TorqueLimiter
 from vla_ros.simulation.referee import Referee
@@ -36,6 +37,7 @@ class Tabletop:
     def __init__(self, robot: Robot, config: TabletopConfig | None = None) -> None:
         self.robot = robot
         self.config = config or TabletopConfig()
+        self.faults = Faults(self.config.faults)
         self._model = mujoco.MjModel.from_xml_string(scene(robot, self.cameras))
         self._data = mujoco.MjData(self._model)
         self._tcp = self._model.body(robot.tcp_frame).id
@@ -81,6 +83,7 @@ class Tabletop:
         self._underway.clear()
         self._hand.reset(self.robot.gripper.max_width_m)
         self._hold()
+        self.faults.reset(self._time_ns)
         self._referee: Referee | None = None
         self._referee = Referee(task, self.state())
         self._steps = 0
@@ -117,7 +120,10 @@ class Tabletop:
         self._heed_what_arrived()
         mujoco.mj_step1(model, data)
         positions, velocities = data.qpos[:arm], data.qvel[:arm]
-        if self._reflex.watch(velocities, data.qfrc_constraint[:arm]):
+        trips = self.faults.trips(self._time_ns, self._time_ns + TIMESTEP_NS)
+        if trips:
+            self._reflex.trip("collision: a fault of the simulation")
+        if self._reflex.watch(velocities, data.qfrc_constraint[:arm]) or trips:
             self._hold()
         data.ctrl[:arm] = self._limiter.limit(self._wanted_torques(positions, velocities) + data.qfrc_bias[:arm])
         data.ctrl[arm:] = self._hand.step(float(data.qpos[arm]), float(data.qvel[arm]))

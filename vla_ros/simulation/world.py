@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from vla_ros.geometry import matrix_pose
+from vla_ros.simulation.faults import FaultConfig, check
 from vla_ros.simulation.tasks import COLORS, parse
 from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, Array, Config, Image
 
@@ -126,7 +127,7 @@ DEFAULT_CAMERAS: dict[str, CameraModel] = {
 
 
 class TabletopConfig(Config):
-    """The tabletop world: its cameras, and its task ("" = lift a cube of a seeded colour)."""
+    """The tabletop world: its cameras, its task ("" = lift a cube of a seeded colour), and what goes wrong with it."""
 
     cameras: dict[str, CameraModel] = Field(default_factory=lambda: dict(DEFAULT_CAMERAS))
     instruction: str = ""
@@ -134,6 +135,7 @@ class TabletopConfig(Config):
     # What a real arm and gripper add between being sent a command and heeding it.
     actuation_latency_ms: float = Field(default=0.0, ge=0.0, le=1000.0)
     gripper_latency_ms: float = Field(default=0.0, ge=0.0, le=1000.0)
+    faults: dict[str, FaultConfig] = Field(default_factory=dict)  # by a name of one's own
 
     @field_validator("instruction")
     @classmethod
@@ -141,6 +143,11 @@ class TabletopConfig(Config):
         if instruction:
             parse(instruction)
         return instruction
+
+    @model_validator(mode="after")
+    def _faults_can_be(self) -> TabletopConfig:
+        check(self.faults, self.cameras)
+        return self
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from rclpy.node import Node
 
 from vla_ros.control.gripper import GripperGoal
 from vla_ros.robots.robot import Robot
+from vla_ros.simulation.faults import Faults
 from vla_ros.simulation.world import World
 from vla_ros.values import Array, Command
 
@@ -57,7 +58,8 @@ class Driver(Protocol):
 class Mirror(Protocol):
     """The driver's side, answered by a simulated world; the node's executor hears, the simulation's thread acts."""
 
-    def __init__(self, node: Node, robot: Robot) -> None: ...
+    def __init__(self, node: Node, robot: Robot, faults: Faults) -> None:
+        """`faults` are the world's: what it publishes goes through them, and its gripper may refuse."""
 
     @property
     def commanded_ns(self) -> int | None:

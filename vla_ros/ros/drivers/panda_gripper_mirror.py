@@ -15,6 +15,7 @@ from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from vla_ros.robots.robot import Robot
+from vla_ros.simulation.faults import FaultKind, Faults
 from vla_ros.simulation.world import World
 from vla_ros.timing.stamps import period_ns
 
@@ -25,7 +26,9 @@ _FEEDBACK_PERIOD_NS = period_ns(30.0)
 class GripperMirror:
     """Hears goals on the executor's thread, and moves the fingers on the simulation's: `apply` in every step."""
 
-    def __init__(self, node: Node, robot: Robot) -> None:
+    def __init__(self, node: Node, robot: Robot, faults: Faults) -> None:
+        self._faults = faults
+        self._refuses = False
         self._max_width_m = robot.gripper.max_width_m
         self._goal: _Goal | None = None
         self._stop = threading.Event()
@@ -56,6 +59,7 @@ class GripperMirror:
         stop = self._stop.is_set()
         if stop:
             self._stop.clear()
+        self._refuses = self._faults.has(FaultKind.GRIPPER_REFUSAL, world.time_ns)
         goal = self._goal
         if goal is not None:
             self._advance_goal(world, goal, stop)
@@ -71,6 +75,9 @@ class GripperMirror:
         if stop or goal.handle.is_cancel_requested:
             world.stop_gripper()
             self._end_goal(world, goal, False, "stopped" if stop else "cancelled")
+        elif self._refuses:
+            world.stop_gripper()
+            self._end_goal(world, goal, False, "a fault of the simulation")
         elif not goal.begun:
             goal.begun = True
             try:
@@ -103,7 +110,7 @@ class GripperMirror:
     # --- the executor's thread ---
 
     def _on_goal(self, request: Any) -> GoalResponse:
-        return GoalResponse.ACCEPT if self._goal is None else GoalResponse.REJECT
+        return GoalResponse.ACCEPT if self._goal is None and not self._refuses else GoalResponse.REJECT
 
     def _accepted(self, kind: type[_Goal]) -> Callable[[ServerGoalHandle], None]:
         """A coroutine that waits makes the executor spin, so a goal is executed in one go, when it has ended.

@@ -17,7 +17,6 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from franka_msgs.msg import Errors, FrankaState
@@ -32,6 +31,7 @@ from vla_ros.ros import convert, qos
 from vla_ros.ros.drivers.panda import POSE_TARGET_SIZE
 from vla_ros.ros.drivers.panda_gripper_mirror import GripperMirror
 from vla_ros.ros.polling import PolledSubscription
+from vla_ros.simulation.faults import JOINTS, Faults, Stream
 from vla_ros.simulation.world import World
 from vla_ros.timing.stamps import ns_to_s, period_ns
 from vla_ros.values import Array
@@ -53,7 +53,7 @@ _NEAR_RAD, _NEAR_M = 0.15, 0.05
 class PandaMirror:
     """As `driver.Mirror`."""
 
-    def __init__(self, node: Node, robot: Robot) -> None:
+    def __init__(self, node: Node, robot: Robot, faults: Faults) -> None:
         self._node = node
         self._target: Array | None = None  # joints (7,) or a pose target (12,)
         self._recover = threading.Event()
@@ -65,6 +65,9 @@ class PandaMirror:
 
         endpoints = robot.endpoints
         self._periods_ns = {key: period_ns(endpoints[key].rate_hz or 0.0) for key in self._due_ns}
+        self._joints: Stream[tuple[Array, Array, Array]] = faults.stream("joint_states", JOINTS)
+        self._robots: Stream[None] = faults.stream("robot_state")
+        self._widths: Stream[float] = faults.stream("gripper_joint_states")
         self._joint_state = JointState(name=list(robot.joint_names))
         self._fingers = JointState(name=list(robot.gripper.finger_joints), velocity=[0.0] * 2, effort=[0.0] * 2)
         self._robot_state = FrankaState(robot_mode=FrankaState.ROBOT_MODE_MOVE, control_command_success_rate=1.0)
@@ -80,7 +83,7 @@ class PandaMirror:
             )
         ]
         node.create_service(ErrorRecovery, endpoints["error_recovery"].name, self._on_recovery)
-        self._gripper = GripperMirror(node, robot)
+        self._gripper = GripperMirror(node, robot, faults)
 
     # --- the simulation's thread ---
 
@@ -112,15 +115,19 @@ class PandaMirror:
 
     def publish(self, world: World) -> None:
         """As `Mirror.publish`."""
-        stamp = convert.ns_to_stamp(world.time_ns)
-        if self._is_due("joint_states", world.time_ns):
-            self._publish_joints(world, stamp)
-        if self._is_due("robot_state", world.time_ns):
-            self._publish_robot_state(world, stamp)
-        if self._is_due("gripper_joint_states", world.time_ns):
-            self._fingers.header.stamp = stamp
-            self._fingers.position = [world.gripper_width_m / 2] * 2
-            self._finger_states.publish(self._fingers)
+        now_ns = world.time_ns
+        if self._is_due("joint_states", now_ns):
+            measured = (world.joint_positions, world.joint_velocities, world.joint_torques)
+            for stamp_ns, joints in self._joints.deliver(now_ns, measured):
+                self._publish_joints(stamp_ns, *joints)
+        if self._is_due("robot_state", now_ns):
+            for stamp_ns, _ in self._robots.deliver(now_ns, None):
+                self._publish_robot_state(stamp_ns, world)
+        if self._is_due("gripper_joint_states", now_ns):
+            for stamp_ns, width_m in self._widths.deliver(now_ns, world.gripper_width_m):
+                self._fingers.header.stamp = convert.ns_to_stamp(stamp_ns)
+                self._fingers.position = [width_m / 2] * 2
+                self._finger_states.publish(self._fingers)
 
     def reset(self, world: World) -> None:
         """As `Mirror.reset`."""
@@ -172,20 +179,20 @@ class PandaMirror:
         self._due_ns[key] = max(self._due_ns[key] + self._periods_ns[key], now_ns + 1)
         return True
 
-    def _publish_joints(self, world: World, stamp: Any) -> None:
+    def _publish_joints(self, stamp_ns: int, positions: Array, velocities: Array, torques: Array) -> None:
         message = self._joint_state
-        message.header.stamp = stamp
-        message.position = world.joint_positions.tolist()
-        message.velocity = world.joint_velocities.tolist()
-        message.effort = world.joint_torques.tolist()
+        message.header.stamp = convert.ns_to_stamp(stamp_ns)
+        message.position = positions.tolist()
+        message.velocity = velocities.tolist()
+        message.effort = torques.tolist()
         self._joint_states.publish(message)
 
-    def _publish_robot_state(self, world: World, stamp: Any) -> None:
+    def _publish_robot_state(self, stamp_ns: int, world: World) -> None:
         message = self._robot_state
         if world.fault != self._fault:
             self._fault = world.fault
             self._tell_fault(message, world.fault)
-        message.header.stamp = stamp
+        message.header.stamp = convert.ns_to_stamp(stamp_ns)
         message.q = message.theta = world.joint_positions
         message.dq = message.dtheta = world.joint_velocities
         message.tau_j = world.joint_torques

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, CompressedImage
-from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
 from vla_ros import topics
-from vla_ros.config import CameraConfig, SimulatorNodeConfig
+from vla_ros.config import SimulatorNodeConfig
 from vla_ros.robots import catalogue
 from vla_ros.ros import convert, frames, params, qos
 from vla_ros.ros.diagnostics import ERROR, OK, Status, StatusReporter
 from vla_ros.ros.drivers import catalogue as drivers
 from vla_ros.ros.main import run
+from vla_ros.ros.simulated_camera import SimulatedCamera
 from vla_ros.ros.simulating import Simulation
+from vla_ros.simulation.faults import Stream
 from vla_ros.simulation.tabletop import Tabletop
-from vla_ros.simulation.world import optical_frame
+from vla_ros.simulation.world import WorldState
 from vla_ros.timing.stamps import period_ns
-from vla_ros.values import Image
+from vla_ros.values import Array
 
 _STATE_PERIOD_NS = period_ns(50.0)
 _LINKS_PERIOD_NS = period_ns(30.0)
@@ -47,14 +47,20 @@ class SimulatorNode(Node):
         self._state_due_ns = self._links_due_ns = 0
         self._world = Tabletop(robot, config.world)
         self._world.reset(config.seed)
-        self._mirror = drivers.find_mirror(robot)(self, robot)
+        faults = self._world.faults
+        self._mirror = drivers.find_mirror(robot)(self, robot, faults)
 
         self._ticks = self.create_publisher(Clock, "/clock", qos.STATE)
         self._state = self.create_publisher(Float64MultiArray, topics.SIMULATION_STATE, qos.STATE)
         self._moving = self.create_publisher(TFMessage, "/tf", qos.STATE)
         self._fixed = self.create_publisher(TFMessage, "/tf_static", qos.LATCHED)
-        self._cameras = {name: self._camera_publishers(camera) for name, camera in config.cameras.items()}
-        self._calibrations = {name: frames.camera_info(name, self._world.cameras[name]) for name in config.cameras}
+        self._tick_stream: Stream[None] = faults.stream("clock")
+        self._state_stream: Stream[WorldState] = faults.stream("state")
+        self._link_stream: Stream[Array] = faults.stream("tf")
+        self._cameras = {
+            name: SimulatedCamera(self, name, camera, frames.camera_info(name, self._world.cameras[name]), faults)
+            for name, camera in config.cameras.items()
+        }
         self._publish_fixed_frames()
         self._simulation = Simulation(
             self._world,
@@ -62,9 +68,9 @@ class SimulatorNode(Node):
             config.cameras,
             slice_ns=period_ns(config.clock_rate_hz),
             real_time_factor=config.real_time_factor,
-            on_clock=lambda time_ns: self._ticks.publish(Clock(clock=convert.ns_to_stamp(time_ns))),
+            on_clock=self._on_clock,
             on_slice=self._on_slice,
-            on_frame=self._on_frame,
+            on_frame=lambda camera, time_ns, picture: self._cameras[camera].deliver(time_ns, picture),
         )
         self._at_the_end.callback(self._simulation.close)
         self._reporter = StatusReporter(self, self._status)
@@ -77,23 +83,20 @@ class SimulatorNode(Node):
 
     # --- the simulation's threads ---
 
+    def _on_clock(self, time_ns: int) -> None:
+        for stamp_ns, _ in self._tick_stream.deliver(time_ns, None):
+            self._ticks.publish(Clock(clock=convert.ns_to_stamp(stamp_ns)))
+
     def _on_slice(self) -> None:
         now_ns = self._world.time_ns
         if now_ns >= self._state_due_ns:
             self._state_due_ns += _STATE_PERIOD_NS
-            self._state.publish(convert.world_state_to_array(self._world.state()))
+            for stamp_ns, state in self._state_stream.deliver(now_ns, self._world.state()):
+                self._state.publish(convert.world_state_to_array(replace(state, time_ns=stamp_ns)))
         if now_ns >= self._links_due_ns:
             self._links_due_ns += _LINKS_PERIOD_NS
-            self._moving.publish(self._links.moving(self._world.joint_positions, now_ns))
-
-    def _on_frame(self, camera: str, stamp_ns: int, picture: Image) -> None:
-        images, calibrations = self._cameras[camera]
-        write = convert.rgb_to_compressed if images.msg_type is CompressedImage else convert.rgb_to_image
-        message = write(picture, stamp_ns, optical_frame(camera))
-        calibration = self._calibrations[camera]
-        calibration.header.stamp = message.header.stamp
-        images.publish(message)
-        calibrations.publish(calibration)
+            for stamp_ns, joint_positions in self._link_stream.deliver(now_ns, self._world.joint_positions):
+                self._moving.publish(self._links.moving(joint_positions, stamp_ns))
 
     def _reset(self) -> str:
         instruction = self._world.reset(self._seed + self._resets)
@@ -104,7 +107,7 @@ class SimulatorNode(Node):
         return instruction
 
     def _publish_fixed_frames(self) -> None:
-        now_ns = self._world.time_ns
+        now_ns = self._world.time_ns + self._world.faults.clock_shift_ns(self._world.time_ns)
         world, base = self._world, self._base_frame
         cameras = [
             frames.camera_transform(name, world.cameras[name], world.camera_pose(name), base, now_ns)
@@ -118,13 +121,6 @@ class SimulatorNode(Node):
         response.message = self._simulation.call(self._reset)
         response.success = True
         return response
-
-    def _camera_publishers(self, camera: CameraConfig) -> tuple[Publisher, Publisher]:
-        """Of the images, and of the calibration."""
-        images = self.create_publisher(
-            CompressedImage if camera.is_compressed else ImageMessage, camera.topic, qos.SENSOR
-        )
-        return images, self.create_publisher(CameraInfo, camera.info_topic, qos.SENSOR)
 
     def _status(self) -> Status:
         self._simulation.check()
