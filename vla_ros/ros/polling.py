@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
@@ -20,9 +19,9 @@ class PolledSubscription(Generic[Message]):
 
     def __init__(self, node: Node, message_type: type[Message], topic: str, qos: QoSProfile) -> None:
         self._depth = qos.depth
-        self._subscription = node.create_subscription(
-            message_type, topic, _never_called, qos, callback_group=_NotForExecutors()
-        )
+        self._subscription = node.create_subscription(message_type, topic, _never_called, qos)
+        # An executor waits for what its node lists, so a message of this one wakes nobody.
+        node._subscriptions.remove(self._subscription)
 
     def take_newest(self) -> Message | None:
         """The newest message since the last call, or None."""
@@ -39,19 +38,6 @@ class PolledSubscription(Generic[Message]):
                     break
                 messages.append(taken[0])
         return messages
-
-
-class _NotForExecutors(CallbackGroup):
-    """An executor leaves what may not be executed out of its wait set, so a message wakes nobody."""
-
-    def can_execute(self, entity: Any) -> bool:
-        return False
-
-    def beginning_execution(self, entity: Any) -> bool:
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        pass
 
 
 def _never_called(message: Any) -> None:

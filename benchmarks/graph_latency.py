@@ -1,0 +1,280 @@
+"""From image to chunk and from an action's due time to its command, between processes, beside one bare hop of DDS."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from franka_msgs.msg import FrankaState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_ros import topics
+from vla_ros.actions import ActionSpec, GripperConvention, Space
+from vla_ros.config import CameraConfig, ControllerNodeConfig, InferenceNodeConfig, to_parameters
+from vla_ros.graph import NodeSpec
+from vla_ros.policies import registry
+from vla_ros.policies.policy import Inference, WindowSpec
+from vla_ros.robots.panda import PANDA
+from vla_ros.robots.robot import Robot
+from vla_ros.ros import convert, qos, transport
+from vla_ros.ros.main import run
+from vla_ros.ros.supervising import params_file
+from vla_ros.values import NANOSECONDS_PER_SECOND, Committed, ModelChunk, Window
+
+HEIGHT, WIDTH, CAMERA_HZ, JOINTS_HZ = 480, 640, 30.0, 100.0
+CAMERAS = {f"camera_{i}": f"/bench/camera_{i}/image_raw" for i in range(3)}
+POLICY, ROWS, STEP_HZ = "instant", 10, 10.0
+SWING_RAD = 0.05
+#: The goals: of the hop's median; milliseconds; milliseconds beyond the controller's period.
+HOPS_P50, CHUNK_P99_MS, COMMAND_P99_MS = 3.0, 15.0, 2.0
+WARM_UP_S = 2.0
+HERE = Path(__file__)
+
+
+# --- the processes ----------------------------------------------------------------------------------------------------
+
+
+class Instant:
+    """A policy that looks at all cameras and answers at once: swing the first joint slowly about where it was."""
+
+    def __init__(self, robot: Robot) -> None:
+        self.action_spec = ActionSpec(
+            space=Space.JOINT_POSITION,
+            horizon=ROWS,
+            rate_hz=STEP_HZ,
+            gripper=GripperConvention.NONE,
+            joint_names=robot.joint_names,
+        )
+        self.window_spec = WindowSpec()
+        self._home = np.array(robot.home_rad)
+
+    def reset(self, instruction: str) -> None:
+        """Follows any."""
+
+    def infer(self, window: Window, committed: Committed) -> Inference:
+        """The same swing over time, whatever is seen."""
+        instant_ns = window[-1].instant_ns
+        due_s = instant_ns / NANOSECONDS_PER_SECOND + np.arange(ROWS) / STEP_HZ
+        actions = np.tile(self._home, (ROWS, 1))
+        actions[:, 0] += SWING_RAD * np.sin(due_s)
+        return Inference(ModelChunk(instant_ns, actions))
+
+
+def load(robot: Robot, checkpoint: str, action: ActionSpec | None) -> Instant:
+    """As the registry calls it."""
+    return Instant(robot)
+
+
+def inference() -> int:
+    """The real inference node, with that policy."""
+    from vla_ros.ros.nodes.inference import InferenceNode
+
+    sys.path.insert(0, str(HERE.parent))
+    registry.POLICIES[POLICY] = registry.Entry(HERE.stem, needs_checkpoint=False)
+    return run(InferenceNode)
+
+
+def controller() -> int:
+    """The real controller node."""
+    from vla_ros.ros.nodes.controller import ControllerNode
+
+    return run(ControllerNode)
+
+
+class Cameras(Node):
+    """Three cameras that see at the same instants, as hardware that is triggered; stamps are the instants."""
+
+    def __init__(self) -> None:
+        super().__init__("cameras")
+        self._image = Image(height=HEIGHT, width=WIDTH, encoding="rgb8", step=3 * WIDTH)
+        noise = np.random.default_rng(0).integers(0, 256, 3 * WIDTH * HEIGHT, dtype=np.uint8)
+        self._image.data = array("B", noise.tobytes())
+        self._images = [self.create_publisher(Image, topic, qos.SENSOR) for topic in CAMERAS.values()]
+        self.create_timer(1 / CAMERA_HZ, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._image.header.stamp = self.get_clock().now().to_msg()
+        for publisher in self._images:
+            self._image.header.frame_id = str(self.get_clock().now().nanoseconds)  # when this one is published
+            publisher.publish(self._image)
+
+
+class Arm(Node):
+    """A robot that is where it was commanded last."""
+
+    def __init__(self) -> None:
+        super().__init__("arm")
+        self._state = JointState(name=list(PANDA.joint_names), position=list(PANDA.home_rad), velocity=[0.0] * 7)
+        self._states = self.create_publisher(JointState, PANDA.endpoints["joint_states"].name, qos.STATE)
+        self._faults = self.create_publisher(FrankaState, PANDA.endpoints["robot_state"].name, qos.STATE)
+        self.create_subscription(JointTrajectory, topics.COMMAND, self._on_command, qos.COMMAND)
+        self.create_timer(1 / JOINTS_HZ, self._on_timer)
+
+    def _on_command(self, message: JointTrajectory) -> None:
+        self._state.position = list(message.points[0].positions[:7])
+
+    def _on_timer(self) -> None:
+        self._state.header.stamp = self.get_clock().now().to_msg()
+        self._states.publish(self._state)
+        self._faults.publish(FrankaState(robot_mode=FrankaState.ROBOT_MODE_MOVE))
+
+
+class Observer(Node):
+    """Takes the times: of the bare hop on the last camera's topic, of chunks, of commands."""
+
+    def __init__(self) -> None:
+        super().__init__("observer")
+        self.hops_ms: list[float] = []
+        self.chunks_ms: list[float] = []
+        self.commands_ms: list[float] = []
+        self.counts: dict[str, int] = defaultdict(int)
+        self._due_ns: list[int] = []
+        self._published_ns: dict[int, int] = {}  # stamp -> when the last image of that instant was published
+        self.create_subscription(Image, list(CAMERAS.values())[-1], self._on_image, qos.SENSOR)
+        self.create_subscription(JointTrajectory, topics.CHUNK, self._on_chunk, qos.STATE)
+        self.create_subscription(JointTrajectory, topics.COMMAND, self._on_command, qos.STATE)
+
+    def forget(self) -> None:
+        """Begin to measure."""
+        for times in (self.hops_ms, self.chunks_ms, self.commands_ms):
+            times.clear()
+        self.counts.clear()
+
+    def _age_ms(self, time_ns: int) -> float:
+        return (self.get_clock().now().nanoseconds - time_ns) * 1e-6
+
+    def _on_image(self, message: Image) -> None:
+        published_ns = int(message.header.frame_id)
+        self.hops_ms.append(self._age_ms(published_ns))
+        self._published_ns[convert.stamp_to_ns(message.header.stamp)] = published_ns
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        now_ns = self.get_clock().now().nanoseconds
+        chunk = convert.trajectory_to_chunk(message)
+        published_ns = self._published_ns.pop(chunk.observation_ns, None)
+        if published_ns is not None:
+            self.chunks_ms.append((now_ns - published_ns) * 1e-6)
+        # Rows that are due before the next chunk can be here.
+        newest_ns = self._due_ns[-1] if self._due_ns else 0
+        self._due_ns += [due for k in range(ROWS) if (due := chunk.due_ns(k)) > max(now_ns, newest_ns)][:1]
+
+    def _on_command(self, message: JointTrajectory) -> None:
+        self.counts["commands"] += 1
+        stamp_ns = convert.stamp_to_ns(message.header.stamp)
+        while self._due_ns and self._due_ns[0] <= stamp_ns:
+            self.commands_ms.append(self._age_ms(self._due_ns.pop(0)))
+
+
+# --- the measurement --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def processes(rate_hz: float) -> Iterator[None]:
+    """Cameras, arm, inference and controller, each in a process of its own."""
+    cameras = {name: CameraConfig(topic=topic, width=WIDTH, height=HEIGHT) for name, topic in CAMERAS.items()}
+    look = InferenceNodeConfig(policy=POLICY, instruction="swing", cameras=cameras, max_rate_hz=100.0)
+    control = ControllerNodeConfig.model_validate({"arm": {"rate_hz": rate_hz}})
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for role, config in (("cameras", None), ("arm", None), ("inference", look), ("controller", control)):
+            command = [sys.executable, str(HERE), "--role", role]
+            if config is not None:
+                file = folder / f"{role}.yaml"
+                file.write_text(params_file(NodeSpec(role, role, params=to_parameters(config))))
+                command += ["--ros-args", "-r", f"__ns:={topics.NAMESPACE}", "--params-file", str(file)]
+            process = subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        yield
+
+
+def measure(seconds: float, rate_hz: float) -> Observer:
+    """Everything running, for `seconds` after a warm-up."""
+    rclpy.init()
+    observer = Observer()
+    executor = SingleThreadedExecutor()
+    executor.add_node(observer)
+
+    def spin(seconds: float, done: Callable[[], Any] = lambda: False) -> None:
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s and not done():
+            executor.spin_once(timeout_sec=0.1)
+
+    with processes(rate_hz):
+        start = observer.create_client(Trigger, topics.START)
+        spin(30.0, lambda: start.service_is_ready() and observer.chunks_ms)
+        start.call_async(Trigger.Request())
+        spin(30.0, lambda: observer.counts["commands"] > rate_hz)
+        spin(WARM_UP_S)
+        observer.forget()
+        spin(seconds)
+    rclpy.shutdown()
+    return observer
+
+
+def quantiles(times_ms: list[float]) -> tuple[float, float, float]:
+    """p50, p99 and the worst."""
+    p50, p99 = np.quantile(times_ms, (0.5, 0.99))
+    return float(p50), float(p99), max(times_ms)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rate-hz", type=float, default=100.0, help="of the controller")
+    parser.add_argument("--role", default="", help=argparse.SUPPRESS)
+    given, _ = parser.parse_known_args()
+    if given.role:
+        sys.exit(spin_forever(given.role) if given.role in ("cameras", "arm") else globals()[given.role]())
+    with transport.locked_domain_id() as domain_id:
+        os.environ.update(transport.local_environment(os.environ, domain_id))
+        observer = measure(given.seconds, given.rate_hz)
+    report(observer, given.seconds, given.rate_hz)
+
+
+def spin_forever(role: str) -> int:
+    """A node of this file, until it is told to end."""
+    return run({"cameras": Cameras, "arm": Arm}[role])
+
+
+def report(observer: Observer, seconds: float, rate_hz: float) -> None:
+    """What was measured, against the goals."""
+    print(f"3 x {WIDTH}x{HEIGHT} rgb8 at {CAMERA_HZ:g} Hz, joints at {JOINTS_HZ:g} Hz, {seconds:g} s; in ms:")
+    print(f"{'':34} {'p50':>6} {'p99':>6} {'worst':>6}")
+    measured = {
+        "one bare hop of the last image": observer.hops_ms,
+        "last image published, chunk there": observer.chunks_ms,
+        "action due, its command there": observer.commands_ms,
+    }
+    for what, times_ms in measured.items():
+        p50, p99, worst = quantiles(times_ms)
+        print(f"{what:34} {p50:6.1f} {p99:6.1f} {worst:6.1f}   of {len(times_ms)}")
+    print(f"commands {observer.counts['commands'] / seconds:.1f} Hz of {rate_hz:g}")
+    hop, chunk, command = map(quantiles, measured.values())
+    period_ms = 1e3 / rate_hz
+    for what, figure, limit in (
+        ("chunk p50 in hops", chunk[0] / hop[0], HOPS_P50),
+        ("chunk p99 [ms]", chunk[1], CHUNK_P99_MS),
+        ("command p99 [ms]", command[1], period_ms + COMMAND_P99_MS),
+    ):
+        print(f"{what:20} {figure:6.2f}   limit {limit:g}: {'kept' if figure <= limit else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()
