@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import numpy as np
-import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.client import Client
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray, String
-from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import topics
@@ -27,28 +16,16 @@ from vla_ros.config import SystemConfig
 from vla_ros.robots import catalogue
 from vla_ros.rollout.loop import NORMAL_COUNTS
 from vla_ros.rollout.report import EpisodeRow, Percentiles, Report
-from vla_ros.ros import convert, qos, transport
+from vla_ros.ros import convert, operating, qos
 from vla_ros.ros.diagnostics import INTERVENTION
+from vla_ros.ros.operating import ANSWER_S, DEEP, OperatorNode, Unanswered
 from vla_ros.ros.tracing import Tracer
 from vla_ros.simulation.world import WorldState
 from vla_ros.timing.stamps import ns_to_ms, ns_to_s, period_ns, s_to_ns
 from vla_ros.viewing.montage import EpisodeTrace
 
-#: Wall time that the nodes have to appear, and that one of them has to answer.
-_APPEAR_S, _ANSWER_S = 60.0, 20.0
-_OWNERS = {
-    topics.SIMULATION_RESET: "simulator",
-    topics.START: "controller",
-    topics.STOP: "controller",
-    topics.RESUME: "controller",
-}
 #: What the controller counts that is no intervention: its work, and chunks observed while the arm was not started.
 _NORMAL = (*NORMAL_COUNTS, "chunk_not_started", "chunk_before_start")
-_DEEP = QoSProfile(depth=100)
-
-
-class Unanswered(RuntimeError):
-    """A node does not do its part; the text names it, what was asked of it, and how long it was waited for."""
 
 
 def run_episodes(
@@ -64,10 +41,7 @@ def run_episodes(
     """
     if system.simulation is None:
         raise ValueError("episodes are run in simulation, and the system has no section simulation")
-    os.environ.update(transport.environment(os.environ))
-    context = Context()
-    rclpy.init(context=context)
-    try:
+    with operating.context() as context:
         operator = Operator(system, context)
         try:
             operator.wait_for_graph()
@@ -78,23 +52,17 @@ def run_episodes(
             return operator.report(rows), operator.tracer.trace
         finally:
             operator.destroy_node()
-    finally:
-        rclpy.try_shutdown(context=context)
 
 
-class Operator(Node):
-    """The person at the desk, as a node: calls the services, watches the states, measures what goes by."""
+class Operator(OperatorNode):
+    """Runs episodes: calls the services, watches the states, measures what goes by."""
 
     def __init__(self, system: SystemConfig, context: Context) -> None:
-        sim_time = Parameter("use_sim_time", value=True)
-        super().__init__("operator", namespace=topics.NAMESPACE, context=context, parameter_overrides=[sim_time])
+        super().__init__(context, use_sim_time=True)
         assert system.simulation is not None
         self._system = system
         self._limit_ns = s_to_ns(system.simulation.episode_s)
         self._period_ns = period_ns(system.controller.rate_hz)
-        self._spinner = SingleThreadedExecutor(context=context)
-        self._spinner.add_node(self)
-        self._states: dict[str, dict[str, str]] = {}  # node -> key -> value, "message" included
         self._world: WorldState | None = None
         self._measuring = False
         self._measured_ns = 0
@@ -105,85 +73,72 @@ class Operator(Node):
         self._last_command_ns = 0
         self.tracer = Tracer(self, {name: camera.topic for name, camera in system.cameras.items()})
 
-        self._callable = {name: self.create_client(Trigger, name) for name in _OWNERS}
         self._instruction = self.create_publisher(String, topics.INSTRUCTION, qos.LATCHED)
-        self.create_subscription(DiagnosticArray, topics.STATE, self._on_state, _DEEP)
         self.create_subscription(Float64MultiArray, topics.SIMULATION_STATE, self._on_world, qos.SENSOR)
-        self.create_subscription(JointTrajectory, topics.CHUNK, self._on_chunk, _DEEP)
-        self.create_subscription(JointTrajectory, topics.COMMAND, self._on_command, _DEEP)
+        self.create_subscription(JointTrajectory, topics.CHUNK, self._on_chunk, DEEP)
+        self.create_subscription(JointTrajectory, topics.COMMAND, self._on_command, DEEP)
         self.create_subscription(Clock, "/clock", lambda _: self._count("/clock"), qos.SENSOR, raw=True)
 
     # --- one episode -----------------------------------------------------------------------------------------------
 
     def wait_for_graph(self) -> None:
         """Wait until every node is there and simulated time runs."""
-        for client in self._callable.values():
-            self._wait_for_service(client)
-        self._wait(lambda: self._now_ns() > 0, _APPEAR_S, "no time on /clock: is the simulator running?")
+        self.wait_for_services(topics.SIMULATION_RESET, topics.START, topics.STOP, topics.RESUME)
+        self.wait_for_time()
         for node in ("controller", "inference"):
-            self._hear_from(node)
+            self.hear_from(node)
 
     def run_episode(self, seed: int) -> EpisodeRow:
         """One episode from reset to stop; `seed` is written into its row."""
-        self._call(topics.STOP)
-        instruction = self._call(topics.SIMULATION_RESET)
-        self._call(topics.RESUME)  # whatever stopped the arm belongs to the episode before
+        self.call(topics.STOP)
+        instruction = self.call(topics.SIMULATION_RESET)
+        self.call(topics.RESUME)  # whatever stopped the arm belongs to the episode before
         self._instruct(instruction)
-        self._hear_from("controller")
+        self.hear_from("controller")
         before = self._interventions()
         self.tracer.begin(instruction)
-        self._call(topics.START)
-        start_ns = self._now_ns()
+        self.call(topics.START)
+        start_ns = self.now_ns()
         success = self._watch(start_ns)
-        duration_ns = self._now_ns() - start_ns
+        duration_ns = self.now_ns() - start_ns
         ended = "success" if success else self._why_not()
-        self._call(topics.STOP)
+        self.call(topics.STOP)
         self.tracer.end(success)
         self._measured_ns += duration_ns
-        self._hear_from("controller")
+        self.hear_from("controller")
         acted = {name: count - before[name] for name, count in self._interventions().items() if count > before[name]}
         return EpisodeRow(seed, instruction, success, ns_to_s(duration_ns), ended, acted)
 
-    def _hear_from(self, node: str) -> None:
-        """Wait until a node says anew how it is."""
-        self._states.pop(node, None)
-        self._wait(partial(self._states.__contains__, node), _APPEAR_S, f"{node} says nothing on {topics.STATE}")
-
     def _instruct(self, instruction: str) -> None:
         """Say the instruction and wait until the policy has taken it."""
-        self._hear_from("inference")
-        taken_before = int(self._states["inference"]["instructed"])
+        self.hear_from("inference")
+        taken_before = int(self.states["inference"]["instructed"])
         self._instruction.publish(String(data=instruction))
         # Counted, as the same words may be said again, and the policy has to begin anew then too.
-        self._wait(
-            lambda: int(self._states["inference"]["instructed"]) > taken_before,
-            _ANSWER_S,
+        self.wait(
+            lambda: int(self.states["inference"]["instructed"]) > taken_before,
+            ANSWER_S,
             f"inference does not take {instruction!r} from {topics.INSTRUCTION}",
         )
-        message = self._states["inference"]["message"]
+        message = self.states["inference"]["message"]
         if message.startswith("refusing"):
             raise Unanswered(f"inference is {message}")
 
     def _watch(self, start_ns: int) -> bool:
         """Spin until the world says success or the time is over; whether it was success."""
         self._measuring, self._last_command_ns = True, 0
-        newest_ns, seen_s = start_ns, time.monotonic()
         try:
-            while self._now_ns() - start_ns < self._limit_ns:
-                self._spinner.spin_once(timeout_sec=0.1)
-                if self._world is not None and self._world.time_ns > start_ns and self._world.success:
-                    return True
-                if self._now_ns() > newest_ns:
-                    newest_ns, seen_s = self._now_ns(), time.monotonic()
-                elif time.monotonic() - seen_s > _ANSWER_S:
-                    raise Unanswered(f"time on /clock has stood still for {_ANSWER_S:.0f} s: is the simulator running?")
-            return False
+            self.spin_until(lambda: self._succeeded_since(start_ns) or self.now_ns() - start_ns >= self._limit_ns)
+            return self._succeeded_since(start_ns)
         finally:
             self._measuring = False
 
+    def _succeeded_since(self, start_ns: int) -> bool:
+        return self._world is not None and self._world.time_ns > start_ns and self._world.success
+
     def _why_not(self) -> str:
         """Why an episode ran into its time limit, as far as the nodes say."""
-        said = [f"{node} {state['message']}" for node, state in self._states.items() if ":" in state["message"]]
+        said = [f"{node} {state['message']}" for node, state in self.states.items() if ":" in state["message"]]
         return "; ".join([f"time limit of {ns_to_s(self._limit_ns):g} s", *said])
 
     # --- what was measured -----------------------------------------------------------------------------------------
@@ -201,17 +156,14 @@ class Operator(Node):
             topics={name: round(rate, 2) for name, rate in sorted(rates.items())},
         )
 
-    def _on_state(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            state = {"message": status.message, **{entry.key: entry.value for entry in status.values}}
-            before = self._states.get(status.name, {})
-            self._states[status.name] = state
-            if self._measuring and status.name == "controller":
-                latency = state.get("chunk_latency_ms")
-                if latency is not None and latency != before.get("chunk_latency_ms"):
-                    self._latencies_ms.append(float(latency))
-            elif self._measuring and status.name == "inference":
-                self._note_streams(state)
+    def heard(self, node: str, state: Mapping[str, str], before: Mapping[str, str]) -> None:
+        """Note what is measured while an episode runs."""
+        if self._measuring and node == "controller":
+            latency = state.get("chunk_latency_ms")
+            if latency is not None and latency != before.get("chunk_latency_ms"):
+                self._latencies_ms.append(float(latency))
+        elif self._measuring and node == "inference":
+            self._note_streams(state)
 
     def _note_streams(self, state: Mapping[str, str]) -> None:
         """The rates at which the inference node receives what it looks at, in its (simulated) time."""
@@ -245,33 +197,6 @@ class Operator(Node):
 
     def _interventions(self) -> Counter[str]:
         """What the safety stage counts, by name, as the controller said last."""
-        said = self._states["controller"].items()
+        said = self.states["controller"].items()
         counts = {key.removeprefix(INTERVENTION): int(value) for key, value in said if key.startswith(INTERVENTION)}
         return Counter({name: count for name, count in counts.items() if name not in _NORMAL})
-
-    # --- asking and waiting ----------------------------------------------------------------------------------------
-
-    def _call(self, name: str) -> str:
-        """Call a Trigger service; what it answered."""
-        client = self._callable[name]
-        self._wait_for_service(client)
-        future = client.call_async(Trigger.Request())
-        self._wait(future.done, _ANSWER_S, f"{_OWNERS[name]} does not answer the call of {name}")
-        response = future.result()
-        if not response.success:
-            raise Unanswered(f"{_OWNERS[name]} refused {name}: {response.message}")
-        return str(response.message)
-
-    def _wait_for_service(self, client: Client) -> None:
-        name = client.srv_name
-        self._wait(client.service_is_ready, _APPEAR_S, f"nobody serves {name}: is the node {_OWNERS[name]} running?")
-
-    def _wait(self, done: Callable[[], bool], within_s: float, otherwise: str) -> None:
-        deadline_s = time.monotonic() + within_s
-        while not done():
-            if time.monotonic() > deadline_s:
-                raise Unanswered(f"{otherwise} (waited {within_s:.0f} s)")
-            self._spinner.spin_once(timeout_sec=0.1)
-
-    def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)

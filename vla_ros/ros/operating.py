@@ -1,0 +1,127 @@
+"""The person at the desk, as a node: calls the services, hears how the nodes are, waits for them with patience."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.client import Client
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from std_srvs.srv import Trigger
+
+from vla_ros import topics
+from vla_ros.ros import transport
+
+#: Wall time that the nodes have to appear, and that one of them has to answer.
+APPEAR_S, ANSWER_S = 60.0, 20.0
+_OWNERS = {
+    topics.SIMULATION_RESET: "simulator",
+    topics.START: "controller",
+    topics.STOP: "controller",
+    topics.RESUME: "controller",
+}
+DEEP = QoSProfile(depth=100)
+
+
+class Unanswered(RuntimeError):
+    """A node does not do its part; the text names it, what was asked of it, and how long it was waited for."""
+
+
+@contextmanager
+def context() -> Iterator[Context]:
+    """A ROS context of its own, with our transport."""
+    os.environ.update(transport.environment(os.environ))
+    made = Context()
+    rclpy.init(context=made)
+    try:
+        yield made
+    finally:
+        rclpy.try_shutdown(context=made)
+
+
+class OperatorNode(Node):
+    """Spins itself, while it waits: nothing arrives in between."""
+
+    def __init__(self, context: Context, *, use_sim_time: bool, name: str = "operator") -> None:
+        sim_time = Parameter("use_sim_time", value=use_sim_time)
+        super().__init__(name, namespace=topics.NAMESPACE, context=context, parameter_overrides=[sim_time])
+        self._spinner = SingleThreadedExecutor(context=context)
+        self._spinner.add_node(self)
+        self.states: dict[str, dict[str, str]] = {}  # node -> key -> value, "message" included
+        self._callable = {name: self.create_client(Trigger, name) for name in _OWNERS}
+        self.create_subscription(DiagnosticArray, topics.STATE, self._on_state, DEEP)
+
+    def heard(self, node: str, state: Mapping[str, str], before: Mapping[str, str]) -> None:
+        """For those who want to know more: `node` said how it is, after having said `before`."""
+
+    def now_ns(self) -> int:
+        """The ROS time."""
+        return int(self.get_clock().now().nanoseconds)
+
+    def spin(self, timeout_s: float = 0.1) -> None:
+        """Take in one thing, at most."""
+        self._spinner.spin_once(timeout_sec=timeout_s)
+
+    def spin_until(self, done: Callable[[], bool]) -> None:
+        """Spin until `done`; raises Unanswered when simulated time stands still meanwhile."""
+        newest_ns, seen_s = self.now_ns(), time.monotonic()
+        while not done():
+            self.spin()
+            if self.now_ns() > newest_ns:
+                newest_ns, seen_s = self.now_ns(), time.monotonic()
+            elif time.monotonic() - seen_s > ANSWER_S:
+                raise Unanswered(f"time on /clock has stood still for {ANSWER_S:.0f} s: is the simulator running?")
+
+    def wait(self, done: Callable[[], bool], within_s: float, otherwise: str) -> None:
+        """Spin until `done`; raises Unanswered, saying `otherwise`, after so much wall time."""
+        deadline_s = time.monotonic() + within_s
+        while not done():
+            if time.monotonic() > deadline_s:
+                raise Unanswered(f"{otherwise} (waited {within_s:g} s)")
+            self.spin()
+
+    def wait_for_time(self) -> None:
+        """Wait until time runs: at once, unless it is simulated."""
+        self.wait(lambda: self.now_ns() > 0, APPEAR_S, "no time on /clock: is the simulator running?")
+
+    def hear_from(self, node: str) -> None:
+        """Wait until a node says anew how it is."""
+        self.states.pop(node, None)
+        self.wait(partial(self.states.__contains__, node), APPEAR_S, f"{node} says nothing on {topics.STATE}")
+
+    def call(self, name: str) -> str:
+        """Call a Trigger service; what it answered."""
+        client = self._callable[name]
+        self.wait_for_service(client)
+        future = client.call_async(Trigger.Request())
+        self.wait(future.done, ANSWER_S, f"{_OWNERS[name]} does not answer the call of {name}")
+        response = future.result()
+        if not response.success:
+            raise Unanswered(f"{_OWNERS[name]} refused {name}: {response.message}")
+        return str(response.message)
+
+    def wait_for_services(self, *names: str) -> None:
+        """Wait until each of them is served."""
+        for name in names:
+            self.wait_for_service(self._callable[name])
+
+    def wait_for_service(self, client: Client) -> None:
+        """Wait until somebody serves it."""
+        name = client.srv_name
+        self.wait(client.service_is_ready, APPEAR_S, f"nobody serves {name}: is the node {_OWNERS[name]} running?")
+
+    def _on_state(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            state = {"message": status.message, **{entry.key: entry.value for entry in status.values}}
+            before = self.states.get(status.name, {})
+            self.states[status.name] = state
+            self.heard(status.name, state, before)
