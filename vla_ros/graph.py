@@ -25,6 +25,9 @@ from vla_ros.values import Config
 
 PACKAGE = "vla_ros"
 
+#: What a node ends with when it cannot be made as configured: to start it again would change nothing.
+EXIT_CONFIG = 2
+
 _IMAGE = "sensor_msgs/msg/Image"
 _COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 _CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
@@ -40,7 +43,8 @@ class NodeSpec:
     """One process: its executable, its name, its flat ROS parameters, and what it talks about.
 
     `reads`: topics it subscribes to, services and actions it serves. `writes`: topics it publishes, services and
-    actions it calls. `remappings`: pairs (from, to).
+    actions it calls. `remappings`: pairs (from, to). `restarts`: whether it may start again when it ended by itself;
+    if not, its end is the end of the system.
     """
 
     executable: str
@@ -50,6 +54,7 @@ class NodeSpec:
     reads: tuple[Endpoint, ...] = ()
     writes: tuple[Endpoint, ...] = ()
     remappings: tuple[tuple[str, str], ...] = ()
+    restarts: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ def _simulator(system: SystemConfig, robot: Robot, seed: int) -> NodeSpec:
         _refuse_unless_a_task(task)
     world = system.simulation.model_copy(update={"cameras": cameras, "instruction": task})
     config = SimulatorNodeConfig(robot=robot.name, world=world, cameras=system.cameras, seed=seed)
+    # Not started again: another world, in which time begins anew, is another run.
     return _node(
         "simulator",
         config,
@@ -179,6 +185,7 @@ def _inference(system: SystemConfig, robot: Robot) -> NodeSpec:
     others_see = (robot.endpoints["gripper_joint_states"], _ours(topics.COMMAND))
     seen = (_ours(topics.SIMULATION_STATE),) if system.policy.name == SCRIPTED else others_see
     predictions = (Endpoint(topics.prediction(name), _COMPRESSED_IMAGE) for name in system.cameras)
+    # It keeps nothing that the next one needs; while there is none the controller holds the arm.
     return _node(
         "inference",
         config,
@@ -189,11 +196,13 @@ def _inference(system: SystemConfig, robot: Robot) -> NodeSpec:
             _ours(topics.INSTRUCTION),
         ),
         writes=(_ours(topics.CHUNK), *predictions, *_ABOUT_ITSELF),
+        restarts=True,
     )
 
 
 def _controller(system: SystemConfig, robot: Robot, started: bool) -> NodeSpec:
     operated = (topics.START, topics.STOP, topics.HOLD, topics.RESUME, topics.ESTOP)
+    # Not started again: the arm holds the last target that its driver got, and a person should look before it moves.
     return _node(
         "controller",
         ControllerNodeConfig(robot=robot.name, arm=system.controller, started=started),
@@ -213,7 +222,9 @@ def _controller(system: SystemConfig, robot: Robot, started: bool) -> NodeSpec:
 
 def _recorder(path: str, members: Iterable[NodeSpec | External]) -> NodeSpec:
     said = {end.name: end for member in members for end in member.writes if end.kind is EndpointKind.TOPIC}
-    return _node("recorder", RecorderNodeConfig(path=path, topics=tuple(said)), said.values(), _ABOUT_ITSELF)
+    # The arm needs no recorder; the next one writes a bag of its own.
+    config = RecorderNodeConfig(path=path, topics=tuple(said))
+    return _node("recorder", config, said.values(), _ABOUT_ITSELF, restarts=True)
 
 
 def _driver(robot: Robot, command_interface: str) -> External:
@@ -227,8 +238,11 @@ def _cameras(system: SystemConfig) -> tuple[External, ...]:
     )
 
 
-def _node(executable: str, config: Config, reads: Iterable[Endpoint], writes: Iterable[Endpoint]) -> NodeSpec:
-    return NodeSpec(executable, executable, params=to_parameters(config), reads=tuple(reads), writes=tuple(writes))
+def _node(
+    executable: str, config: Config, reads: Iterable[Endpoint], writes: Iterable[Endpoint], restarts: bool = False
+) -> NodeSpec:
+    params = to_parameters(config)
+    return NodeSpec(executable, executable, params=params, reads=tuple(reads), writes=tuple(writes), restarts=restarts)
 
 
 def _timed(node: NodeSpec, simulate: bool) -> NodeSpec:

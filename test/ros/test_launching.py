@@ -42,9 +42,16 @@ class Typed(NamedTuple):
     value_type: type
 
 
+class Ends(NamedTuple):
+    """A shutdown with its reason."""
+
+    reason: str
+
+
 @pytest.fixture(autouse=True)
 def _recorded_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "Node", RecordedNode)
+    monkeypatch.setattr(launching, "Shutdown", Ends)
     monkeypatch.setattr(launching, "ParameterValue", Typed)
 
 
@@ -73,6 +80,11 @@ def expected(built: Graph) -> list[dict[str, Any]]:
             ],
             "remappings": list(node.remappings),
             "output": "screen",
+            **(
+                {"respawn": True, "respawn_delay": 2.0}
+                if node.restarts
+                else {"on_exit": Ends(f"node {node.name} has ended")}
+            ),
         }
         for node in built.nodes
     ]
@@ -100,6 +112,12 @@ def test_its_arguments_reach_the_graph(file: Path, monkeypatch: pytest.MonkeyPat
     system = config.override(config.load(system_name(file)), **given)
     for sim, simulate in (("true", True), ("False", False)):
         assert launched(file, sim=sim, **given) == expected(graph.build(system, simulate=simulate))
+
+
+def test_what_may_start_again_does_and_the_end_of_another_ends_all() -> None:
+    ends = {node["name"]: node for node in launched(LAUNCH_FILES[0], record="bag")}
+    assert {name for name, node in ends.items() if node.get("respawn")} == {"inference", "recorder"}
+    assert {name for name, node in ends.items() if "on_exit" in node} == {"simulator", "controller"}
 
 
 def test_remappings_are_passed_on() -> None:

@@ -1,8 +1,9 @@
-"""Supervisor with real, tiny processes: order, parameters, logs, deaths, and nobody left behind."""
+"""Supervisor with real, tiny processes: order, parameters, logs, deaths, second lives, and nothing left behind."""
 
 from __future__ import annotations
 
 import os
+import pty
 import select
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from vla_ros.graph import Graph, NodeSpec
-from vla_ros.ros.supervising import NodeDied, Supervisor, command, params_file
+from vla_ros.ros.supervising import Attempts, NodeDied, Supervisor, command, params_file
 
 FAKE_NODES = {
     # Says its name and process, then waits for a signal, says which, and ends well.
@@ -40,7 +41,19 @@ raise SystemExit(2)
 """,
     "aborting": """
 import os
+print("here I am", flush=True)
 os.abort()
+""",
+    # Has shared memory as Fast DDS has it: a segment, and a lock on a second file as long as the process lives.
+    "sharing": """
+import fcntl, os, signal
+segment = f"/dev/shm/fastdds_{os.getpid():016x}"
+open(segment, "w")
+lock = open(segment + "_el", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+os.utime(segment + "_el", (0, 0))
+print("alive", os.getpid(), segment, flush=True)
+while True: signal.pause()
 """,
 }
 
@@ -66,17 +79,20 @@ class Log:
         self.lines.append((name, line))
         os.write(self._write, b".")
 
-    def wait_for(self, name: str, start: str) -> str:
+    def wait_for(self, name: str, start: str, times: int = 1) -> str:
+        """The `times`-th line of that node that begins so."""
         while True:
             found = [line for who, line in list(self.lines) if who == name and line.startswith(start)]
-            if found:
-                return found[0]
+            if len(found) >= times:
+                return found[times - 1]
             os.read(self._read, 1)
 
 
-def supervise(environment: dict[str, str], log: Log, *executables: str) -> Supervisor:
-    nodes = tuple(NodeSpec(executable, f"{executable}_{index}") for index, executable in enumerate(executables))
-    return Supervisor(Graph("test", nodes), environment, log, package="fake_nodes")
+def supervise(environment: dict[str, str], log: Log, *executables: str, restarts: bool = False) -> Supervisor:
+    nodes = tuple(
+        NodeSpec(executable, f"{executable}_{index}", restarts=restarts) for index, executable in enumerate(executables)
+    )
+    return Supervisor(Graph("test", nodes), environment, log, lambda text: log("told", text), package="fake_nodes")
 
 
 def is_alive(process: int) -> bool:
@@ -131,10 +147,75 @@ def test_a_node_that_fails_at_start_stops_the_rest_and_is_quoted(environment: di
 def test_a_node_ended_by_a_signal_is_named_with_it(environment: dict[str, str]) -> None:
     with pytest.raises(NodeDied) as caught, supervise(environment, Log(), "aborting") as nodes:
         nodes.wait()
-    assert str(caught.value) == "node aborting_0 was ended by SIGABRT; it said at last:\n  (nothing)"
+    assert str(caught.value) == "node aborting_0 was ended by SIGABRT; it said at last:\n  here I am"
 
 
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+# --- second lives -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla_ros.ros.supervising._PAUSES_S", (0.01, 0.02))
+
+
+def test_pauses_grow_until_enough_was_tried_and_begin_anew_after_a_minute_of_life() -> None:
+    attempts = Attempts()
+    assert [attempts.pause_s(lived_s=1.0) for _ in range(5)] == [0.5, 1.0, 2.0, 4.0, None]
+    assert attempts.pause_s(lived_s=60.0) == 0.5
+
+
+@pytest.mark.usefixtures("_in_a_hurry")
+def test_a_killed_node_starts_again_in_its_place_and_the_user_is_told(environment: dict[str, str]) -> None:
+    log = Log()
+    with supervise(environment, log, "obedient", "obedient", "obedient", restarts=True):
+        others = [int(log.wait_for(f"obedient_{i}", "alive").split()[1]) for i in (0, 2)]
+        first = log.wait_for("obedient_1", "alive")
+        os.kill(int(first.split()[1]), signal.SIGKILL)
+        second = log.wait_for("obedient_1", "alive", times=2)
+        assert second.split()[1] != first.split()[1]
+        assert second.split()[2:] == first.split()[2:]  # with the same parameters
+        assert all(map(is_alive, others))
+    assert [text for who, text in log.lines if who == "told"] == [
+        f"node obedient_1 was ended by SIGKILL; it said at last:\n  {first}\nnode obedient_1 starts again in 0.01 s"
+    ]
+    assert [name for name, line in log.lines if line == "ended by SIGINT"] == ["obedient_2", "obedient_1", "obedient_0"]
+    assert not any(map(is_alive, [*others, int(second.split()[1])]))
+
+
+@pytest.mark.usefixtures("_in_a_hurry")
+def test_a_node_that_does_not_live_is_dead_after_a_few_attempts(environment: dict[str, str]) -> None:
+    log = Log()
+    supervisor = supervise(environment, log, "obedient", "aborting", restarts=True)
+    with pytest.raises(NodeDied, match="node aborting_1 was ended by SIGABRT"), supervisor as nodes:
+        nodes.wait()
+    assert log.lines.count(("aborting_1", "here I am")) == 3
+    assert ("obedient_0", "ended by SIGINT") in log.lines
+
+
+def test_a_wrong_configuration_is_not_tried_again(environment: dict[str, str]) -> None:
+    log = Log()
+    with pytest.raises(NodeDied, match="no such camera"), supervise(environment, log, "broken", restarts=True) as nodes:
+        nodes.wait()
+    assert [who for who, _ in log.lines] == ["broken_0"]
+
+
+def test_stopping_does_not_wait_for_a_node_that_would_start_again(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vla_ros.ros.supervising._PAUSES_S", (1000.0,))
+    log = Log()
+    with supervise(environment, log, "aborting", restarts=True):
+        log.wait_for("told", "node aborting_0")
+    assert log.lines.count(("aborting_0", "here I am")) == 1
+
+
+# --- signals, and what is left ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)],
+)
 def test_a_signal_leaves_the_block_and_stops_the_nodes(
     environment: dict[str, str], number: signal.Signals, error: type[BaseException]
 ) -> None:
@@ -167,6 +248,67 @@ def test_killing_the_parent_leaves_no_node_behind(environment: dict[str, str]) -
     parent.kill()
     parent.wait()
     assert_ended(ends)
+
+
+IN_TERMINAL = """
+import fcntl, sys, termios
+from pathlib import Path
+from vla_ros.graph import Graph, NodeSpec
+from vla_ros.ros.supervising import Supervisor
+import os
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+def log(name, line):
+    with open(sys.argv[1], "a") as kept:
+        print(name, line, file=kept)
+    print(name, line, flush=True)  # raises once the terminal is gone
+nodes = (NodeSpec("obedient", "a"), NodeSpec("obedient", "b"))
+with Supervisor(Graph("test", nodes), os.environ, log, package="fake_nodes") as nodes:
+    nodes.wait()
+"""
+
+
+def test_a_closed_terminal_stops_the_nodes_in_order(environment: dict[str, str], tmp_path: Path) -> None:
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-c", IN_TERMINAL, str(tmp_path / "kept")]
+    parent = subprocess.Popen(
+        command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    said = b""
+    while said.count(b"alive") < 2:
+        said += os.read(terminal, 1000)
+    os.close(terminal)
+    assert parent.wait(30.0) == 128 + signal.SIGHUP
+    kept = (tmp_path / "kept").read_text()
+    assert [line for line in kept.splitlines() if "ended" in line] == ["b ended by SIGINT", "a ended by SIGINT"]
+
+
+@pytest.mark.usefixtures("_in_a_hurry")
+def test_shared_memory_of_killed_nodes_is_removed(environment: dict[str, str]) -> None:
+    log = Log()
+    with supervise(environment, log, "sharing", "sharing", restarts=True):
+        lives = [log.wait_for(f"sharing_{index}", "alive").split() for index in range(2)]
+        os.kill(int(lives[0][1]), signal.SIGKILL)
+        lives.append(log.wait_for("sharing_0", "alive", times=2).split())
+        segments = [Path(life[2]) for life in lives]
+        # That of the first life has gone before the second began.
+        assert [segment.exists() for segment in segments] == [False, True, True]
+    # A signal ended the last ones, which tidy up no more than a kill -9 would let them.
+    assert not any(path.exists() for segment in segments for path in (segment, Path(f"{segment}_el")))
+
+
+def test_what_a_killed_parent_leaves_is_removed_at_the_next_start(environment: dict[str, str]) -> None:
+    program = PARENT.replace("obedient", "sharing")
+    parent = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    lives = [parent.stdout.readline().split() for _ in range(2)]
+    ends = [os.pidfd_open(int(life[1])) for life in lives]
+    parent.kill()
+    parent.wait()
+    assert_ended(ends)
+    assert all(Path(life[2]).exists() for life in lives)
+    with supervise(environment, Log()):
+        assert not any(Path(life[2]).exists() for life in lives)
 
 
 def test_the_command_line_has_remappings() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,19 @@ def message_class(name: str) -> Any:
 
 
 class RawBag:
-    """A new bag at `path`, open until `close`; raises ValueError if there is something at `path` already."""
+    """A new bag, open until `close`; raises ValueError if there is something at `path` already.
+
+    That is, unless it is the bag of a recorder that was killed, which nobody closed: then the new one is beside it, as
+    <path>-2 or whatever number is free. `path` says where it is.
+    """
 
     def __init__(self, path: Path) -> None:
-        if path.exists():
+        self.path = _beside(path) if _is_unfinished(path) else path
+        if self.path.exists():
             raise ValueError(f"{path} exists already, and a recording overwrites nothing; give a new folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._types = get_typestore(Stores.EMPTY)
-        self._writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._writer = Writer(self.path, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._connections: dict[str, Connection] = {}
         self.counts: dict[str, int] = {}
@@ -63,6 +69,16 @@ class RawBag:
                 self._register(nested)
             lines.append(f"{written} {field}")
         self._types.register(get_types_from_msg("\n".join(lines), type_name))
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether a bag was begun at `path` and never closed: its messages are there, its metadata not."""
+    return any(path.glob("*.mcap")) and not (path / "metadata.yaml").exists()
+
+
+def _beside(path: Path) -> Path:
+    candidates = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(candidate for candidate in candidates if not candidate.exists())
 
 
 def _msg_type(kind: str) -> tuple[str, str]:

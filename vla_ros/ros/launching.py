@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -27,6 +28,8 @@ ARGUMENTS = {
     "record": "folder of a new bag",
 }
 _SIM = {"": None, "true": True, "false": False}
+
+_RESPAWN_DELAY_S = 2.0
 
 
 def describe(system: str) -> LaunchDescription:
@@ -59,6 +62,11 @@ def _graph(system: str, given: Mapping[str, str]) -> Graph:
 
 
 def _node(node: NodeSpec) -> Node:
+    after_its_end: dict[str, Any] = (
+        {"respawn": True, "respawn_delay": _RESPAWN_DELAY_S}
+        if node.restarts
+        else {"on_exit": Shutdown(reason=f"node {node.name} has ended")}
+    )
     return Node(
         package=graph.PACKAGE,
         executable=node.executable,
@@ -67,6 +75,7 @@ def _node(node: NodeSpec) -> Node:
         parameters=[{name: _value(value) for name, value in node.params.items()}],
         remappings=list(node.remappings),
         output="screen",
+        **after_its_end,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -12,7 +11,7 @@ from types import FrameType
 
 import rclpy
 from rclpy.duration import Duration
-from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -58,10 +57,8 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
         except (ValueError, RuntimeError, OSError) as error:  # a ConfigError; a machine or file that is not as needed
             print(f"error: {error}", file=sys.stderr)
             return EXIT_CONFIG
-        executor = _executor()
+        executor = SingleThreadedExecutor()
         executor.add_node(node)
-        gc.collect()
-        gc.freeze()  # what is there now stays: no later collection has to walk over it, which takes a tick's time
         try:
             while not ending:
                 executor.spin_once(timeout_sec=_SPIN_TIMEOUT_S)
@@ -74,16 +71,7 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
         rclpy.try_shutdown()
 
 
-def _executor() -> Executor:
-    """The executor that reacts to events, where this release of rclpy has it: it takes half the CPU time of the other."""
-    try:
-        from rclpy.experimental import EventsExecutor
-    except ImportError:  # before Kilted
-        return SingleThreadedExecutor()
-    return EventsExecutor()
-
-
-def _wind_down(node: Node, executor: Executor, signals: Sequence[int]) -> None:
+def _wind_down(node: Node, executor: SingleThreadedExecutor, signals: Sequence[int]) -> None:
     wind_down: Callable[[], bool] = getattr(node, "wind_down", lambda: True)
     deadline_s = time.monotonic() + _WIND_DOWN_S
     while not wind_down() and len(signals) == 1 and time.monotonic() < deadline_s:

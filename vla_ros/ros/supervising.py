@@ -1,16 +1,18 @@
-"""Graph -> child processes, for a machine without `launch`: started, watched, stopped in order, never left behind."""
+"""Graph -> child processes, for a machine without `launch`: started, restarted, stopped in order, never left behind."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
 import os
+import queue
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -18,27 +20,39 @@ from typing import Any
 
 import yaml
 
-from vla_ros.graph import Graph, NodeSpec
+from vla_ros.graph import EXIT_CONFIG, Graph, NodeSpec
+from vla_ros.ros import transport
 
 NODES = "vla_ros.ros.nodes"
 
 #: What a node is sent when it shall end, and how long it may take before the next, stronger word.
 _ESCALATION = ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
+#: Pauses before a node starts again, one after the other; a node that has lived for a minute begins with the first.
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+_PROVEN_S = 60.0
+#: What ends the system: Ctrl-C, a service manager, a terminal that is closed.
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LAST_LINES = 15
 _DRAIN_TIMEOUT_S = 1.0
 
 
 class NodeDied(RuntimeError):
-    """A node ended by itself; the message has its name, how it ended and its last lines."""
+    """A node ended and does not start again; the message has its name, how it ended and its last lines."""
 
 
 class Supervisor:
     """The processes of `graph`: `with Supervisor(graph, environment) as nodes: nodes.wait()`; in the main thread only.
 
-    Nodes start in the graph's order and stop in the reverse one. When one ends by itself, NodeDied is raised in the
-    main thread, wherever in the `with` block it is, and the others are stopped. SIGTERM leaves the block as SystemExit,
-    SIGINT as KeyboardInterrupt. A parent that is killed takes the nodes with it. `log(name, line)` gets each line that
-    they print.
+    Nodes start in the graph's order and stop in the reverse one, so the controller brakes while its robot still
+    listens. A node that ends by itself starts again where its NodeSpec permits, after a growing pause; when it may not,
+    or does not live, NodeDied is raised in the main thread, wherever in the `with` block it is, and the others are
+    stopped. SIGTERM and SIGHUP leave the block as SystemExit, SIGINT as KeyboardInterrupt.
+
+    A parent that is killed takes the nodes with it, at once and without braking, as if each of them were killed: the
+    arm then holds, because its driver goes on following the last target that it got, for ever. Shared memory of killed
+    nodes is removed when the system starts, when one of them starts again, and when it stops.
+
+    `log(name, line)` gets each line that the nodes print; `tell(text)` how a node ended that starts again.
     """
 
     def __init__(
@@ -46,25 +60,36 @@ class Supervisor:
         graph: Graph,
         environment: Mapping[str, str],
         log: Callable[[str, str], None] | None = None,
+        tell: Callable[[str], None] | None = None,
         package: str = NODES,
     ) -> None:
         self._graph = graph
         self._environment = {**environment, "PYTHONUNBUFFERED": "1"}
         self._log = log or _print
+        self._tell = tell or _print_alone
         self._package = package
-        self._children: list[_Child] = []
-        self._dead: _Child | None = None
+        self._children: dict[str, _Child] = {}
+        self._attempts = {node.name: Attempts() for node in graph.nodes}
+        self._why_over = ""  # what NodeDied says
         self._leaving = False
+        self._stopping = threading.Event()  # not set by a signal's handler: it could interrupt its own lock
         self._handlers: dict[int, Any] = {}
+        self._to_start: queue.SimpleQueue[NodeSpec | None] = queue.SimpleQueue()
+        self._starting = threading.Lock()
+        # The kernel ties a child to the thread that made it, so what is started again needs one that stays.
+        self._starter = threading.Thread(target=self._start_again, name="restarts", daemon=True)
 
     def __enter__(self) -> Supervisor:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("a Supervisor handles signals, so it must be used in the main thread")
+        transport.remove_dead_segments()
         self._files = tempfile.TemporaryDirectory(prefix="vla_ros_")
-        self._handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        ending = [number for number in _ENDING if number != signal.SIGHUP or not _is_ignored(number)]  # nohup
+        self._handlers = {number: signal.signal(number, self._on_signal) for number in ending}
+        self._starter.start()
         try:
             for node in self._graph.nodes:
-                self._children.append(self._start(node))
+                self._children[node.name] = self._start(node)
         except BaseException:
             self.stop()
             raise
@@ -75,18 +100,27 @@ class Supervisor:
     ) -> None:
         self.stop()
 
-    def wait(self) -> None:
-        """Stay until a signal comes or a node ends; both raise."""
+    def wait(self, for_s: float | None = None) -> None:
+        """Stay until a signal comes or a node is dead, which both raise, or for so long."""
+        if for_s is not None:
+            time.sleep(for_s)
+            return
         while True:
             signal.pause()
 
     def stop(self) -> None:
         """End every node, the last one started first: SIGINT, then SIGTERM, then SIGKILL."""
         self._leaving = True
-        for child in reversed(self._children):
+        self._stopping.set()
+        with self._starting:  # what is just being started must be stopped too
+            children = list(self._children.values())
+        for child in reversed(children):
             child.stop()
+        self._to_start.put(None)
+        self._starter.join()
         self._children.clear()
         self._files.cleanup()
+        transport.remove_dead_segments()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
@@ -94,24 +128,61 @@ class Supervisor:
     def _start(self, node: NodeSpec) -> _Child:
         file = Path(self._files.name) / f"{node.name}.yaml"
         file.write_text(params_file(node), encoding="utf-8")
-        return _Child(node.name, command(node, file, self._package), self._environment, self._log, self._on_end)
+        return _Child(node, command(node, file, self._package), self._environment, self._log, self._on_end)
 
     def _on_end(self, child: _Child) -> None:
-        """In the thread of a child that ended: tell the main thread by what interrupts whatever it does."""
-        if not self._leaving:
-            self._dead = self._dead or child
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        """In the thread of a child that ended: see to it that it starts again, or that the others end."""
+        if self._leaving:
+            return
+        pause_s = self._attempts[child.node.name].pause_s(child.lived_s) if child.may_restart else None
+        if pause_s is None:
+            self._give_up(child.epitaph())
+            return
+        with contextlib.suppress(OSError):
+            self._tell(f"{child.epitaph()}\nnode {child.node.name} starts again in {pause_s:g} s")
+        if not self._stopping.wait(pause_s):
+            self._to_start.put(child.node)
+
+    def _start_again(self) -> None:
+        while (node := self._to_start.get()) is not None:
+            transport.remove_dead_segments()
+            with self._starting:
+                if self._leaving:
+                    continue
+                try:
+                    self._children[node.name] = self._start(node)
+                except OSError as error:
+                    self._give_up(f"node {node.name} cannot be started again: {error}")
+
+    def _give_up(self, why: str) -> None:
+        """Tell the main thread by what interrupts whatever it does."""
+        self._why_over = self._why_over or why
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """Leave the `with` block once; whoever presses Ctrl-C again does not interrupt the stopping."""
         if self._leaving:
             return
         self._leaving = True
-        if self._dead is not None:
-            raise NodeDied(self._dead.epitaph())
+        if self._why_over:
+            raise NodeDied(self._why_over)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
+
+
+class Attempts:
+    """How often one node started in vain, and so how long to wait before it starts again."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def pause_s(self, lived_s: float) -> float | None:
+        """The pause after a life of `lived_s`; None when enough was tried."""
+        if lived_s >= _PROVEN_S:
+            self._count = 0
+        self._count += 1
+        return _PAUSES_S[self._count - 1] if self._count <= len(_PAUSES_S) else None
 
 
 def command(node: NodeSpec, params: Path, package: str = NODES) -> list[str]:
@@ -148,16 +219,17 @@ class _Child:
 
     def __init__(
         self,
-        name: str,
+        node: NodeSpec,
         arguments: list[str],
         environment: Mapping[str, str],
         log: Callable[[str, str], None],
         on_end: Callable[[_Child], None],
     ) -> None:
-        self._name = name
+        self.node = node
         self._log = log
         self._on_end = on_end
         self._lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
+        self._born_s = time.monotonic()
         self._process = subprocess.Popen(
             [*_dying_with_parent(), *arguments],
             env=environment,
@@ -169,10 +241,20 @@ class _Child:
             start_new_session=True,
         )
         self._ended = threading.Event()
-        self._reader = threading.Thread(target=self._read, name=f"log of {name}", daemon=True)
-        self._waiter = threading.Thread(target=self._wait, name=f"end of {name}", daemon=True)
+        self._reader = threading.Thread(target=self._read, name=f"log of {node.name}", daemon=True)
+        self._waiter = threading.Thread(target=self._wait, name=f"end of {node.name}", daemon=True)
         self._reader.start()
         self._waiter.start()
+
+    @property
+    def lived_s(self) -> float:
+        """Since its start."""
+        return time.monotonic() - self._born_s
+
+    @property
+    def may_restart(self) -> bool:
+        """Whether, now that it has ended, it makes sense to start it again; a wrong configuration stays wrong."""
+        return self.node.restarts and self._process.returncode != EXIT_CONFIG
 
     def stop(self) -> None:
         """End the process and whatever it started."""
@@ -181,7 +263,7 @@ class _Child:
                 break
             self._signal(number)
             if not self._ended.wait(patience_s):
-                self._log(self._name, f"has not ended {patience_s:g} s after {signal.Signals(number).name}")
+                self._say(f"has not ended {patience_s:g} s after {signal.Signals(number).name}")
         self._waiter.join(_DRAIN_TIMEOUT_S)
 
     def epitaph(self) -> str:
@@ -189,13 +271,17 @@ class _Child:
         code = self._process.returncode
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         last = "\n".join(f"  {line}" for line in self._lines) or "  (nothing)"
-        return f"node {self._name} {how}; it said at last:\n{last}"
+        return f"node {self.node.name} {how}; it said at last:\n{last}"
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.append(line.rstrip("\n"))
-            self._log(self._name, self._lines[-1])
+            self._say(self._lines[-1])
+
+    def _say(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # a terminal that is closed must not keep a node from being read and stopped
+            self._log(self.node.name, line)
 
     def _wait(self) -> None:
         # Seen before it is reaped: until then nobody else gets its number, and what is left of its group can be killed.
@@ -219,5 +305,13 @@ def _dying_with_parent() -> list[str]:
     return [setpriv, "--pdeathsig", "KILL"]
 
 
+def _is_ignored(number: int) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN
+
+
 def _print(name: str, line: str) -> None:
-    print(f"[{name}] {line}", file=sys.stderr, flush=True)
+    _print_alone(f"[{name}] {line}")
+
+
+def _print_alone(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The three actions."""
+"""The four actions."""
 
 from launch import LaunchDescriptionEntity
 
@@ -21,6 +21,13 @@ class OpaqueFunction(LaunchDescriptionEntity):
 
     def visit(self, context):
         return self.function(context)
+
+
+class Shutdown(LaunchDescriptionEntity):
+    """Ends everything that was launched."""
+
+    def __init__(self, *, reason="reason not given"):
+        self.reason = reason
 
 
 class SetEnvironmentVariable(LaunchDescriptionEntity):

@@ -29,10 +29,11 @@ class RecorderNode(Node):
         super().__init__("recorder", automatically_declare_parameters_from_overrides=True, **kwargs)
         self._at_end = ExitStack()
         config = params.read(self, RecorderNodeConfig)
-        self._path = Path(config.path)
         self._missing = list(config.topics)
         self._failure = ""
-        self._bag = self._at_end.enter_context(closing(RawBag(self._path)))
+        self._bag = self._at_end.enter_context(closing(RawBag(Path(config.path))))
+        if str(self._bag.path) != config.path:
+            self.get_logger().warning(f"{config.path} was left unfinished; this goes into {self._bag.path}")
         self._reporter = StatusReporter(self, self._status)
         self.create_timer(_LOOK_PERIOD_S, self._look_for_topics, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -63,7 +64,7 @@ class RecorderNode(Node):
         self._bag.write(topic, self.get_clock().now().nanoseconds, serialized)
 
     def _status(self) -> Status:
-        values = {"path": self._path, **{f"messages{topic}": count for topic, count in self._bag.counts.items()}}
+        values = {"path": self._bag.path, **{f"messages{topic}": count for topic, count in self._bag.counts.items()}}
         if self._failure:
             return Status(ERROR, "incomplete", self._failure, values)
         if self._missing:
