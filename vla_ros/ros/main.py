@@ -46,8 +46,6 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
         signal.signal(number, on_signal)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup
         signal.signal(signal.SIGHUP, on_signal)  # a terminal that is closed: the arm brakes
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup
-        signal.signal(signal.SIGHUP, on_signal)  # a terminal that is closed: the arm brakes
     given = list(sys.argv if arguments is None else arguments)
     try:
         rclpy.init(args=given, signal_handler_options=SignalHandlerOptions.NO)
@@ -77,7 +75,7 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
 
 
 def _executor() -> Executor:
-    """The executor that reacts to events, where this release of rclpy has it: it takes half the CPU time of the other."""
+    """The executor that reacts to events, where this release of rclpy has it: half the CPU time of the other."""
     try:
         from rclpy.experimental import EventsExecutor
     except ImportError:  # before Kilted
