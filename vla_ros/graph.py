@@ -86,10 +86,7 @@ def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0) 
 
     `seed` is the first episode's in simulation. Raises ConfigError where the system cannot run that way.
     """
-    if simulate is None:
-        simulate = system.simulation is not None
-    if simulate and system.simulation is None:
-        raise ConfigError(["simulation: asked for, but the system has no such section; add it, or run without"])
+    simulate = _simulates(system, simulate)
     if not simulate and system.policy.name == SCRIPTED:
         raise ConfigError(
             [f"policy: {SCRIPTED} sees the simulated world's state; choose another one for the real robot"]
@@ -106,6 +103,26 @@ def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0) 
         nodes.append(_recorder(system.record, (*nodes, *externals)))
     timed = (node if node.executable == "simulator" else _timed(node, simulate) for node in nodes)
     return Graph(system.title, tuple(timed), tuple(externals))
+
+
+def build_without_policy(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0) -> Graph:
+    """The graph in which an operator's program takes the policy's place, such as a calibration; otherwise as `build`.
+
+    The arm waits to be started.
+    """
+    simulate = _simulates(system, simulate)
+    robot = catalogue.find(system.robot)
+    nodes = [_timed(_controller(system, robot, started=False), simulate)]
+    if simulate:
+        nodes.insert(0, _simulator(system, robot, seed))
+    return Graph(system.title, tuple(nodes), (_OPERATOR,))
+
+
+def _simulates(system: SystemConfig, asked: bool | None) -> bool:
+    """Whether the system runs in simulation: as asked for, or else as it says."""
+    if asked and system.simulation is None:
+        raise ConfigError(["simulation: asked for, but the system has no such section; add it, or run without"])
+    return system.simulation is not None if asked is None else asked
 
 
 def check(graph: Graph) -> list[str]:
