@@ -35,7 +35,7 @@ _TF = tuple(Endpoint(name, "tf2_msgs/msg/TFMessage") for name in ("/tf", "/tf_st
 _CLOCK = Endpoint("/clock", "rosgraph_msgs/msg/Clock")
 
 #: Topics on which several nodes speak, each about itself.
-_SHARED = (topics.STATE, topics.DIAGNOSTICS, *(end.name for end in _TF))
+SHARED = (topics.STATE, topics.DIAGNOSTICS, *(end.name for end in _TF))
 
 
 @dataclass(frozen=True)
@@ -351,7 +351,7 @@ def _crowded_problems(graph: Graph) -> Iterator[str]:
     writers: dict[str, list[str]] = {}
     for member in graph.members:
         for end in member.writes:
-            if end.kind is EndpointKind.TOPIC and end.name not in _SHARED:
+            if end.kind is EndpointKind.TOPIC and end.name not in SHARED:
                 writers.setdefault(end.name, []).append(member.name)
     for name, several in writers.items():
         if len(several) > 1:

@@ -76,7 +76,7 @@ def test_when_every_domain_is_taken_it_says_so(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_dead_segments_go_and_living_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(transport, "SHARED_MEMORY", tmp_path)
     dead, living, young = "fastdds_00000000000000aa", "fastdds_00000000000000bb", "fastdds_00000000000000cc"
     others = "fastdds_port7400"
     for name in (dead, living, young, others):

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,16 +16,17 @@ PROFILE = "fastdds.xml"
 #: Where Fast DDS looks for its profile: the name of today, and the one it had before version 3.
 _PROFILE_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
 _PROFILE_VARIABLE_BEFORE_3 = "FASTRTPS_DEFAULT_PROFILES_FILE"
+PROFILE_VARIABLES = (_PROFILE_VARIABLE, _PROFILE_VARIABLE_BEFORE_3)
 _DISTROS_BEFORE_3 = ("humble", "iron", "jazzy")
 #: A user who set one of these has chosen a transport.
-_TRANSPORT_VARIABLES = (_PROFILE_VARIABLE, _PROFILE_VARIABLE_BEFORE_3, "FASTDDS_BUILTIN_TRANSPORTS")
+_TRANSPORT_VARIABLES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
 
 #: Domains whose ports lie below Linux's ephemeral range; 0 is everybody's default, and people pick small ones by hand.
 _DOMAIN_IDS = range(101, 0, -1)
 
 _RANGE_LOCALHOST = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
-_SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")
 _SEGMENT_LOCK = re.compile(r"fastdds_[0-9a-f]{16}_el")
 _YOUNG_S = 2.0  # a segment's lock file exists a moment before it is locked
 
@@ -80,24 +81,49 @@ def locked_domain_id() -> Iterator[int]:
     raise RuntimeError(f"all {len(_DOMAIN_IDS)} ROS domains are taken by running systems")
 
 
-def remove_dead_segments() -> int:
-    """Remove this user's Fast DDS segments whose process is gone (a killed one cannot) and tell how many.
+def dead_segments() -> list[Path]:
+    """This user's Fast DDS segments whose process is gone; a killed one cannot remove its own.
 
     Fast DDS keeps a lock on `<segment>_el` as long as the segment's process lives, so a lock that can be had is dead.
     """
-    removed = 0
-    for path in _SHARED_MEMORY.glob("fastdds_*_el"):
-        if not _SEGMENT_LOCK.fullmatch(path.name):
-            continue
-        try:
-            found = path.stat()
-            if found.st_uid != os.getuid() or time.time() - found.st_mtime < _YOUNG_S:
-                continue
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.with_name(path.name.removesuffix("_el")).unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
-        except OSError:  # alive, or gone in the meantime
-            continue
-        removed += 1
-    return removed
+    return [_segment_of(lock) for lock in _locks() if _while_free(lock)]
+
+
+def segment_bytes(segment: Path) -> int:
+    """What it takes of the memory; 0 where it is gone."""
+    try:
+        return segment.stat().st_blocks * 512
+    except OSError:
+        return 0
+
+
+def remove_dead_segments() -> int:
+    """Remove `dead_segments` and tell how many."""
+    return sum(_while_free(lock, _remove) for lock in _locks())
+
+
+def _locks() -> list[Path]:
+    return [path for path in SHARED_MEMORY.glob("fastdds_*_el") if _SEGMENT_LOCK.fullmatch(path.name)]
+
+
+def _segment_of(lock: Path) -> Path:
+    return lock.with_name(lock.name.removesuffix("_el"))
+
+
+def _remove(lock: Path) -> None:
+    _segment_of(lock).unlink(missing_ok=True)
+    lock.unlink(missing_ok=True)
+
+
+def _while_free(lock: Path, act: Callable[[Path], None] = lambda _: None) -> bool:
+    """Act while holding the lock of a dead segment; whether it is one."""
+    try:
+        found = lock.stat()
+        if found.st_uid != os.getuid() or time.time() - found.st_mtime < _YOUNG_S:
+            return False
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            act(lock)
+    except OSError:  # alive, or gone in the meantime
+        return False
+    return True
