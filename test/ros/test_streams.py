@@ -10,17 +10,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, JointState
 
 from vla_ros.config import CameraConfig
 from vla_ros.robots.panda import PANDA
-from vla_ros.ros import convert
+from vla_ros.ros import convert, streams
 from vla_ros.ros.streams import Streams
 from vla_ros.timing.track import Misaligned
 
 MS = 1_000_000
 START_NS = 1_700_000_000_000_000_000
 PATIENCE_S = 20.0
+
+
+@pytest.fixture(autouse=True)
+def _joint_states_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is polled is what was put there."""
+
+    def polled(node: OneCamera, *_: Any) -> Any:
+        def take_all() -> list[JointState]:
+            taken, node.joint_states = node.joint_states, []
+            return taken
+
+        return SimpleNamespace(take_all=take_all)
+
+    monkeypatch.setattr(streams, "PolledSubscription", polled)
 
 
 class OneCamera:
@@ -30,6 +44,7 @@ class OneCamera:
         self.instants_ns: list[int] = []
         self._now_ns = START_NS
         self._on_image: Callable[[Any], None]
+        self.joint_states: list[JointState] = []
         camera = CameraConfig(topic="/camera/front/image_raw")
         self.streams = Streams(self, PANDA, {"front": camera}, (), 2.0, self.instants_ns.append)
 
@@ -39,9 +54,13 @@ class OneCamera:
     def get_clock(self) -> Any:
         return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=self._now_ns))
 
-    def show(self, number: int, encoding: str = "rgb8") -> int:
-        """Deliver the frame of a number; its stamp."""
-        self._now_ns = START_NS + number * 33 * MS
+    def move(self, angle_rad: float) -> None:
+        """Deliver joint positions with the next frame."""
+        self.joint_states.append(JointState(name=list(PANDA.joint_names), position=[angle_rad] * 7))
+
+    def show(self, number: int, encoding: str = "rgb8", at: int | None = None) -> int:
+        """Deliver the frame of a number, when it is due or `at` the time of another; its stamp."""
+        self._now_ns = START_NS + (number if at is None else at) * 33 * MS
         message: Image = convert.rgb_to_image(np.full((2, 2, 3), number, np.uint8), self._now_ns, "camera")
         message.encoding = encoding
         self._on_image(message)
@@ -83,3 +102,20 @@ def test_a_frame_that_cannot_be_decoded_is_told_and_dropped() -> None:
     assert camera.streams.values(bad_ns)["front.invalid"] == 1
     good_ns = camera.show(3)
     assert (camera.streams.window(good_ns, 1, 0, None)[0].images["front"] == 3).all()
+
+
+def test_nobody_is_to_look_at_a_frozen_camera() -> None:
+    camera = OneCamera()
+    stamps = []
+    for frame in range(60):
+        camera.move(0.01 * frame)
+        stamps.append(camera.show(min(frame, 10) if frame < 55 else frame, at=frame))
+    # It hangs from frame 10 on; frame 16 is the first after which the arm is elsewhere, and a second is 31 frames.
+    assert camera.instants_ns == [*stamps[:47], *stamps[55:]]
+    camera.move(0.0)
+    for frame in range(60, 100):
+        camera.move(0.01 * frame)
+        now_ns = camera.show(60, at=frame)
+    told = "camera front: frozen, the same picture for 1287 ms, in which the robot moved"
+    assert camera.streams.reason(now_ns) == f"{told}; front is /camera/front/image_raw"
+    assert camera.streams.values(now_ns)["front.problem"] == told

@@ -19,6 +19,7 @@ from vla_ros.robots.robot import Robot
 from vla_ros.rollout.loop import STREAMS
 from vla_ros.ros import convert, qos
 from vla_ros.ros.polling import PolledSubscription
+from vla_ros.timing.frozen import FrozenWatch
 from vla_ros.timing.sync import Aligner, AlignerConfig, CameraTiming
 from vla_ros.values import Array, Observation
 
@@ -26,12 +27,15 @@ Sample = tuple[int, Array]  # stamp [ns], values (D,)
 
 #: Room for what a stream at 1 kHz brings while no camera frame comes and the status looks ten times a second.
 _DEEP = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
+#: The stream that tells whether the robot moves.
+_MOTION = "joints"
 
 
 class Streams:
     """Subscribes to `cameras` (name -> topic and timing) and to the streams `proprioception` of `robot`.
 
-    `on_instant(instant_ns)` is called, on the executor's thread, when the last camera completes a newer instant.
+    `on_instant(instant_ns)` is called, on the executor's thread, when the last camera completes a newer instant, and
+    no camera is frozen.
     Frames are kept as messages and decoded by the thread that asks for them: only `window` is for other threads.
     """
 
@@ -49,13 +53,16 @@ class Streams:
         self._newest_ns = 0
         self._unreadable: dict[str, str] = {}
         self._lock = threading.Lock()
+        self._frozen = {name: FrozenWatch(camera.frozen_after_ms) for name, camera in cameras.items()}
+        self._joint_positions: Array | None = None  # measured last
+        self._proprioception = tuple(proprioception)
         sources = _sources(robot)
         self._topics = {name: camera.topic for name, camera in cameras.items()}
-        self._topics |= {name: sources[name][1] for name in proprioception}
+        self._topics |= {name: sources[name][1] for name in self._proprioception}
         self._aligner = Aligner(
             AlignerConfig(
                 cameras={name: _timing(camera) for name, camera in cameras.items()},
-                proprioception={name: STREAMS[name] for name in proprioception},
+                proprioception={name: STREAMS[name] for name in self._proprioception},
                 history_s=history_s,
             ),
             decode=convert.image_to_rgb,
@@ -64,7 +71,7 @@ class Streams:
             self._subscribe_camera(name, camera)
         self._polled: dict[str, tuple[PolledSubscription[Any], Callable[[Any], Sample]]] = {
             name: (PolledSubscription(node, kind, topic, _DEEP), read)
-            for name in proprioception
+            for name in {*self._proprioception, _MOTION}
             for kind, topic, read in (sources[name],)
         }
 
@@ -83,10 +90,11 @@ class Streams:
         self._take_samples()
         with self._lock:
             reason = self._aligner.reason(now_ns)
-        if not reason:
+        told = "; ".join(filter(None, (reason, *(self._frozen_reason(name) for name in self._frozen))))
+        if not told:
             return ""
-        concerned = [f"{name} is {topic}" for name, topic in self._topics.items() if f" {name}:" in reason]
-        return "; ".join([reason, *concerned, *self._unreadable.values()])
+        concerned = [f"{name} is {topic}" for name, topic in self._topics.items() if f" {name}:" in told]
+        return "; ".join([told, *concerned, *self._unreadable.values()])
 
     def values(self, now_ns: int) -> dict[str, object]:
         """Per stream, for diagnostics: rate, age, skew, messages received and dropped, what is wrong."""
@@ -96,16 +104,18 @@ class Streams:
             f"{name}.{key}": value
             for name, stream in health.items()
             for key, value in {**vars(stream), "dropped": sum(stream.dropped.values()), **stream.dropped}.items()
-        }
+        } | {f"{name}.problem": frozen for name in self._frozen if (frozen := self._frozen_reason(name))}
 
     def _subscribe_camera(self, name: str, camera: CameraConfig) -> None:
         def on_image(message: Any) -> None:
             stamp_ns = convert.stamp_to_ns(message.header.stamp)
             self._take_samples()
+            self._frozen[name].see(stamp_ns, message.data, self._joint_positions)
             with self._lock:
                 self._aligner.add_image(name, stamp_ns, self._now_ns(), message)
                 instant_ns = self._aligner.newest_complete_instant()
-            if instant_ns is not None and instant_ns != self._newest_ns:
+            is_blind = any(watch.reason for watch in self._frozen.values())
+            if instant_ns is not None and instant_ns != self._newest_ns and not is_blind:
                 self._newest_ns = instant_ns
                 self._on_instant(instant_ns)
 
@@ -122,8 +132,15 @@ class Streams:
                 except ValueError as error:
                     self._unreadable[name] = f"on {self._topics[name]}: {error}"
                     continue
-                with self._lock:
-                    self._aligner.add_sample(name, stamp_ns, now_ns, values)
+                if name == _MOTION:
+                    self._joint_positions = values
+                if name in self._proprioception:
+                    with self._lock:
+                        self._aligner.add_sample(name, stamp_ns, now_ns, values)
+
+    def _frozen_reason(self, camera: str) -> str:
+        reason = self._frozen[camera].reason
+        return f"camera {camera}: {reason}" if reason else ""
 
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)

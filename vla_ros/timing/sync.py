@@ -35,6 +35,8 @@ class CameraTiming(Config):
     rate_hz: float = Field(default=30.0, gt=0.0)
     latency_ms: float = 0.0  # capture = header stamp - latency
     tolerance_ms: float = Field(default=20.0, ge=0.0)  # more than half a period, or instants between frames have none
+    # The same picture for longer, while the robot moves: it hangs (see timing/frozen.py). 0 = never.
+    frozen_after_ms: float = Field(default=1000.0, ge=0.0)
 
 
 class Interpolation(str, Enum):
