@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from vla_ros.cli import calibrate
 from vla_ros.cli.check import check
+from vla_ros.cli.doctor import doctor
 from vla_ros.cli.graph import graph
 from vla_ros.cli.run import run
 
@@ -16,8 +18,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (run, graph, check):
+for command in (run, graph, check, doctor):
     app.command()(command)
+app.add_typer(calibrate.app, name="calibrate")
 
 
 def main() -> None:

@@ -1,0 +1,184 @@
+"""What came on a system's topics, against what it needs: rates, sizes, names, stamps, losses, clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from vla_ros.config import CameraConfig, SystemConfig
+from vla_ros.doctor.arrivals import Stream, merged
+from vla_ros.doctor.findings import Finding, fail, joined, ok, warn
+from vla_ros.doctor.seen import Content, Seen, Topic
+from vla_ros.graph import Graph
+from vla_ros.robots import catalogue
+from vla_ros.robots.robot import Endpoint
+from vla_ros.timing.stamps import ms_to_ns, ns_to_ms, period_ns
+from vla_ros.timing.sync import AlignerConfig
+
+_SLOW, _TOO_SLOW, _FAST = 0.9, 0.5, 1.5  # of the rate expected
+_SLOW_TIME = 0.5  # of real time
+_LATE_PERIODS = 2.5  # a gap so long is at least one message left out
+_MOVED_RAD = 0.05  # enough to be seen
+_LOST, _TOO_MANY_LOST = 0.05, 0.5  # of those published
+_FUTURE_TOLERANCE_NS = ms_to_ns(AlignerConfig.model_fields["future_tolerance_ms"].default)
+#: Clocks that differ by less are as good as NTP makes them on a local network, or the machine was busy.
+_CLOCKS_DIFFER_NS = ms_to_ns(5.0)
+_DELIVERY_NS = ms_to_ns(100.0)
+
+_SYNCHRONISE = "chronyc tracking on both machines; chrony or ntp on each, from one server"
+
+
+def judge(system: SystemConfig, graph: Graph, written: Iterable[Endpoint], seen: Seen) -> Iterator[Finding]:
+    """Of each stream that should come at a rate; `written`: what those who are there publish."""
+    simulated = any(node.executable == "simulator" for node in graph.nodes)
+    if simulated:
+        yield _simulated_time(seen)
+    cameras = {camera.topic: (name, camera) for name, camera in system.cameras.items()}
+    oldest_ns = {topic: ms_to_ns(system.inference.max_observation_age_ms) for topic in cameras}
+    joints = catalogue.find(system.robot).endpoints["joint_states"].name
+    oldest_ns[joints] = ms_to_ns(system.controller.watchdog.max_state_age_ms)
+    joint_content = seen.topic(joints).content
+    moved_rad = joint_content.moved_rad if joint_content else 0.0
+    for end in written:
+        topic = seen.topic(end.name)
+        if end.rate_hz is None or not any(peer.type == end.type for peer in topic.publishers):
+            continue
+        problems = list(_stream(end.name, end.rate_hz, topic, seen, oldest_ns.get(end.name), simulated))
+        if end.name in cameras and topic.content:
+            problems += _picture(end.name, *cameras[end.name], topic.content)
+            is_at_rest = simulated and moved_rad < _MOVED_RAD
+            problems += _frozen(end.name, Stream(topic.arrivals, seen.clock), is_at_rest)
+        elif topic.content and topic.content.problem:
+            problems.append(
+                fail(end.name, topic.content.problem, "the joints of the system's robot", "robot: in its file")
+            )
+        yield from problems or [ok(end.name, _summary(topic, seen))]
+    yield from _clocks(seen)
+
+
+def _simulated_time(seen: Seen) -> Finding:
+    speed = seen.clock.speed
+    if speed is None:
+        return fail(
+            "/clock", f"no time came in {seen.seconds:g} s", "the simulation's time", "end it and start it again"
+        )
+    found = f"simulated time runs at {speed:.2f} of real time"
+    if speed < _SLOW_TIME:
+        return warn("/clock", found, "1: the robot moves that much slower", "top, for what keeps the machine busy")
+    return ok("/clock", found)
+
+
+def _stream(
+    name: str, expected_hz: float, topic: Topic, seen: Seen, oldest_ns: int | None, simulated: bool
+) -> Iterator[Finding]:
+    stream = Stream(topic.arrivals, seen.clock)
+    rate_hz = stream.rate_hz
+    who = joined(sorted({peer.node for peer in topic.publishers}))
+    if rate_hz is None:
+        found = f"{who} publishes it, but {len(stream) or 'no'} message{'s' if len(stream) > 1 else ''} came"
+        yield fail(
+            name, f"{found} in {seen.seconds:g} s", f"{expected_hz:g} Hz", f"ros2 topic hz {name}; look at {who}"
+        )
+        return
+    yield from _rate(name, rate_hz, expected_hz, stream, seen)
+    yield from _stamps(name, stream, who)
+    yield from _ages(name, stream, who, oldest_ns, simulated)
+
+
+def _rate(name: str, rate_hz: float, expected_hz: float, stream: Stream, seen: Seen) -> Iterator[Finding]:
+    found, right = f"{rate_hz:.1f} Hz", f"{expected_hz:g} Hz"
+    gap_ns = stream.gap_ns(99.0)
+    if rate_hz < _SLOW * expected_hz:
+        say = fail if rate_hz < _TOO_SLOW * expected_hz else warn
+        yield say(
+            name, found, right, "its rate in the driver's settings; for a camera: exposure time, USB 3, bandwidth"
+        )
+    elif rate_hz > _FAST * expected_hz:
+        yield warn(name, found, right, "rate_hz in the system's file, or the driver's rate")
+    elif gap_ns is not None and gap_ns > _LATE_PERIODS * period_ns(expected_hz) and not stream.lost[0]:
+        found += f", but 1 % of its messages come {ns_to_ms(gap_ns):.0f} ms after the one before"
+        yield warn(name, found, f"every {1000.0 / expected_hz:.0f} ms", "top on its machine, for what keeps it busy")
+    lost, published = stream.lost
+    if lost > _LOST * published:
+        say = fail if lost > _TOO_MANY_LOST * published else warn
+        found = f"{lost} of {published} messages were lost on the way here"
+        yield say(name, found, "none", "vla-ros doctor (without a system) tests this machine's transport")
+
+
+def _stamps(name: str, stream: Stream, who: str) -> Iterator[Finding]:
+    remedy = f"the driver's settings of time stamps, in {who}"
+    count = len(stream)
+    if stream.zero_stamps:
+        found = f"{stream.zero_stamps} of {count} messages have no time stamp (0)"
+        yield fail(name, found, "the time of capture in header.stamp: without it they are dropped", remedy)
+    if stream.repeated_stamps:
+        found = f"{stream.repeated_stamps} of {count} messages repeat the stamp before"
+        yield fail(name, found, "a new stamp for each: the same one twice is dropped", remedy)
+    if stream.backward_stamps:
+        found = f"the stamp goes back {stream.backward_stamps} times in {count} messages"
+        yield fail(name, found, "stamps that advance; are there two publishers, or a clock that is set?", remedy)
+
+
+def _ages(name: str, stream: Stream, who: str, oldest_ns: int | None, simulated: bool) -> Iterator[Finding]:
+    ages_ns = sorted(stream.ages_ns.tolist())
+    if not ages_ns:
+        return
+    least_ns, median_ns = ages_ns[0], ages_ns[len(ages_ns) // 2]
+    # Simulated time is told in steps, so a stamp may be a little ahead of what was told.
+    if least_ns < (-_FUTURE_TOLERANCE_NS if simulated else -_CLOCKS_DIFFER_NS):
+        say = fail if least_ns < -_FUTURE_TOLERANCE_NS else warn
+        found = f"stamped up to {ns_to_ms(-least_ns):.0f} ms in the future"
+        right = (
+            f"never; more than {ns_to_ms(_FUTURE_TOLERANCE_NS):.0f} ms ahead is dropped. The clock of {who} is ahead"
+        )
+        yield say(name, found, right, _SYNCHRONISE)
+    if oldest_ns is not None and median_ns > oldest_ns:
+        found = f"{ns_to_ms(median_ns):.0f} ms old when it arrives (median)"
+        right = f"less than {ns_to_ms(oldest_ns):.0f} ms: older is not acted on (a clock that is behind looks the same)"
+        yield fail(name, found, right, _SYNCHRONISE)
+
+
+def _picture(name: str, camera: str, expected: CameraConfig, content: Content) -> Iterator[Finding]:
+    if content.problem:
+        yield fail(name, content.problem, "a colour image", "the driver's encoding, as rgb8")
+    elif content.width and (content.width, content.height) != (expected.width, expected.height):
+        found = f"{content.width}x{content.height} {content.encoding}"
+        remedy = f"cameras.{camera} in the system's file, or the driver's profile"
+        yield warn(name, found, f"{expected.width}x{expected.height}", remedy)
+
+
+def _frozen(name: str, stream: Stream, is_at_rest: bool) -> Iterator[Finding]:
+    """Of a real camera, which has noise; or of a simulated one while the robot moves."""
+    if stream.is_frozen and not is_at_rest:
+        yield fail(name, "every image is the same", "noise at least", "the driver repeats a frame: start it again")
+
+
+def _clocks(seen: Seen) -> Iterator[Finding]:
+    """Of each node: by its messages' times of sending, which DDS brings along, its clock against ours."""
+    nodes = {peer.id: peer.node for topic in seen.topics.values() for peer in topic.publishers}
+    by_topic = (Stream(topic.arrivals, seen.clock).offsets_ns for topic in seen.topics.values())
+    offsets = merged({nodes[sender]: ns for sender, ns in of.items() if sender in nodes} for of in by_topic)
+    problems = []
+    for node, offset_ns in sorted(offsets.items()):
+        if offset_ns < -_CLOCKS_DIFFER_NS:
+            found = f"its clock is at least {ns_to_ms(-offset_ns):.0f} ms ahead of this machine's"
+            problems.append(warn(node, found, "less than 5 ms", _SYNCHRONISE))
+        elif offset_ns > _DELIVERY_NS:
+            found = f"its messages take at least {ns_to_ms(offset_ns):.0f} ms, or its clock is behind by that"
+            problems.append(warn(node, found, "less than 5 ms", _SYNCHRONISE))
+    yield from problems
+    if offsets and not problems:
+        yield ok(
+            "clocks",
+            f"{len(offsets)} nodes within {ns_to_ms(max(map(abs, offsets.values()))):.1f} ms of this machine's",
+        )
+
+
+def _summary(topic: Topic, seen: Seen) -> str:
+    stream = Stream(topic.arrivals, seen.clock)
+    ages_ns = sorted(stream.ages_ns.tolist())
+    parts = [f"{stream.rate_hz or 0.0:.1f} Hz"]
+    if topic.content and topic.content.width:
+        parts.append(f"{topic.content.width}x{topic.content.height} {topic.content.encoding}")
+    if ages_ns:
+        parts.append(f"{max(0.0, ns_to_ms(ages_ns[len(ages_ns) // 2])):.0f} ms old on arrival")
+    return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""Probes of ROS for the doctor: the installation, a transport self-test, the running graph."""
