@@ -55,6 +55,22 @@ def assert_keeps() -> Callable[[Array, AxisLimits], None]:
     return check
 
 
+@pytest.fixture(scope="session")
+def assert_tcp_keeps() -> Callable[..., None]:
+    """Checks commands (T, J), one controller period apart, by finite differences of the TCP's pose."""
+
+    def check(commands: Array, config: LimitsConfig, robot: Robot = PANDA) -> None:
+        forward = for_robot(robot).forward
+        poses = np.array([forward(row) for row in commands])
+        speeds = np.linalg.norm(np.diff(poses[:, :3], axis=0), axis=1) / PERIOD_S
+        dots = np.abs(np.sum(poses[1:, 3:] * poses[:-1, 3:], axis=1))
+        turns = 2.0 * np.arccos(np.minimum(dots, 1.0)) / PERIOD_S  # exact where it matters: near the limit
+        assert speeds.max() <= config.tcp_velocity_m_s * (1.0 + 1e-6)
+        assert turns.max() <= config.tcp_angular_velocity_rad_s * (1.0 + 1e-6)
+
+    return check
+
+
 class Bench:
     """An arm that is where it is commanded, and a clock moved by hand."""
 

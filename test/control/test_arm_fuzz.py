@@ -105,6 +105,7 @@ class Adversary:
         if word == "fault":
             arm.on_fault("reflex", now_ns)
             arm.on_fault_cleared(now_ns)
+            arm.on_recovered(now_ns)
         elif word == "silence":
             self.is_connected = not self.is_connected
         elif word == "clock":
@@ -121,21 +122,22 @@ class Adversary:
             arm.start(now_ns)
 
 
-def fuzz(assert_keeps, config: ArmConfig, seed: int, ticks: int) -> None:
+def fuzz(assert_keeps, assert_tcp_keeps, config: ArmConfig, seed: int, ticks: int) -> None:
     adversary = Adversary(config, seed)
     path = adversary.run(ticks)
     assert_keeps(path, AxisLimits.of_joints(PANDA, config.limits))
+    assert_tcp_keeps(path, config.limits)
     assert adversary.ticks_running > 0.1 * ticks  # it was tried, not only held
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=["blend", "newest", "ensemble, all the robot can"])
 @pytest.mark.parametrize("seed", range(3))
-def test_limits_are_never_crossed(assert_keeps, config, seed):
-    fuzz(assert_keeps, config, seed, 1200)
+def test_limits_are_never_crossed(assert_keeps, assert_tcp_keeps, config, seed):
+    fuzz(assert_keeps, assert_tcp_keeps, config, seed, 1200)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("config", CONFIGS, ids=["blend", "newest", "ensemble, all the robot can"])
 @pytest.mark.parametrize("seed", range(100, 134))
-def test_limits_are_never_crossed_in_a_million_commands(assert_keeps, config, seed):
-    fuzz(assert_keeps, config, seed, 10_000)
+def test_limits_are_never_crossed_in_a_million_commands(assert_keeps, assert_tcp_keeps, config, seed):
+    fuzz(assert_keeps, assert_tcp_keeps, config, seed, 10_000)

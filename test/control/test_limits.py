@@ -13,8 +13,8 @@ from vla_ros.control.limits import (
     Interventions,
     LimitsConfig,
     Refused,
+    Workspace,
     clamp_to_range,
-    clamp_to_workspace,
     clamp_width,
     refuse_joint_jump,
     refuse_not_finite,
@@ -22,6 +22,7 @@ from vla_ros.control.limits import (
 )
 
 CONFIG = LimitsConfig()
+WORKSPACE = Workspace.of(CONFIG)
 anywhere = st.lists(st.floats(-10.0, 10.0), min_size=3, max_size=3)
 
 
@@ -31,22 +32,41 @@ def pose_at(position, turn_rad=0.0):
 
 @given(position=anywhere)
 def test_workspace_moves_only_what_is_outside_and_never_further_than_needed(position):
-    pose, moved = clamp_to_workspace(pose_at(position), CONFIG)
+    pose, moved = WORKSPACE.clamp(pose_at(position))
     lower, upper = np.array(CONFIG.workspace_lower_m), np.array(CONFIG.workspace_upper_m)
-    assert (pose[:3] >= lower).all()
-    assert (pose[:3] <= upper).all()
     inside = bool(((np.array(position) >= lower) & (np.array(position) <= upper)).all())
     assert moved is not inside
     assert (pose[3:] == pose_at(position)[3:]).all()
-    for axis in range(3):
-        assert pose[axis] in (position[axis], lower[axis], upper[axis])
+    np.testing.assert_allclose(pose[:3], np.clip(position, lower, upper), atol=1e-9)
+    away = np.maximum(lower - position, np.array(position) - upper).max()
+    assert WORKSPACE.outside_m(np.array(position)) == pytest.approx(max(away, 0.0), abs=1e-9)
 
 
 def test_default_workspace_lets_the_gripper_grasp_on_the_table():
-    assert not clamp_to_workspace(pose_at((0.5, 0.1, 0.02)), CONFIG)[1]
-    pose, moved = clamp_to_workspace(pose_at((0.5, 0.1, -0.02)), CONFIG)
+    assert not WORKSPACE.clamp(pose_at((0.5, 0.1, 0.02)))[1]
+    pose, moved = WORKSPACE.clamp(pose_at((0.5, 0.1, -0.02)))
     assert moved
-    assert pose[2] == 0.005
+    assert pose[2] == pytest.approx(0.005)
+
+
+@given(position=anywhere)
+def test_planes_and_table_hold_together_with_the_box(position):
+    slope = (-np.sin(0.3), 0.0, -np.cos(0.3), -0.7)
+    config = LimitsConfig(planes={"wall": (0.0, 0.8, 0.6, -0.1), "roof": slope}, table_height_m=0.1)
+    nearest = Workspace.of(config).nearest(np.array(position))
+    assert (nearest >= np.array([0.15, -0.6, 0.1]) - 1e-6).all()
+    assert (nearest <= np.array([0.85, 0.6, 0.9]) + 1e-6).all()
+    assert 0.8 * nearest[1] + 0.6 * nearest[2] >= -0.1 - 1e-6
+    assert np.dot(slope[:3], nearest) >= -0.7 - 1e-6
+
+
+def test_planes_that_mean_nothing_are_refused():
+    with pytest.raises(ValidationError, match=r"planes\.wall: a normal has length 1, that of .* has 2"):
+        LimitsConfig(planes={"wall": (0.0, 2.0, 0.0, -1.0)})
+    with pytest.raises(ValidationError, match="leave nothing of the workspace's box"):
+        LimitsConfig(planes={"wall": (1.0, 0.0, 0.0, 1.0)})
+    with pytest.raises(ValidationError, match="leave nothing of the workspace's box"):
+        LimitsConfig(table_height_m=1.0)
 
 
 @given(values=st.lists(st.floats(-5.0, 5.0), min_size=7, max_size=7))

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from vla_ros.control import kinematics
 from vla_ros.control.gripper import GripperConfig, GripperGoal, Latch
+from vla_ros.control.guards import TcpGuard
 from vla_ros.control.interpolation import Interpolator, Motion
 from vla_ros.control.limits import (
     AxisLimits,
@@ -19,7 +20,6 @@ from vla_ros.control.limits import (
     LimitsConfig,
     Refused,
     clamp_width,
-    outside_workspace_m,
     refuse_meaningless,
 )
 from vla_ros.control.reference import Reference
@@ -89,6 +89,7 @@ class ArmController:
         self._period_ns = period_ns(config.rate_hz)
         self._kinematics = kinematics.for_robot(robot)
         self._limits = AxisLimits.of_joints(robot, config.limits)
+        self._guards = (TcpGuard(self._kinematics, robot, config.limits),)
         self._schedule = Schedule(config.schedule)
         self._watchdog = Watchdog(config.watchdog)
         self._latch = Latch(config.gripper, robot.gripper.max_width_m)
@@ -326,15 +327,12 @@ class ArmController:
         self._watchdog.on(now_ns, Event.ANCHORED)
         if self._interpolator is None:
             self._interpolator = Interpolator(
-                self._limits, self._period_ns * 1e-9, state.positions, outside_m=self._outside_m
+                self._limits, self._period_ns * 1e-9, state.positions, guards=self._guards
             )
         elif self._keeps_command and np.abs(state.positions - self._interpolator.motion.positions).max() < _SAME_RAD:
             return
         self._interpolator.anchor(state.positions)
         self._tcp_pose = self._kinematics.forward(state.positions)
-
-    def _outside_m(self, joint_positions: Array) -> float:
-        return outside_workspace_m(self._kinematics.forward(joint_positions), self._config.limits)
 
     def _advance(self, interpolator: Interpolator, now_ns: int) -> Motion:
         """Move the commanded motion on by one period: towards the target where the arm may run, else towards rest."""

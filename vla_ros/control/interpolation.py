@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import ruckig
@@ -20,10 +23,12 @@ _FOLLOWED = 0.95
 _AT_LIMIT = 1.0 - 1e-6
 #: Slower than this is standing still [rad/s, rad/s2].
 _REST = 1e-9
-#: A stop may end this far outside the workspace: targets on its edge are reached [m].
-_SLACK_M = 0.002
-#: Rounding of a planned position [rad].
-_ROUNDING_RAD = 1e-9
+#: Rounding of planned positions and velocities [rad, rad/s].
+_ROUNDING = 1e-9
+#: A planner needs a velocity, also where none is permitted: what it plans is looked at before it is taken [rad/s].
+_CRAWL = 1e-3
+#: Parts of a step that are tried before braking, where it cannot be taken as a whole.
+_SHARES = (1.0, 0.7, 0.4, 0.2, 0.1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +77,69 @@ class Smoother:
         return self._weights @ self._samples, (self._samples[-1] - self._samples[0]) / window
 
 
+class Way:
+    """One step and the way to rest after it, just as they would be commanded: what is judged before a step is taken."""
+
+    def __init__(self, start: Motion, motion: Motion, stop: ruckig.Trajectory, jerk: Array, period_s: float) -> None:
+        """`start`: what is commanded now. `motion`: a period later. `stop`: from there to rest, with `jerk` (J,)."""
+        self.start = start
+        self.motion = motion
+        self.period_s = period_s
+        self._stop = stop
+        self._duration_s = float(stop.duration)
+        self.end = _motion_at(stop, self._duration_s).positions
+        q, v, a = motion.positions, motion.velocities, motion.accelerations
+        #: The range (J,) of the way to rest, from `motion` on.
+        self.least, self.most = np.minimum(q, self.end), np.maximum(q, self.end)
+        # That way is monotonic, but where the deceleration cannot be taken back in time: there the joint turns round,
+        # while the jerk still opposes the acceleration.
+        beyond = a * a - 2.0 * jerk * np.abs(v)
+        turns = (v * a < 0.0) & (beyond > 0.0)
+        if turns.any():
+            turn_s = np.where(turns, (np.abs(a) - np.sqrt(np.maximum(beyond, 0.0))) / jerk, 0.0)
+            turn = q + turn_s * (v + turn_s * (a / 2.0 - np.sign(a) * jerk * turn_s / 6.0))
+            self.least, self.most = np.minimum(self.least, turn), np.maximum(self.most, turn)
+        #: No axis is faster than this between two ticks (J,).
+        self.peak = np.maximum(np.abs(q - start.positions) / period_s, np.abs(v) + a * a / (2.0 * jerk))
+
+    def at(self, time_s: float) -> Motion:
+        """The motion `time_s` after the step; exactly at rest from the end on."""
+        if time_s < self._duration_s:
+            return _motion_at(self._stop, time_s)
+        zeros = np.zeros_like(self.end)
+        return Motion(self.end, zeros, zeros)
+
+    @property
+    def travel(self) -> Array:
+        """How far each axis comes from where it is now (J,)."""
+        now = self.start.positions
+        return np.asarray(np.maximum(np.maximum(self.most - now, now - self.least), 0.0), dtype=np.float64)
+
+    @cached_property
+    def ticks(self) -> Array:
+        """Positions (N, J) at the ticks: now, after the step, and so on until it rests."""
+        count = math.ceil(self._duration_s / self.period_s)
+        stop, period_s = self._stop, self.period_s
+        rows = [stop.at_time(period_s * tick)[0] for tick in range(1, count)]
+        return np.array([self.start.positions, self.motion.positions, *rows, self.end])
+
+
+class Guard(Protocol):
+    """Knows something that axes by themselves do not: where the TCP is, and what is near."""
+
+    def objection(self, way: Way) -> str:
+        """Why a step must not be taken, as interventions are called; "" where it may."""
+
+
 class Interpolator:
     """The commanded motion of several axes, the joints of an arm for one, a period a step, never beyond `limits`.
 
     Every axis is planned by itself, time-optimally, in the frame that moves with its target: the target's velocity is
-    followed without lag or ripple. A step is taken only if all can still stop within the range and the workspace after
-    it; otherwise, and when the planner fails, the axis, or all, brake. So positions hold as strictly as rates.
+    followed without lag or ripple. A step is taken only if the way to rest after it is within the limits, too, and none
+    of the `guards` objects. Otherwise the axis that would leave its range brakes, or all go a part of the step that is
+    nearer to braking, or brake: whatever happens next, there is a way to rest that keeps every limit.
 
-    `straight`: axes arrive together where they can. `outside_m`: how far positions are outside the workspace [m].
+    `straight`: axes arrive together where they can.
     """
 
     def __init__(
@@ -89,20 +149,20 @@ class Interpolator:
         positions: Array,
         *,
         straight: bool = False,
-        outside_m: Callable[[Array], float] = lambda _: 0.0,
+        guards: Sequence[Guard] = (),
     ) -> None:
         count = positions.size
         self._limits = limits
         self._period_s = period_s
-        self._outside_m = outside_m
-        self._velocity = limits.velocity * _USED
+        self._guards = guards
+        self._jerk = limits.jerk * _USED
         self._planner = ruckig.Ruckig(count)
         self._pursuit, self._stop = ruckig.InputParameter(count), ruckig.InputParameter(count)
         for request in (self._pursuit, self._stop):
             request.synchronization = ruckig.Synchronization.No
             request.max_acceleration = (limits.acceleration * _USED).tolist()
-            request.max_jerk = (limits.jerk * _USED).tolist()
-            request.max_velocity = self._velocity.tolist()
+            request.max_jerk = self._jerk.tolist()
+            request.max_velocity = (limits.velocity * _USED).tolist()
         if straight:
             self._pursuit.synchronization = ruckig.Synchronization.Phase
         self._stop.control_interface = ruckig.ControlInterface.Velocity
@@ -116,45 +176,39 @@ class Interpolator:
 
     @property
     def acted(self) -> tuple[str, ...]:
-        """What shaped the last step of `follow` beyond smoothing: velocity, joint_stop, workspace_stop, planner."""
+        """What shaped the last step of `follow` beyond smoothing: velocity, joint_stop, planner, or a guard's word."""
         return self._acted
 
     def anchor(self, positions: Array) -> None:
         """Command `positions` (J,), at rest, whatever was before."""
         zeros = np.zeros(positions.size)
         self._motion = Motion(np.array(positions, dtype=np.float64), zeros, zeros)
-        self._way_out: _Stop | None = None  # none is needed at rest
+        self._way_out: Way | None = None  # none is needed at rest
         self._way_out_s = 0.0  # how far the arm has come on it
-        self._end_outside_m = self._outside_m(self._motion.positions)  # where it ends
         self._acted: tuple[str, ...] = ()
 
     def follow(self, positions: Array, velocities: Array) -> Motion:
         """Step towards a target that is at `positions` (J,) when the step ends and moves with `velocities` (J,)."""
-        speed = np.clip(velocities, -_FOLLOWED * self._velocity, _FOLLOWED * self._velocity)
-        motion = self._pursue(positions, speed)
-        self._acted = ()
-        if motion is None:
+        slowest, fastest = self._velocity_bounds()
+        wanted = self._pursue(positions, np.clip(velocities, _FOLLOWED * slowest, _FOLLOWED * fastest))
+        if wanted is None:
             self._acted = ("planner",)
             return self.brake()
-        lower = np.minimum(self._limits.lower, self._motion.positions)
-        upper = np.maximum(self._limits.upper, self._motion.positions)
-        escape = self._plan_stop(motion)
-        if escape is not None and (unsafe := self._leaves(motion, escape, lower, upper)).any():
-            self._acted = ("joint_stop",)
-            motion = _merge(unsafe, self._braked(), motion)
-            escape = self._plan_stop(motion)
-            if escape is not None and self._leaves(motion, escape, lower, upper).any():
-                escape = None
-        if escape is None:
-            return self.brake()
-        outside_m = self._outside_m(escape.end)
-        if outside_m > max(_SLACK_M, self._end_outside_m):
-            self._acted = ("workspace_stop",)
-            return self.brake()
-        if (np.abs(motion.velocities) > self._velocity * _AT_LIMIT).any():
-            self._acted = (*self._acted, "velocity")
-        self._motion, self._way_out, self._way_out_s, self._end_outside_m = motion, escape, 0.0, outside_m
-        return motion
+        acted: dict[str, None] = {}  # in order, once each
+        braked = self._braked()
+        for share in _SHARES:
+            way = self._permitted_way(_mix(braked, wanted, share), braked, acted)
+            if way is not None:
+                if (
+                    (way.motion.velocities > fastest * _AT_LIMIT) | (way.motion.velocities < slowest * _AT_LIMIT)
+                ).any():
+                    acted["velocity"] = None
+                self._motion, self._way_out, self._way_out_s = way.motion, way, 0.0
+                break
+        else:
+            self.brake()
+        self._acted = tuple(acted)
+        return self._motion
 
     def brake(self) -> Motion:
         """Step along the way to a stop, as fast as the limits allow; stand once there."""
@@ -165,16 +219,23 @@ class Interpolator:
     def _braked(self) -> Motion:
         return self._motion if self._way_out is None else self._way_out.at(self._way_out_s + self._period_s)
 
+    def _velocity_bounds(self) -> tuple[Array, Array]:
+        """The least and the greatest velocity (J,) to plan with, from where the axes will be at the next tick."""
+        now = self._motion
+        slowest, fastest = self._limits.velocity_bounds(now.positions + now.velocities * self._period_s)
+        return np.minimum(slowest * _USED, -_CRAWL), np.maximum(fastest * _USED, _CRAWL)
+
     def _pursue(self, positions: Array, speed: Array) -> Motion | None:
         """One period of the fastest way to meet the target, or None where the planner finds none."""
         now, period_s = self._motion, self._period_s
+        slowest, fastest = self._velocity_bounds()
         start = positions - speed * period_s  # where the target is as the step begins: the moving frame's origin
         request = self._pursuit
         request.current_position = (now.positions - start).tolist()
         request.current_velocity = (now.velocities - speed).tolist()
         request.current_acceleration = now.accelerations.tolist()
-        request.max_velocity = (self._velocity - speed).tolist()
-        request.min_velocity = (-self._velocity - speed).tolist()
+        request.max_velocity = (fastest - speed).tolist()
+        request.min_velocity = (slowest - speed).tolist()
         trajectory = self._trajectory
         if not self._plans(request, trajectory):
             return None
@@ -182,28 +243,52 @@ class Interpolator:
         motion = Motion(moved.positions + positions, moved.velocities + speed, moved.accelerations)
         return motion if np.isfinite(motion.positions).all() else None
 
-    def _plan_stop(self, motion: Motion) -> _Stop | None:
-        """The fastest way to rest from `motion`."""
+    def _permitted_way(self, motion: Motion, braked: Motion, acted: dict[str, None]) -> Way | None:
+        """The way over `motion`, axes that would leave their limits `braked`; None, and why, where it is forbidden."""
+        way = self._way(motion)
+        if way is not None and (unsafe := self._leaves(way)).any():
+            acted["joint_stop"] = None
+            way = self._way(_merge(unsafe, braked, motion))
+            if way is not None and self._leaves(way).any():
+                return None
+        if way is None:
+            acted["planner"] = None
+            return None
+        for guard in self._guards:
+            if objection := guard.objection(way):
+                acted[objection] = None
+                return None
+        return way
+
+    def _way(self, motion: Motion) -> Way | None:
+        """The way over `motion` and then as fast as can be to rest."""
         self._stop.current_position = motion.positions.tolist()
         self._stop.current_velocity = motion.velocities.tolist()
         self._stop.current_acceleration = motion.accelerations.tolist()
-        trajectory = ruckig.Trajectory(motion.positions.size)
-        return _Stop(trajectory) if self._plans(self._stop, trajectory) else None
+        stop = ruckig.Trajectory(motion.positions.size)
+        return Way(self._motion, motion, stop, self._jerk, self._period_s) if self._plans(self._stop, stop) else None
 
-    def _leaves(self, motion: Motion, escape: _Stop, lower: Array, upper: Array) -> NDArray[np.bool_]:
-        """Joints (J,) bool that leave the range on the way to rest from `motion`."""
-        q, v, a = motion.positions, motion.velocities, motion.accelerations
-        jerk = self._limits.jerk * _USED
-        # The stop's position is monotonic, but where the deceleration cannot be taken back in time: there the joint
-        # turns round, while the jerk still opposes the acceleration.
-        beyond = a * a - 2.0 * jerk * np.abs(v)
-        least, most = np.minimum(q, escape.end), np.maximum(q, escape.end)
-        turns = (v * a < 0.0) & (beyond > 0.0)
-        if turns.any():
-            turn_s = np.where(turns, (np.abs(a) - np.sqrt(np.maximum(beyond, 0.0))) / jerk, 0.0)
-            turn = q + turn_s * (v + turn_s * (a / 2.0 - np.sign(a) * jerk * turn_s / 6.0))
-            least, most = np.minimum(least, turn), np.maximum(most, turn)
-        return np.asarray((least < lower - _ROUNDING_RAD) | (most > upper + _ROUNDING_RAD), dtype=np.bool_)
+    def _leaves(self, way: Way) -> NDArray[np.bool_]:
+        """Joints (J,) bool that leave the range, further than they are outside, or are too fast for where they are."""
+        limits, now, then = self._limits, way.start.positions, way.motion.positions
+        below = np.minimum(then - np.minimum(limits.lower, now), way.least - np.minimum(limits.lower, then))
+        above = np.minimum(np.maximum(limits.upper, now) - then, np.maximum(limits.upper, then) - way.most)
+        return np.asarray((np.minimum(below, above) < -_ROUNDING) | self._races(way), dtype=np.bool_)
+
+    def _races(self, way: Way) -> NDArray[np.bool_]:
+        """Joints (J,) bool that are somewhere on the way faster than they may be there."""
+        limits = self._limits
+        if limits.envelope is not None:
+            now = way.start.positions
+            slowest, _ = limits.velocity_bounds(np.minimum(now, way.least))
+            _, fastest = limits.velocity_bounds(np.maximum(now, way.most))
+            if (way.peak > np.minimum(fastest, -slowest)).any():
+                velocities = np.diff(way.ticks, axis=0) / self._period_s
+                slowest, fastest = limits.velocity_bounds(way.ticks)
+                low = velocities < np.maximum(slowest[1:], slowest[:-1]) - _ROUNDING
+                high = velocities > np.minimum(fastest[1:], fastest[:-1]) + _ROUNDING
+                return np.asarray((low | high).any(axis=0), dtype=np.bool_)
+        return np.zeros(way.end.size, dtype=np.bool_)
 
     def _plans(self, request: ruckig.InputParameter, trajectory: ruckig.Trajectory) -> bool:
         try:
@@ -213,26 +298,20 @@ class Interpolator:
         return result in (ruckig.Result.Working, ruckig.Result.Finished)
 
 
-class _Stop:
-    """A planned way to rest."""
-
-    def __init__(self, trajectory: ruckig.Trajectory) -> None:
-        self._trajectory = trajectory
-        self._duration_s = float(trajectory.duration)
-        #: Where it comes to rest (J,).
-        self.end = _motion_at(trajectory, self._duration_s).positions
-
-    def at(self, time_s: float) -> Motion:
-        """The motion `time_s` after the plan's start; exactly at rest from its end on."""
-        if time_s < self._duration_s:
-            return _motion_at(self._trajectory, time_s)
-        zeros = np.zeros_like(self.end)
-        return Motion(self.end, zeros, zeros)
-
-
 def _motion_at(trajectory: ruckig.Trajectory, time_s: float) -> Motion:
     positions, velocities, accelerations = trajectory.at_time(time_s)
     return Motion(np.array(positions), np.array(velocities), np.array(accelerations))
+
+
+def _mix(start: Motion, end: Motion, share: float) -> Motion:
+    """`share` of the way from one motion to another; as both come from one, it keeps every rate that both keep."""
+    if share == 1.0:
+        return end
+    return Motion(
+        start.positions + share * (end.positions - start.positions),
+        start.velocities + share * (end.velocities - start.velocities),
+        start.accelerations + share * (end.accelerations - start.accelerations),
+    )
 
 
 def _merge(where: NDArray[np.bool_], chosen: Motion, other: Motion) -> Motion:

@@ -66,11 +66,22 @@ class Kinematics:
             raise ValueError(f"the URDF has no frame {tcp_frame!r}")
         self._frame = self._model.getFrameId(tcp_frame)
         self._data = self._model.createData()
+        #: How far the TCP can be from each joint's axis at most (J,) [m].
+        self.levers_m = levers_m(self._model, len(joint_names), self._model.frames[self._frame].placement.translation)
 
     def forward(self, joint_positions: Array) -> Array:
         """The TCP pose (7,) at `joint_positions` (J,); qw >= 0."""
         pin.framesForwardKinematics(self._model, self._data, joint_positions)
         return _pose(self._data.oMf[self._frame])
+
+    def placements(self, joint_positions: Array) -> Array:
+        """The TCP's homogeneous matrices (N, 4, 4) at rows of joint positions (N, J)."""
+        placement = self._data.oMf[self._frame]
+        matrices = np.empty((len(joint_positions), 4, 4))
+        for matrix, row in zip(matrices, joint_positions, strict=True):
+            pin.framesForwardKinematics(self._model, self._data, row)
+            matrix[:] = placement.homogeneous
+        return matrices
 
     def jacobian(self, joint_positions: Array) -> Array:
         """The TCP Jacobian (6, J): linear rows [m/rad] over angular [rad/rad], axes of the base."""
@@ -158,6 +169,19 @@ class Kinematics:
 def for_robot(robot: Robot) -> Kinematics:
     """The kinematics of `robot`'s own URDF."""
     return Kinematics(description.urdf(robot), robot.joint_names, robot.tcp_frame)
+
+
+def levers_m(model: pin.Model, joint: int, point_m: Array) -> Array:
+    """How far a point of the link after `joint` (from 1 on) can be from each joint's axis (J,) [m], 0 beyond `joint`.
+
+    The first offset counts as far as it leads away from the axis, those after it, each turned by its joint, as a whole.
+    """
+    offsets = [model.jointPlacements[index].translation for index in range(2, joint + 1)] + [point_m]
+    away = [
+        math.hypot(offset[0], offset[1]) + sum(_length(after) for after in offsets[index + 1 :])
+        for index, offset in enumerate(offsets)
+    ]
+    return np.array(away + [0.0] * (model.nq - joint))
 
 
 def _solve_within(jacobian: Array, motion: Array, pull: Array, room_down: Array, room_up: Array) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,36 +17,104 @@ Vector3 = tuple[float, float, float]
 
 #: No joint angle and no coordinate of a TCP is larger [rad, m].
 _ABSURD = 1000.0
+#: How far from 1 the length of a plane's normal may be.
+_UNIT_TOLERANCE = 1e-4
+#: As good as inside [m], and how often a position is moved from boundary to boundary until it is.
+_INSIDE_M = 1e-6
+_PROJECTIONS = 200
 
 
 class LimitsConfig(Config):
     """How much of what the robot can do is permitted. Scales multiply the robot's own limits.
 
-    The TCP's rates keep the arm on a straight line where a pose target steps; the joints' limits hold in any case.
-    Workspace: a box for the TCP in the base frame [m]; the lowest point keeps the fingertips off a table at z = 0.
+    The TCP's speeds hold for joint and pose targets alike, and never exceed the robot's own. Its acceleration and jerk
+    keep the arm on a straight line where a pose target steps; the joints' limits hold in any case.
+    Workspace: where the TCP may be, in the base frame [m]: in a box, whose lowest point keeps the fingertips off a
+    table at z = 0, on the permitted side of each of the `planes`, and above the table. The arm itself, but for the
+    fingers, keeps `clearance_m` from planes, table and itself. Where there is no table, say that it is far below: -10.
     """
 
     velocity_scale: float = Field(default=0.7, gt=0.0, le=1.0)
     acceleration_scale: float = Field(default=0.8, gt=0.0, le=1.0)
     jerk_scale: float = Field(default=0.05, gt=0.0, le=1.0)
     joint_margin_rad: float = Field(default=0.05, ge=0.0, le=0.5)  # kept from each end of a joint's range
-    tcp_velocity_m_s: float = Field(default=0.7, gt=0.0)  # of each axis, for pose targets, as the next two
-    tcp_acceleration_m_s2: float = Field(default=1.5, gt=0.0)
+    tcp_velocity_m_s: float = Field(default=0.7, gt=0.0)
+    tcp_angular_velocity_rad_s: float = Field(default=2.0, gt=0.0)
+    tcp_acceleration_m_s2: float = Field(default=1.5, gt=0.0)  # of each axis, for pose targets, as the next
     tcp_jerk_m_s3: float = Field(default=30.0, gt=0.0)
     workspace_lower_m: Vector3 = (0.15, -0.6, 0.005)
     workspace_upper_m: Vector3 = (0.85, 0.6, 0.9)
+    # By name: n_x n_y n_z d with n of length 1; keep n . p >= d.
+    planes: dict[str, tuple[float, float, float, float]] = Field(default={})
+    table_height_m: float = 0.0
+    clearance_m: float = Field(default=0.02, ge=0.0)
     # A target further than this from the present command is a jump: it is refused, not followed.
     max_step_rad: float = Field(default=0.5, gt=0.0)  # joint targets: the largest joint
     max_step_m: float = Field(default=0.2, gt=0.0)  # pose targets: the TCP's way
     max_step_rotation_rad: float = Field(default=1.0, gt=0.0)  # pose targets: the TCP's turn
 
     @model_validator(mode="after")
-    def _workspace_is_a_box(self) -> LimitsConfig:
+    def _workspace_is_somewhere(self) -> LimitsConfig:
         if not all(low < high for low, high in zip(self.workspace_lower_m, self.workspace_upper_m, strict=True)):
             raise ValueError(
                 f"workspace_lower_m {self.workspace_lower_m} must be below workspace_upper_m {self.workspace_upper_m}"
             )
+        for name, plane in self.planes.items():
+            length = float(np.linalg.norm(plane[:3]))
+            if abs(length - 1.0) > _UNIT_TOLERANCE:
+                raise ValueError(f"planes.{name}: a normal has length 1, that of {plane} has {length:.6g}")
+        workspace = Workspace.of(self)
+        middle = (np.array(self.workspace_lower_m) + np.array(self.workspace_upper_m)) / 2
+        if workspace.outside_m(workspace.nearest(middle)) > _INSIDE_M:
+            raise ValueError("the planes and the table leave nothing of the workspace's box for the TCP")
         return self
+
+
+@dataclass(frozen=True, eq=False)
+class Workspace:
+    """Where the TCP may be: positions p (3,) with `normals` (P, 3) @ p >= `offsets_m` (P,), in the base frame."""
+
+    normals: Array
+    offsets_m: Array
+
+    @classmethod
+    def of(cls, config: LimitsConfig) -> Workspace:
+        """The six faces of the box, the table and the planes."""
+        rows = [(0.0, 0.0, 1.0, config.table_height_m), *config.planes.values()]
+        box = np.vstack([np.eye(3), -np.eye(3)])
+        return cls(
+            normals=np.vstack([box, [row[:3] for row in rows]]),
+            offsets_m=np.array(
+                [*config.workspace_lower_m, *(-high for high in config.workspace_upper_m), *(row[3] for row in rows)]
+            ),
+        )
+
+    def depths_m(self, positions: Array) -> Array:
+        """How far positions (..., 3) are on the permitted side of each boundary, (..., P); negative beyond it."""
+        return np.asarray(positions @ self.normals.T - self.offsets_m, dtype=np.float64)
+
+    def outside_m(self, position: Array) -> float:
+        """How far a position (3,) is beyond the boundary it is furthest beyond [m], 0 inside."""
+        return max(0.0, -float(self.depths_m(position).min()))
+
+    def nearest(self, position: Array) -> Array:
+        """The position (3,) itself where it is inside, else one near it that is.
+
+        It is moved to each boundary it is beyond, again where that took it beyond another: for a box at once.
+        """
+        moved = np.array(position, dtype=np.float64)
+        for _ in range(_PROJECTIONS):
+            if self.outside_m(moved) <= _INSIDE_M:
+                break
+            for normal, offset_m in zip(self.normals, self.offsets_m, strict=True):
+                moved += max(0.0, float(offset_m - normal @ moved)) * normal
+        return moved
+
+    def clamp(self, pose: Array) -> tuple[Array, bool]:
+        """The pose (7,) with its position inside the workspace, and whether it had to be moved."""
+        if (self.depths_m(pose[:3]) >= 0.0).all():
+            return pose, False
+        return np.concatenate([self.nearest(pose[:3]), pose[3:]]), True
 
 
 class Refused(ValueError):
@@ -64,9 +131,10 @@ class AxisLimits:
 
     lower: Array
     upper: Array
-    velocity: Array
+    velocity: Array  # wherever the axes are
     acceleration: Array
     jerk: Array
+    envelope: Envelope | None = None  # of the velocity, by position
 
     @classmethod
     def of_joints(cls, robot: Robot, config: LimitsConfig) -> AxisLimits:
@@ -78,11 +146,12 @@ class AxisLimits:
             velocity=np.array([joint.velocity_rad_s for joint in joints]) * config.velocity_scale,
             acceleration=np.array([joint.acceleration_rad_s2 for joint in joints]) * config.acceleration_scale,
             jerk=np.array([joint.jerk_rad_s3 for joint in joints]) * config.jerk_scale,
+            envelope=Envelope.of(robot, config.velocity_scale),
         )
 
     @classmethod
     def of_tcp(cls, config: LimitsConfig) -> AxisLimits:
-        """The workspace, and how fast a pose target may be followed in it."""
+        """The workspace's box, and how fast a pose target may be followed in it."""
         return cls(
             lower=np.array(config.workspace_lower_m),
             upper=np.array(config.workspace_upper_m),
@@ -90,6 +159,55 @@ class AxisLimits:
             acceleration=np.full(3, config.tcp_acceleration_m_s2),
             jerk=np.full(3, config.tcp_jerk_m_s3),
         )
+
+    def velocity_bounds(self, positions: Array) -> tuple[Array, Array]:
+        """The least and the greatest velocity (..., N) that axes at `positions` (..., N) may have."""
+        if self.envelope is None:
+            return -self.velocity, self.velocity
+        down, up = self.envelope.speeds(positions)
+        return np.maximum(-self.velocity, -down), np.minimum(self.velocity, up)
+
+
+@dataclass(frozen=True, eq=False)
+class Envelope:
+    """How fast joints may move towards the ends of their ranges from where they are, (J,) each; see VelocityEnvelope."""
+
+    scale: float
+    offset: Array
+    slope: Array
+    lower: Array
+    upper: Array
+
+    @classmethod
+    def of(cls, robot: Robot, scale: float) -> Envelope | None:
+        """The robot's, times `scale`; None where it has none."""
+        facts = [joint.velocity_envelope for joint in robot.joints if joint.velocity_envelope is not None]
+        if not facts:
+            return None
+        if len(facts) != len(robot.joints):
+            raise ValueError(f"{robot.name}: a velocity envelope for {len(facts)} joints; all have one, or none")
+        return cls(
+            scale=scale,
+            offset=np.array([fact.offset_rad_s for fact in facts]),
+            slope=np.array([fact.slope_rad_s2 for fact in facts]),
+            lower=np.array([fact.lower_rad for fact in facts]),
+            upper=np.array([fact.upper_rad for fact in facts]),
+        )
+
+    def speeds(self, positions: Array) -> tuple[Array, Array]:
+        """The greatest speed downwards and upwards (..., J), both 0 or more."""
+        down = np.sqrt(self.slope * np.maximum(positions - self.lower, 0.0)) - self.offset
+        up = np.sqrt(self.slope * np.maximum(self.upper - positions, 0.0)) - self.offset
+        return self.scale * np.maximum(down, 0.0), self.scale * np.maximum(up, 0.0)
+
+
+def tcp_speeds(robot: Robot, config: LimitsConfig) -> tuple[float, float]:
+    """How fast the TCP may move [m/s] and turn [rad/s]: what is configured, but no more than the robot can."""
+    facts = robot.cartesian
+    return (
+        min(config.tcp_velocity_m_s, facts.linear_velocity_m_s),
+        min(config.tcp_angular_velocity_rad_s, facts.angular_velocity_rad_s),
+    )
 
 
 class Interventions:
@@ -163,20 +281,6 @@ def refuse_pose_jump(target: Array, command: Array, config: LimitsConfig) -> Non
             f"a target turned {angle:.3g} rad from the command, more than max_step_rotation_rad "
             f"{config.max_step_rotation_rad:g}",
         )
-
-
-def clamp_to_workspace(pose: Array, config: LimitsConfig) -> tuple[Array, bool]:
-    """The pose (7,) with its position inside the workspace, and whether it had to be moved."""
-    position = np.clip(pose[:3], config.workspace_lower_m, config.workspace_upper_m)
-    moved = bool((position != pose[:3]).any())
-    return (np.concatenate([position, pose[3:]]), True) if moved else (pose, False)
-
-
-def outside_workspace_m(pose: Array, config: LimitsConfig) -> float:
-    """How far the position of a pose (7,) is outside the workspace [m], 0 inside."""
-    position = pose[:3]
-    away = np.maximum(np.maximum(config.workspace_lower_m - position, position - config.workspace_upper_m), 0.0)
-    return math.sqrt(away @ away)
 
 
 def clamp_to_range(joint_positions: Array, limits: AxisLimits) -> tuple[Array, bool]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from vla_ros.control.interpolation import Interpolator, Motion, Smoother
@@ -10,18 +12,22 @@ from vla_ros.control.limits import (
     AxisLimits,
     Interventions,
     LimitsConfig,
+    Workspace,
     clamp_to_range,
-    clamp_to_workspace,
     refuse_joint_jump,
     refuse_not_finite,
     refuse_pose_jump,
+    tcp_speeds,
 )
+from vla_ros.geometry import interpolate_pose, rotation_angle
 from vla_ros.robots.robot import Robot
 from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Target
 
 #: Further than this from the pose asked for, without being on the way, is out of reach [m, rad].
 _REACHED_M = 0.005
 _REACHED_RAD = 0.05
+#: Part of the TCP's speeds a reference uses: the rest serves to catch up with it.
+_PACED = 0.95
 #: Newton steps that bring a joint target back into the workspace: once per tick, and only where it is outside.
 _PROJECTION_ITERATIONS = 8
 
@@ -43,16 +49,20 @@ class Reference:
         self._limits = limits
         self._period_s = period_ns / NANOSECONDS_PER_SECOND
         self._home = np.array(robot.home_rad)
+        self._workspace = Workspace.of(config)
+        self._pace = Pace(robot, config, self._period_s)
         self._smoother = Smoother()
         self._tcp_limits = AxisLimits.of_tcp(config)
         self._way: Interpolator | None = None  # of the TCP's position
-        self._last: Array | None = None
+        self._last: Array | None = None  # joint positions
+        self._last_pose: Array | None = None  # the TCP's
 
     def forget(self) -> None:
         """Start from the command again."""
         self._smoother.forget()
+        self._pace.forget()
         self._way = None
-        self._last = None
+        self._last = self._last_pose = None
 
     def of(
         self, target: Target, window: int, command: Array, command_pose: Array, interventions: Interventions
@@ -65,22 +75,41 @@ class Reference:
         refuse_not_finite(target.values, "a target")
         if target.pose is not None:
             refuse_pose_jump(target.pose, command_pose, self._config)
-            pose, moved = clamp_to_workspace(target.pose, self._config)
+            pose, moved = self._workspace.clamp(target.pose)
             if moved:
                 interventions.act("workspace")
             mean, change = self._smoother.add(self._same_sign(pose), window)
             way = self._on_the_way(command_pose[:3], mean[:3], change[:3] / self._period_s)
-            turned, following = _unit(mean[3:]), _unit(mean[3:] + change[3:])
-            return self._solve(
-                np.concatenate([way.positions, turned]),
-                np.concatenate([way.positions + way.velocities * self._period_s, following]),
-                command,
-                interventions,
-            )
+            pose = np.concatenate([way.positions, _unit(mean[3:])])
+            following = np.concatenate([way.positions + way.velocities * self._period_s, _unit(mean[3:] + change[3:])])
+            last_pose = command_pose if self._last_pose is None else self._last_pose
+            share = self._pace.share(last_pose, pose, following, interventions)
+            if share < 1.0:
+                following = interpolate_pose(last_pose, pose, min(2.0 * share, 1.0))
+                pose = interpolate_pose(last_pose, pose, share)
+            self._last_pose = pose
+            return self._solve(pose, following, command, interventions)
         assert target.joint_positions is not None  # a target is either
         refuse_joint_jump(target.joint_positions, command, self._config)
-        positions, change = self._smoother.add(self._permitted(target.joint_positions, interventions), window)
-        return positions, change / self._period_s
+        permitted = self._permitted(target.joint_positions, interventions)
+        return self._paced(*self._smoother.add(permitted, window), command, command_pose, interventions)
+
+    def _paced(
+        self, positions: Array, change: Array, command: Array, command_pose: Array, interventions: Interventions
+    ) -> tuple[Array, Array]:
+        """Joint positions (J,) and velocities, as far as the TCP's speeds allow to come, all joints alike."""
+        last = command if self._last is None else self._last
+        last_pose = command_pose if self._last_pose is None else self._last_pose
+        forward = self._kinematics.forward
+        pose = forward(positions)
+        share = self._pace.share(last_pose, pose, forward(positions + change), interventions)
+        velocities = change / self._period_s
+        if share < 1.0:
+            step = share * (positions - last)
+            positions, velocities = last + step, step / self._period_s
+            pose = forward(positions)
+        self._last, self._last_pose = positions, pose
+        return positions, velocities
 
     def _same_sign(self, pose: Array) -> Array:
         """The pose, with the one of its two quaternions that is nearer to the last: only then they have a mean."""
@@ -128,7 +157,7 @@ class Reference:
         clamped, moved = clamp_to_range(joint_positions, limits)
         if moved:
             interventions.act("joint_range")
-        pose, outside = clamp_to_workspace(self._kinematics.forward(clamped), self._config)
+        pose, outside = self._workspace.clamp(self._kinematics.forward(clamped))
         if not outside:
             return clamped
         interventions.act("workspace")
@@ -142,6 +171,45 @@ class Reference:
             velocity=np.full_like(clamped, np.inf),
             iterations=_PROJECTION_ITERATIONS,
         ).joint_positions
+
+
+class Pace:
+    """Scales time: how much of the way to a target the TCP may come in a tick, so that it keeps its speeds.
+
+    A target that is no further than a tick's way is met. One that got away is caught up with, by a way on which the
+    TCP can still slow down to the target's own speed: so it is not overshot when it stops.
+    """
+
+    def __init__(self, robot: Robot, config: LimitsConfig, period_s: float) -> None:
+        self._linear_m_s, self._angular_rad_s = tcp_speeds(robot, config)
+        self._slowing_hz = config.tcp_acceleration_m_s2 / self._linear_m_s  # parts of the speed, a second
+        self._period_s = period_s
+        self._is_behind = False
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._is_behind = False
+
+    def share(self, last: Array, pose: Array, following: Array, interventions: Interventions) -> float:
+        """The part of the way from the pose (7,) of the `last` tick to `pose`, which is at `following` a tick later.
+
+        Says tcp_speed in `interventions` where it is the TCP's speed that allows no more.
+        """
+        behind_s = self._needs_s(last, pose)
+        if not self._is_behind and behind_s <= _PACED * self._period_s:
+            return 1.0
+        own = self._needs_s(pose, following) / self._period_s
+        paced = own + math.sqrt(2.0 * self._slowing_hz * behind_s)
+        if paced > _PACED:
+            paced = _PACED
+            interventions.act("tcp_speed")
+        self._is_behind = paced * self._period_s < behind_s
+        return paced * self._period_s / behind_s if self._is_behind else 1.0
+
+    def _needs_s(self, start: Array, end: Array) -> float:
+        """How long the TCP needs at least between two poses (7,)."""
+        way = end[:3] - start[:3]
+        return max(math.sqrt(way @ way) / self._linear_m_s, rotation_angle(start[3:], end[3:]) / self._angular_rad_s)
 
 
 def _unit(quaternion: Array) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import pi
 
-from vla_ros.robots.panda_shapes import SHAPES
+from vla_ros.robots.panda_shapes import HULL, SHAPES
 from vla_ros.robots.robot import (
     CartesianLimits,
     Endpoint,
@@ -112,6 +112,9 @@ _ENDPOINTS = {
     "error_recovery": Endpoint(
         "/panda_error_recovery_service_server/error_recovery", "franka_msgs/srv/ErrorRecovery", _SERVICE
     ),
+    "switch_controller": Endpoint(
+        "/controller_manager/switch_controller", "controller_manager_msgs/srv/SwitchController", _SERVICE
+    ),
 }
 
 PANDA = Robot(
@@ -127,6 +130,7 @@ PANDA = Robot(
     ),
     inertials=_INERTIALS,
     shapes=SHAPES,
+    hull=HULL,
     gripper=Gripper(
         frame="panda_hand",
         finger_joints=("panda_finger_joint1", "panda_finger_joint2"),

@@ -50,6 +50,19 @@ Shape = Rod | Box
 
 
 @dataclass(frozen=True)
+class VelocityEnvelope:
+    """How fast a joint may move by where it is, slower towards the ends of its range; v is at most the joint's own V.
+
+    Upwards at q: -offset + sqrt(slope (upper - q)); downwards: -offset + sqrt(slope (q - lower)); none below 0.
+    """
+
+    offset_rad_s: float
+    slope_rad_s2: float
+    lower_rad: float
+    upper_rad: float
+
+
+@dataclass(frozen=True)
 class Joint:
     """A revolute joint about the z axis of its own frame, which stands at `origin` in the parent link."""
 
@@ -67,6 +80,7 @@ class Joint:
     home_rad: float
     damping_nm_s: float
     friction_nm: float
+    velocity_envelope: VelocityEnvelope | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,19 @@ class Gripper:
     max_width_m: float
     speed_m_s: float  # limit of one finger
     force_n: float  # of one finger
+
+
+@dataclass(frozen=True)
+class Hull:
+    """What an arm must not touch itself or its surroundings with: rounded rods (capsules) around the shapes of links.
+
+    `self_pairs`: links that can come near each other, but not in every pose. `above_planes`: links that keep clear of
+    the table and of planes; the others do not move, or are made to touch what lies there.
+    """
+
+    capsules: Mapping[str, tuple[Rod, ...]]
+    self_pairs: tuple[tuple[str, str], ...]
+    above_planes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -139,6 +166,7 @@ class Robot:
     fixed_frames: tuple[FixedFrame, ...]
     inertials: Mapping[str, Inertial]
     shapes: Mapping[str, tuple[Shape, ...]]  # of links: what is seen and what collides
+    hull: Hull
     gripper: Gripper
     cartesian: CartesianLimits
     driver: str  # module in ros/drivers
