@@ -13,6 +13,7 @@ SHARE = f"share/{NAME}"
 CORE = [
     "numpy>=1.26",
     "opencv-python-headless",
+    "pillow",
     "pin>=3",
     "pydantic>=2",
     "pyyaml",

@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from vla_ros.robots import description
 from vla_ros.robots.robot import Robot
+from vla_ros.simulation.board import BoardModel, add_board
 from vla_ros.simulation.tasks import COLORS, CUBE_SIZE_M
 from vla_ros.simulation.world import CameraModel
 
@@ -20,8 +21,11 @@ _TOUCH = {"friction": "0.6 0.005 0.0001", "condim": "4", "solref": "0.004 1", **
 _CUBE_RGBA = {"red": "0.86 0.13 0.12 1", "green": "0.16 0.62 0.22 1", "blue": "0.12 0.30 0.80 1"}
 
 
-def scene(robot: Robot, cameras: Mapping[str, CameraModel]) -> str:
-    """The whole world as an MJCF document, cameras not yet in their places; bodies and cubes are named as they are."""
+def scene(robot: Robot, cameras: Mapping[str, CameraModel], board: BoardModel | None = None) -> str:
+    """The whole world as an MJCF document, cameras not yet in their places; bodies and cubes are named as they are.
+
+    The picture of a `board` is a file among the assets, `board.PICTURE`.
+    """
     root = description.mjcf(robot)
     SubElement(root, "option", timestep=str(TIMESTEP_S), integrator="implicitfast", cone="elliptic", impratio="10")
     _add_looks(root, cameras)
@@ -31,8 +35,10 @@ def scene(robot: Robot, cameras: Mapping[str, CameraModel]) -> str:
     for color in COLORS:
         _add_cube(world, color)
     for name, camera in cameras.items():
-        body = world if not camera.frame else _body(world, camera.frame)
+        body = world if not camera.frame else _body(world, camera.frame, "a camera")
         SubElement(body, "camera", name=name, fovy=str(camera.vertical_fov_deg))
+    if board is not None:
+        add_board(root, world if not board.frame else _body(world, board.frame, "a board"), board)
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -79,9 +85,9 @@ def _add_box(parent: Element, name: str, pos: str, half_size: str, rgba: str, ph
     SubElement(parent, "geom", attributes, name=name)
 
 
-def _body(world: Element, name: str) -> Element:
+def _body(world: Element, name: str, what: str) -> Element:
     body = next((body for body in world.iter("body") if body.get("name") == name), None)
     if body is None:
         names = ", ".join(str(body.get("name")) for body in world.iter("body"))
-        raise ValueError(f"a camera is mounted on {name!r}; the links are {names}")
+        raise ValueError(f"{what} is mounted on {name!r}; the links are {names}")
     return body

@@ -10,6 +10,7 @@ import numpy as np
 from vla_ros.geometry import rotation_angle
 from vla_ros.robots.robot import Robot
 from vla_ros.simulation import layout
+from vla_ros.simulation.board import PICTURE, cubes_aside_m, picture
 from vla_ros.simulation.faults import Faults
 from vla_ros.simulation.hand import Hand
 from vla_ros.simulation.impedance import JointImpedance, PoseImpedance, TorqueLimiter
@@ -38,7 +39,9 @@ class Tabletop:
         self.robot = robot
         self.config = config or TabletopConfig()
         self.faults = Faults(self.config.faults)
-        self._model = mujoco.MjModel.from_xml_string(scene(robot, self.cameras))
+        board = self.config.board
+        assets = {} if board is None else {PICTURE: picture(board.board)}
+        self._model = mujoco.MjModel.from_xml_string(scene(robot, self.cameras, board), assets)
         self._data = mujoco.MjData(self._model)
         self._tcp = self._model.body(robot.tcp_frame).id
         self._cubes = [self._model.joint(color).qposadr[0] for color in COLORS]
@@ -74,6 +77,7 @@ class Tabletop:
         data.qpos[arm : arm + 2] = self.robot.gripper.max_width_m / 2
         for color, start in zip(COLORS, self._cubes, strict=True):
             x, y, yaw = drawn.cubes[color]
+            y += cubes_aside_m(self.config.board)
             data.qpos[start : start + 7] = (x, y, CUBE_SIZE_M / 2, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
         self._layout = drawn
         place_looks(self._model, self.snapshot())

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from vla_ros.geometry import matrix_pose
+from vla_ros.simulation.board import BoardModel
 from vla_ros.simulation.faults import FaultConfig, check
 from vla_ros.simulation.tasks import COLORS, parse
 from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, Array, Config, Image
@@ -136,6 +137,7 @@ class TabletopConfig(Config):
     actuation_latency_ms: float = Field(default=0.0, ge=0.0, le=1000.0)
     gripper_latency_ms: float = Field(default=0.0, ge=0.0, le=1000.0)
     faults: dict[str, FaultConfig] = Field(default_factory=dict)  # by a name of one's own
+    board: BoardModel | None = None  # for the calibration of a camera; the cubes then stand aside
 
     @field_validator("instruction")
     @classmethod

@@ -1,0 +1,101 @@
+"""Hand-eye calibration in the simulated world, without ROS: rendered boards against where the world has its cameras."""
+
+from __future__ import annotations
+
+from math import degrees
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from vla_ros.calibration import hand_eye_motion, pictures, views
+from vla_ros.calibration.board import Board
+from vla_ros.calibration.hand_eye import Mounting
+from vla_ros.control.kinematics import Kinematics, for_robot
+from vla_ros.geometry import rotation_angle
+from vla_ros.robots import description
+from vla_ros.robots.panda import PANDA
+from vla_ros.simulation import board as simulated
+from vla_ros.simulation.tabletop import Tabletop
+from vla_ros.simulation.world import DEFAULT_CAMERAS, TabletopConfig
+from vla_ros.values import Array
+
+BOARD = Board()
+HAND = PANDA.gripper.frame
+CAMERAS = {Mounting.IN_HAND: "wrist", Mounting.TO_HAND: "front"}
+
+
+def joints_for(pose: Array) -> Array:
+    chain, q = for_robot(PANDA), np.array(PANDA.home_rad)
+    lower, upper = (np.array([getattr(joint, f"{end}_rad") for joint in PANDA.joints]) for end in ("lower", "upper"))
+    for _ in range(100):
+        q = chain.toward(
+            q, pose, period_s=1.0, home=np.array(PANDA.home_rad), lower=lower, upper=upper, velocity=np.full(7, 9.0)
+        ).joint_positions
+    return q
+
+
+def photograph(folder: Path, mounting: Mounting, count: int, seed: int) -> tuple[views.ViewSet, Array]:
+    """Views of the board, 640 x 480, and the pose (7,) that the world has its camera at."""
+    camera = CAMERAS[mounting]
+    model = DEFAULT_CAMERAS[camera].model_copy(update={"width": 640, "height": 480})
+    board = simulated.on_table(BOARD) if mounting is Mounting.IN_HAND else simulated.in_hand(BOARD, HAND)
+    world = Tabletop(PANDA, TabletopConfig(cameras={camera: model}, board=board))
+    world.reset(seed)
+    fx, fy, cx, cy = model.intrinsics()
+    about = views.ViewSet(
+        robot="panda",
+        camera=camera,
+        mounting=mounting,
+        base=PANDA.base_frame,
+        link=HAND,
+        board=BOARD,
+        width=640,
+        height=480,
+        matrix=(fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0),
+    )
+    kept = views.ViewFolder(folder, about)
+    hand = Kinematics(description.urdf(PANDA), PANDA.joint_names, HAND)
+    renderer = world.renderer()
+    for pose in hand_eye_motion.around(simulated.VIEWPOINTS[mounting], mounting, count):
+        joints = joints_for(pose)
+        snapshot = world.snapshot()
+        snapshot.configuration[:7] = joints
+        kept.add(snapshot.time_ns, renderer.render(camera, snapshot), joints, hand.forward(joints))
+    renderer.close()
+    return kept.set, world.camera_pose(camera)
+
+
+def check(folder: Path, mounting: Mounting, count: int, seed: int) -> None:
+    taken, truth = photograph(folder, mounting, count, seed)
+    assert views.load(folder) == taken
+    solved = views.solve(folder, taken)
+    found = solved.hand_eye
+    apart_mm = 1000.0 * float(np.linalg.norm(found.pose[:3] - truth[:3]))
+    apart_deg = degrees(rotation_angle(found.pose[3:], truth[3:]))
+    print(f"{mounting.value}: {count} views, {apart_mm:.2f} mm, {apart_deg:.3f} deg, {found.rms_px:.2f} px")
+    assert len(solved.kept) == count
+    assert found.rejected == ()
+    assert (apart_mm, apart_deg) <= (3.0, 0.3)
+    assert apart_deg <= 0.3
+    assert found.rms_px < 0.5
+    assert found.error_m < 0.003
+    # The board too is where the world has it.
+    expected = simulated.on_table(BOARD) if mounting is Mounting.IN_HAND else simulated.in_hand(BOARD, HAND)
+    assert np.allclose(found.board_pose[:3], expected.pose[:3], atol=0.003)
+    assert rotation_angle(found.board_pose[3:], np.array(expected.pose[3:])) < 0.006
+    sheet = cv2.imread(str(pictures.draw(solved, folder / "hand_eye.png")))
+    assert sheet.shape[1] == 4 * 480
+
+
+@pytest.mark.parametrize("mounting", Mounting)
+def test_a_simulated_camera_is_found_where_it_is(tmp_path: Path, mounting: Mounting) -> None:
+    check(tmp_path, mounting, count=7, seed=3)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("mounting", Mounting)
+def test_fifteen_views_of_five_worlds(tmp_path: Path, mounting: Mounting, seed: int) -> None:
+    check(tmp_path, mounting, count=15, seed=seed)
