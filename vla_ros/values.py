@@ -162,6 +162,7 @@ class Mode(str, Enum):
 
     HOLD = "hold"
     POLICY = "policy"
+    TELEOP = "teleop"
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,9 +202,14 @@ class Committed:
     `previous`: the policy's own chunk in its own action space, of the observation nearest the window's last but one
     instant, of its last inference where the window has one (UniVLA conditions on image, chunk, image). `scheduled`:
     the absolute targets sent or scheduled from the window's newest instant on; `prefix`: the same in the policy's own
-    action space, relative to the anchor of this inference (real-time chunking keeps its first rows).
+    action space, relative to the anchor of this inference. `delay_steps`: how many rows of the chunk now decided will
+    be past when it comes, judged by how late nearly all chunks were so far; at most all.
+
+    Real-time chunking (Black et al. 2025) takes over the first `delay_steps` rows of `prefix`, which will have been
+    executed as they are, and lets itself be guided by the rest of it, less and less.
     """
 
     previous: ModelChunk | None = None
     scheduled: ActionChunk | None = None
     prefix: ModelChunk | None = None
+    delay_steps: int = 0

@@ -227,6 +227,8 @@ def test_the_committed_prefix_kept_in_the_models_own_space_is_what_was_scheduled
 
     policy = Dummy(spec, WindowSpec(cameras=()), keep_then_wander)
     episode = roll(policy, episode_s=2.0, inference_hz=5.0, inference_delay_ms=150.0)
+    # It is told, too, which rows will be past: those due before the chunk comes, once it is known how late that is.
+    assert [committed.delay_steps for committed in policy.committed] == [0] + [2] * (len(policy.committed) - 1)
     kept = 0
     for chunk, committed in zip(episode.chunks, policy.committed, strict=False):
         scheduled: ActionChunk | None = committed.scheduled

@@ -108,6 +108,13 @@ def test_only_what_the_arm_follows_is_committed(spec: ActionSpec, apart: float, 
     assert (committed.prefix is not None) is is_committed
 
 
+def test_a_policy_is_told_how_many_of_its_rows_will_be_past_at_most_all() -> None:
+    policy = Dummy()
+    for delay_steps in (0, 2, 3, 9):
+        wrap(policy).infer([observation(0, joints=(0.0, 0.0))], None, delay_steps)
+    assert [committed.delay_steps for committed in policy.seen] == [0, 2, 3, DELTA.horizon]
+
+
 def test_what_is_scheduled_in_other_dimensions_has_no_prefix() -> None:
     policy = Dummy()
     wrap(policy).infer([observation(0, joints=(0.0, 0.0))], ActionChunk(0, 1, ("teleop",), np.zeros((1, 1))))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from vla_ros.config import InferenceNodeConfig
 from vla_ros.policies.policy import AbsolutePolicy, Inference, WindowSpec
 from vla_ros.ros.policy_worker import PolicyWorker
 from vla_ros.ros.worker import Worker
+from vla_ros.timing.track import Misaligned
 from vla_ros.values import ActionChunk, Committed, ModelChunk, Observation, Prediction, Window
 
 MS = 1_000_000
@@ -26,27 +29,32 @@ class Desk:
     action_spec = ActionSpec(space=Space.JOINT_POSITION, joint_names=("a", "b"), gripper=GripperConvention.NONE)
     window_spec = WindowSpec(length=2, step_ns=100 * MS)
 
-    def __init__(self) -> None:
+    def __init__(self, max_rate_hz: float = 5.0) -> None:
         self.now_ns = 0
+        self.delay_steps: list[int] = []
+        self.is_blind = False
         self.resets: list[str] = []
         self.looked: list[tuple[int, int, int, int]] = []
         self.published: list[int] = []
         self.thinking = threading.Semaphore(0)
         self.go_on = threading.Semaphore(0)
         policy = AbsolutePolicy(self, lambda joints: np.zeros(7), 0.08)
-        config = InferenceNodeConfig(max_rate_hz=5.0, max_observation_age_ms=500.0)
+        config = InferenceNodeConfig(max_rate_hz=max_rate_hz, max_observation_age_ms=500.0)
         self.worker = PolicyWorker(policy, config, lambda: self.now_ns, self._look, self._publish)
 
     def reset(self, instruction: str) -> None:
         self.resets.append(instruction)
 
     def infer(self, window: Window, committed: Committed) -> Inference:
+        self.delay_steps.append(committed.delay_steps)
         self.thinking.release()
         assert self.go_on.acquire(timeout=PATIENCE_S)
         return Inference(ModelChunk(window[-1].instant_ns, np.zeros((10, 2))))
 
     def _look(self, instant_ns: int, length: int, step_ns: int, earliest_ns: int) -> Window:
         self.looked.append((instant_ns, length, step_ns, earliest_ns))
+        if self.is_blind:
+            raise Misaligned("camera front is silent")
         return [Observation(instant_ns, {}, {"joints": np.zeros(2)})] * length
 
     def _publish(self, chunk: ActionChunk, predictions: tuple[Prediction, ...]) -> None:
@@ -56,6 +64,21 @@ class Desk:
         """Time goes on to an instant, which is complete then."""
         self.now_ns = instant_ns
         self.worker.offer(instant_ns)
+
+    def answer(self, observed_ms: int, delay_ms: int) -> None:
+        """See an instant, and give the answer to it so much later."""
+        self.see(observed_ms * MS)
+        self.wait_until_thinking()
+        self.now_ns = (observed_ms + delay_ms) * MS
+        inferred = self.worker.counts["inferred"]
+        self.go_on.release()
+        self.wait_for(lambda: self.worker.counts["inferred"] > inferred)
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline_s
+            threading.Event().wait(0.001)
 
     def wait_until_thinking(self) -> None:
         assert self.thinking.acquire(timeout=PATIENCE_S)
@@ -124,6 +147,66 @@ def test_what_is_too_old_is_not_looked_at() -> None:
     desk.finish()
     assert not desk.looked
     assert desk.worker.condition[1:] == ("blind", "the newest observation is 501 ms old, at most 500 ms")
+
+
+def test_the_policy_is_told_how_many_of_its_rows_will_be_past() -> None:
+    desk = Desk()
+    desk.worker.instruct("wave")
+    for index, delay_ms in enumerate((150, 150, 210, 1500)):  # ten rows, 100 ms apart
+        desk.answer(2000 * index, delay_ms)
+    desk.answer(10_000, 100)
+    desk.finish()
+    assert desk.delay_steps == [0, 2, 2, 3, 10]
+    assert desk.worker.delay_ms == 1500.0
+
+
+@pytest.mark.parametrize(
+    ("max_rate_hz", "delay_ms", "condition"),
+    [
+        (5.0, 500, ("inferring", "")),
+        (
+            5.0,
+            820,
+            (
+                "late",
+                "delay 820 ms, asked every 820 ms, chunk covers 1000 ms: the arm may stop between chunks; "
+                "raise the horizon to 17 rows",
+            ),
+        ),
+        (
+            1.0,
+            300,
+            (
+                "late",
+                "delay 300 ms, asked every 1000 ms, chunk covers 1000 ms: the arm may stop between chunks; "
+                "raise the horizon to 13 rows or max_rate_hz above 1.4",
+            ),
+        ),
+    ],
+)
+def test_it_says_when_the_next_chunk_comes_after_the_last_has_ended(
+    max_rate_hz: float, delay_ms: int, condition: tuple[str, str]
+) -> None:
+    desk = Desk(max_rate_hz)
+    desk.worker.instruct("wave")
+    desk.answer(1000, delay_ms)
+    desk.wait_for(lambda: desk.worker.condition[1:] == condition)
+    desk.finish()
+
+
+def test_a_turn_at_which_nothing_could_be_seen_is_not_lost() -> None:
+    """Once a second at most; it was its turn, so it looks again at the next frame, and then not for a second."""
+    desk = Desk(max_rate_hz=1.0)
+    desk.worker.instruct("wave")
+    desk.is_blind = True
+    desk.see(1000 * MS)
+    desk.wait_for(lambda: desk.worker.condition[1:] == ("blind", "camera front is silent"))
+    desk.is_blind = False
+    desk.answer(1033, 100)
+    desk.see(1966 * MS)
+    desk.answer(2033, 100)
+    desk.finish()
+    assert [looked[0] // MS for looked in desk.looked] == [1000, 1033, 2033]
 
 
 def test_a_worker_outlives_what_it_stumbles_over() -> None:

@@ -113,6 +113,43 @@ def test_no_action_moves_the_target_before_the_row_before_it_is_due(
 
 
 @FEW
+@given(
+    st.lists(st.tuples(st.integers(1, 400), st.integers(0, 700)), min_size=1, max_size=8),
+    modes,
+    st.sampled_from([33, 100]),
+    st.integers(1, 12),
+    st.integers(0, 50),
+)
+def test_each_action_is_sent_at_its_time_and_time_goes_on(
+    chunks: list[tuple[int, int]], mode: ScheduleMode, step_ms: int, rows: int, latency_ms: int
+) -> None:
+    """Every row says when it is due: so must every target, or say the end of what was planned; never more, never back.
+
+    However late chunks come, in whatever order, and however they are joined.
+    """
+    plan = schedule(mode, actuation_latency_ms=latency_ms)
+    observed_ms, adds = 0, []
+    for gap_ms, delay_ms in chunks:
+        observed_ms += gap_ms
+        due_ms = observed_ms + step_ms * np.arange(rows)
+        adds.append((observed_ms + delay_ms, chunk(observed_ms, np.stack([due_ms, -due_ms], 1), step_ms * MS)))
+    adds.sort(key=lambda add: add[0])
+    sent: list[float] = []
+    for now_ms in range(adds[-1][0] + step_ms * rows + 100):
+        while adds and adds[0][0] <= now_ms:
+            added_ms, one = adds.pop(0)
+            plan.add(one, T0 + added_ms * MS)
+        target = plan.target(T0 + now_ms * MS)
+        if target is not None:
+            assert target.time_ns == T0 + (now_ms + latency_ms) * MS
+            told_ms = float(target.values[0])
+            assert now_ms + latency_ms - step_ms * (rows + 1) < told_ms < now_ms + latency_ms + 1e-9
+            assert target.values[1] == pytest.approx(-told_ms)
+            sent.append(told_ms)
+    assert (np.diff(sent) > -1e-9).all()
+
+
+@FEW
 @given(st.integers(0, 900), modes)
 def test_dropping_late_rows_loses_no_displacement(delay_ms: int, mode: ScheduleMode) -> None:
     """A chunk of joint deltas is anchored at its observation: late or not, it leads to the same places."""
@@ -132,25 +169,107 @@ def test_dropping_late_rows_loses_no_displacement(delay_ms: int, mode: ScheduleM
 
 
 @FEW
-@given(plans(), st.integers(0, 8))
-def test_a_cross_fade_never_jumps(adds: list[tuple[ActionChunk, int]], blend_steps: int) -> None:
-    """Between looks dt apart the target moves at most as fast as the chunks and the fades between them allow."""
-    blend_steps = max(1, blend_steps)
-    plan = schedule(ScheduleMode.BLEND, blend_steps=blend_steps)
-    slopes = [np.abs(np.diff(one.actions, axis=0)).max(initial=0.0) / one.step_ns for one, _ in adds]
-    fades = [2.0 / (blend_steps * one.step_ns) for one, _ in adds]  # all values are within -1..1
-    bound_per_ns = max(slopes) + sum(fades)
-    before: Array | None = None
-    pending = list(adds)
-    for now_ns in range(adds[0][1], adds[-1][1] + 600 * MS, 2 * MS):
-        while pending and pending[0][1] <= now_ns:
-            if plan.target(pending[0][1] - 1) is None:
-                before = None  # the schedule had ended: nothing to fade from
-            plan.add(*pending.pop(0))
-        target = plan.target(now_ns)
-        if target is not None and before is not None:
-            assert np.abs(target.values - before).max() <= bound_per_ns * 2 * MS + 1e-12
-        before = None if target is None else target.values
+@given(plans(), st.sampled_from([ScheduleMode.BLEND, ScheduleMode.ENSEMBLE]), st.sampled_from([None, 1, 3, 8]))
+def test_what_is_scheduled_never_jumps(
+    adds: list[tuple[ActionChunk, int]], mode: ScheduleMode, blend_steps: int | None
+) -> None:
+    """Around every instant where something may begin or end, it moves as slowly as rows and fades of a step allow."""
+    plan = schedule(mode, blend_steps=blend_steps, ensemble_m=0.0)
+    ends_ns, instants_ns = [], []
+    for one, added_ns in adds:
+        plan.add(one, added_ns)
+        ends_ns.append(one.end_ns + one.step_ns)
+        row_ns = [one.due_ns(row) for row in range(len(one) + 1)]
+        instants_ns += [*row_ns, *(added_ns + steps * one.step_ns for steps in range(12))]
+    steepest_per_ns = 2.0 / (33 * MS)  # of rows; values are within -1..1, so of a fade over a step too
+    bound = (1 + 4 * len(adds)) * steepest_per_ns * 2_000
+    for now_ns in instants_ns:
+        before, after = plan.target(now_ns - 1_000), plan.target(now_ns + 1_000)
+        if before is not None and after is not None:
+            assert np.abs(after.values - before.values).max() <= bound
+
+
+@FEW
+@given(st.integers(0, 400), st.floats(-1, 1), st.floats(-1, 1), st.sampled_from([33, 50, 100]), st.integers(2, 5))
+def test_a_splice_of_plans_that_drift_apart_is_no_faster_than_twice_their_drift(
+    delay_ms: int, speed: float, other: float, step_ms: int, chunks: int
+) -> None:
+    """Each plan starts from where the one before was when it was observed, and goes at another speed from there."""
+    delay_ms = max(1, delay_ms)
+    plan, step_ns, period_ms = schedule(ScheduleMode.BLEND), step_ms * MS, 2 * delay_ms + 2 * step_ms
+    place, pieces = 0.0, []
+    for index in range(chunks):
+        rate = (speed, other)[index % 2]
+        seconds = step_ms * 1e-3 * np.arange(80)
+        rows = np.tile((place + rate * seconds)[:, None], (1, 2))
+        pieces.append((index * period_ms, rate))
+        plan.add(chunk(index * period_ms, rows, step_ns), T0 + (index * period_ms + delay_ms) * MS)
+        assert plan.overlap_steps == (0 if index == 0 else math.ceil(delay_ms / step_ms))
+        place += rate * period_ms * 1e-3
+    times_ms = np.arange(delay_ms, (chunks - 1) * period_ms + 3 * delay_ms, 1.0)
+    values = np.array([at(plan, time_ms)[0] for time_ms in times_ms])  # type: ignore[index]
+    speeds = np.diff(values) / 1e-3
+    slow, fast = min(speed, other), max(speed, other)
+    assert (speeds >= slow - 2 * (fast - slow) - 1e-6).all()
+    assert (speeds <= fast + 2 * (fast - slow) + 1e-6).all()
+
+
+def test_the_overlap_is_as_long_as_chunks_are_late_and_forgets_what_was_slow_once() -> None:
+    plan = schedule(ScheduleMode.BLEND, delay={"window": 3, "quantile": 0.5})
+    overlaps = []
+    for index, delay_ms in enumerate((20, 20, 20, 320, 20, 20, 120, 120, 820)):
+        plan.add(chunk(1000 * index, [[0, 0]] * 40), T0 + (1000 * index + delay_ms) * MS)
+        overlaps.append(plan.overlap_steps)
+        assert plan.delay_steps(100 * MS) == math.ceil((plan.delay_ms or 0.0) / 100)
+    # Its own delay counts as well: the one slow chunk is the worst splice.
+    assert overlaps == [0, 1, 1, 4, 1, 1, 2, 2, 9]
+    assert plan.delay_ms == 120.0
+
+
+@pytest.mark.parametrize(
+    ("delay_ms", "old_rows", "new_rows", "overlap_steps"),
+    [
+        (0, 30, 30, 1),  # no splice jumps
+        (250, 30, 30, 3),
+        (650, 30, 30, 7),
+        (650, 11, 30, 3),  # the older one ends, its last step too, 350 ms after the splice
+        (650, 8, 30, 1),  # ... 50 ms after the splice
+        (650, 30, 15, 3),  # the newer one has 750 ms left
+    ],
+)
+def test_the_overlap_is_bounded_by_what_is_left(
+    delay_ms: int, old_rows: int, new_rows: int, overlap_steps: int
+) -> None:
+    plan = schedule(ScheduleMode.BLEND)
+    plan.add(chunk(0, [[0, 0]] * old_rows), T0)
+    plan.add(chunk(100, [[1, 1]] * new_rows), T0 + (100 + delay_ms) * MS)
+    assert plan.overlap_steps == overlap_steps
+
+
+@pytest.mark.parametrize("mode", list(ScheduleMode))
+def test_where_a_chunk_takes_over_at_once_there_is_no_overlap(mode: ScheduleMode) -> None:
+    plan = schedule(mode)
+    assert (plan.overlap_steps, plan.delay_ms, plan.delay_steps(STEP_NS)) == (0, None, 0)
+    plan.add(chunk(0, [[0, 0]]), T0 + 0 * MS)
+    plan.add(chunk(300, [[1, 1]] * 9), T0 + 340 * MS)
+    assert plan.overlap_steps == 0
+    plan.add(chunk(500, [[1, 1]] * 9), T0 + 540 * MS)
+    assert plan.overlap_steps == (0 if mode is ScheduleMode.NEWEST else 1)
+
+
+@FEW
+@given(plans(), st.integers(0, 1500))
+def test_in_newest_only_the_newest_chunk_says_anything(adds: list[tuple[ActionChunk, int]], after_ms: int) -> None:
+    """The jump is passed on; the arm's limits decide how it gets there."""
+    now_ns = adds[0][1] + after_ms * MS
+    plan = schedule(ScheduleMode.NEWEST)
+    counting = [one for one, added_ns in adds if plan.add(one, added_ns) < len(one) and added_ns <= now_ns]
+    target = plan.target(now_ns)
+    if counting and now_ns < counting[-1].end_ns + counting[-1].step_ns:
+        assert target is not None
+        assert np.allclose(target.values, said(counting[-1], now_ns), atol=1e-12)
+    else:
+        assert target is None
 
 
 @FEW
@@ -179,27 +298,69 @@ def test_after_a_gap_there_is_nothing_to_fade_from() -> None:
     assert np.array_equal(at(plan, 500), [1, 1])  # type: ignore[arg-type]
 
 
+def ramp(now_ns: float, start_ns: float, duration_ns: float) -> float:
+    return min(1.0, max(0.0, (now_ns - start_ns) / duration_ns))
+
+
 @FEW
 @given(plans(), st.floats(0.0, 2.0), st.integers(0, 1500))
 def test_an_ensemble_is_the_exponentially_weighted_mean(
     adds: list[tuple[ActionChunk, int]], m: float, after_ms: int
 ) -> None:
+    """Of those that speak; who comes does so over a step, who goes too, but no further than a newer one has come."""
     now_ns = adds[0][1] + after_ms * MS
     plan = schedule(ScheduleMode.ENSEMBLE, ensemble_m=m)
-    kept = []
+    kept: list[tuple[ActionChunk, float]] = []  # with its share
     for one, added_ns in adds:
+        fades = plan.target(added_ns - 1) is not None
         if added_ns <= now_ns and plan.add(one, added_ns) < len(one):
-            kept.append(one)
+            kept.append((one, ramp(now_ns, added_ns, one.step_ns) if fades else 1.0))
     target = plan.target(now_ns)
-    if not kept or now_ns >= kept[-1].end_ns + kept[-1].step_ns:
+    if not kept or now_ns >= kept[-1][0].end_ns + kept[-1][0].step_ns:
         assert target is None
         return
-    time_ns = min(now_ns, kept[-1].end_ns)  # the last row is kept for one step
-    speaking = [one for one in kept if one.observation_ns <= time_ns <= one.end_ns]
-    total = sum(math.exp(-m * age) for age in range(len(speaking)))
-    mean = sum((math.exp(-m * age) / total * said(one, time_ns) for age, one in enumerate(speaking)), np.zeros(2))
+    time_ns = min(now_ns, kept[-1][0].end_ns)  # the last row is kept for one step
+    shares = []
+    for index, (one, come) in enumerate(kept):
+        newer = max((share for _, share in kept[index + 1 :]), default=0.0)
+        shares.append(come * max(1.0 - newer, ramp(time_ns, one.end_ns, -one.step_ns)))
+    speaking = [(one, share) for (one, _), share in zip(kept, shares, strict=True) if share > 0.0]
+    weights = [share * math.exp(-m * age) for age, (_, share) in enumerate(speaking)]
+    mean = sum((w / sum(weights) * said(one, time_ns) for w, (one, _) in zip(weights, speaking, strict=True)), 0.0)
     assert target is not None
     assert np.allclose(target.values, mean, atol=1e-12)
+
+
+@FEW
+@given(st.floats(0.0, 1.0), st.integers(2, 40))
+def test_a_settled_ensemble_is_that_of_the_paper(m: float, chunks: int) -> None:
+    """ACT, section IV-B: every chunk that covers the time, none just come or just going."""
+    rows = np.random.default_rng(chunks).uniform(-1, 1, (chunks, 100, 2))
+    plan = schedule(ScheduleMode.ENSEMBLE, ensemble_m=m)
+    for index in range(chunks):
+        plan.add(chunk(100 * index, rows[index]), T0 + 100 * index * MS)
+    now_ms = 100 * chunks
+    weights = np.exp(-m * np.arange(chunks))
+    said_of_now = [rows[index, chunks - index] for index in range(chunks)]
+    expected = np.average(said_of_now, axis=0, weights=weights)
+    assert np.allclose(at(plan, now_ms), expected, atol=1e-12)  # type: ignore[arg-type]
+
+
+@FEW
+@given(st.floats(0.0, 1.0), st.integers(1, 20), st.floats(-1, 1))
+def test_who_joins_an_ensemble_moves_it_no_faster_than_its_weight_over_a_step(
+    m: float, chunks: int, apart: float
+) -> None:
+    plan = schedule(ScheduleMode.ENSEMBLE, ensemble_m=m)
+    for index in range(chunks):
+        plan.add(chunk(index, [[0, 0]] * 50), T0 + index * MS)
+    plan.add(chunk(1000, [[apart, apart]] * 50), T0 + 1000 * MS)
+    values = np.array([at(plan, 1000 + now_ms)[0] for now_ms in range(110)])  # type: ignore[index]
+    others = sum(math.exp(-m * age) for age in range(chunks))
+    own = math.exp(-m * chunks)
+    assert np.abs(np.diff(values)).max() <= abs(apart) * own / others / 100 + 1e-12
+    assert values[0] == 0.0
+    assert values[-1] == pytest.approx(apart * own / (own + others))
 
 
 @pytest.mark.parametrize("mode", list(ScheduleMode))
@@ -234,16 +395,18 @@ def angle(values: Array | None) -> float:
 @FEW
 @given(modes, st.sampled_from([-1.0, 1.0]), st.sampled_from([-1.0, 1.0]), st.integers(200, 850))
 def test_orientations_are_mixed_on_the_circle(mode: ScheduleMode, sign: float, other: float, now_ms: int) -> None:
-    """Two plans 0.2 rad apart: the newest, their fade by time, or their mean (equal weights) as angles."""
+    """Two plans 0.2 rad apart: the newest, their fade by time, or their mean as angles."""
     plan = schedule(mode, ensemble_m=0.0)
     plan.add(turning(0, 0.0, sign), T0)
     plan.add(turning(100, 0.2, other), T0 + 200 * MS)
+    come, going = ramp(now_ms, 200, 100), ramp(now_ms, 900, -100)
     share = {
         ScheduleMode.NEWEST: 1.0,
-        ScheduleMode.BLEND: min(1.0, (now_ms - 200) / 300),
-        ScheduleMode.ENSEMBLE: 0.5,
+        ScheduleMode.BLEND: come,  # the second is 100 ms late
+        ScheduleMode.ENSEMBLE: come / (come + max(going, 1.0 - come)),
     }[mode]
-    assert angle(at(plan, now_ms)) == pytest.approx(now_ms * 1e-3 + 0.2 * share, abs=1e-9)
+    tolerance = 1e-4 if mode is ScheduleMode.ENSEMBLE else 1e-9  # a mean of quaternions is one of chords, not of arcs
+    assert angle(at(plan, now_ms)) == pytest.approx(now_ms * 1e-3 + 0.2 * share, abs=tolerance)
 
 
 # --- what is refused or ignored
@@ -298,27 +461,33 @@ def test_actuation_latency_only_shifts_time(
 
 
 @FEW
-@given(plans(), modes)
+@given(plans(), plans(), modes)
 def test_what_was_sent_is_what_is_committed_afterwards_and_what_a_replay_sends(
-    adds: list[tuple[ActionChunk, int]], mode: ScheduleMode
+    before: list[tuple[ActionChunk, int]], adds: list[tuple[ActionChunk, int]], mode: ScheduleMode
 ) -> None:
-    live = schedule(mode)
+    """Also after an episode before that one, which leaves nothing behind but how late its chunks were."""
+    live, replay = schedule(mode), schedule(mode)
+    for plan in (live, replay):
+        for one, added_ns in before:
+            plan.add(one, added_ns)
+        plan.clear()
+        assert plan.end_ns is None
     start_ns, end_ns, tick_ns = adds[0][1], adds[-1][1], 10 * MS
     pending, sent = list(adds), []
-    for now_ns in range(start_ns, end_ns + 1, tick_ns):
+    for now_ns in range(start_ns, end_ns + tick_ns, tick_ns):
         while pending and pending[0][1] <= now_ns:
             live.add(*pending.pop(0))
         target = live.target(now_ns)
         sent.append(None if target is None else target.values.tolist())
         if target is not None:
             live.committed(now_ns, 3, STEP_NS)  # looking changes nothing
-    replay = schedule(mode)
     for one, added_ns in adds:
         replay.add(one, added_ns)
-    for index, now_ns in enumerate(range(start_ns, end_ns + 1, tick_ns)):
+    for index, now_ns in enumerate(range(start_ns, end_ns + tick_ns, tick_ns)):
         for plan in (live, replay):
             past = plan.committed(now_ns, 1, tick_ns)
             assert (None if past is None else past.actions[0].tolist()) == sent[index]
+    assert live.delay_ms == replay.delay_ms
 
 
 def test_committed_is_on_the_grid_asked_for_and_ends_with_the_schedule() -> None:
@@ -341,6 +510,6 @@ def test_many_chunks_are_bounded() -> None:
     plan = schedule(ScheduleMode.ENSEMBLE, ensemble_m=0.0)
     for index in range(1000):
         plan.add(chunk(index, [[index, 0]] * 100), T0 + index * MS)
-    mean = at(plan, 1000)
+    mean = at(plan, 1099)  # the last one has come
     assert mean is not None
     assert mean[0] == pytest.approx(np.mean(range(1000 - 128, 1000)))

@@ -98,16 +98,20 @@ class AbsolutePolicy:
         self._own_chunks.clear()
         self._policy.reset(instruction)
 
-    def infer(self, window: Window, scheduled: ActionChunk | None) -> tuple[ActionChunk, tuple[Prediction, ...]]:
+    def infer(
+        self, window: Window, scheduled: ActionChunk | None, delay_steps: int = 0
+    ) -> tuple[ActionChunk, tuple[Prediction, ...]]:
         """Absolute targets and predicted frames, given the targets `scheduled` from the window's newest instant on.
 
-        What the arm does not follow is not committed: a policy that went on from there would never meet the arm again.
+        `delay_steps`: how many rows will be past when the chunk comes (`Schedule.delay_steps`). What the arm does not
+        follow is not committed: a policy that went on from there would never meet the arm again.
         """
         spec = self.action_spec
         if len(window) != self._policy.window_spec.length:
             raise PolicyError(f"{self.name} looks at {self._policy.window_spec.length} observations, got {len(window)}")
         anchor = self._anchor(window)
-        inference = self._policy.infer(window, self._committed(window, scheduled, anchor))
+        committed = replace(self._committed(window, scheduled, anchor), delay_steps=min(delay_steps, spec.horizon))
+        inference = self._policy.infer(window, committed)
         self._check(inference.chunk)
         try:
             absolute = to_absolute(spec, inference.chunk, anchor, self._gripper_max_width_m)

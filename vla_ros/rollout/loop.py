@@ -72,7 +72,8 @@ class Rollout:
         self._config = config
         self._robot = robot
         self._arm_config = arm
-        self._arm = ArmController(robot, arm)  # a new one for each episode: nothing is left of the last
+        # New ones for each episode: nothing is left of the last.
+        self._arm = ArmController(robot, arm)
         self._policy = AbsolutePolicy(policy, kinematics.for_robot(robot).forward, robot.gripper.max_width_m)
         self._schedule = Schedule(arm.schedule)  # as the policy's side knows it, for what is committed
         look = self._policy.window_spec
@@ -107,7 +108,7 @@ class Rollout:
         instruction = self._world.reset(seed, instruction)
         self._policy.reset(instruction)
         self._aligner.clear()
-        self._schedule.clear()
+        self._schedule = Schedule(self._arm_config.schedule)
         self._arm = ArmController(self._robot, self._arm_config)
         self._in_flight = self._inferred_ns = self._commanded = None
         self._gripper_is_asked = False
@@ -167,7 +168,7 @@ class Rollout:
         look, action = self._policy.window_spec, self._policy.action_spec
         window = self._aligner.window(instant_ns, look.length, look.step_ns, episode.start_ns)
         scheduled = self._schedule.committed(instant_ns, action.horizon, action.step_ns)
-        chunk, _ = self._policy.infer(window, scheduled)
+        chunk, _ = self._policy.infer(window, scheduled, self._schedule.delay_steps(action.step_ns))
         self._in_flight = (instant_ns + ms_to_ns(self._config.inference_delay_ms), chunk)
         self._deliver(now_ns, episode)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class _Instant:
 class PolicyWorker:
     """Follows the instruction given last; newer instants replace those it had no time for.
 
+    It asks again as soon as it has an answer, but never sooner after the last instant than `max_rate_hz` allows: that
+    is the operator's word, and holds where the chunks run out too. Then the condition says what would have to change.
     `look` and `publish` are called on the worker's thread, everything here on the owner's. What goes wrong is no
     exception but the `condition`, and nothing is published then.
     """
@@ -51,12 +54,13 @@ class PolicyWorker:
         self, policy: AbsolutePolicy, config: InferenceNodeConfig, now: Callable[[], int], look: Look, publish: Publish
     ) -> None:
         self.latency_ms = Percentiles()  # wall time from an instant's last frame to its published chunk
+        self.delay_ms: float | None = None  # from an observation to the time its chunk counts, of nearly all chunks
         self.counts = {"instructed": 0, "inferred": 0, "overtaken": 0, "failed": 0}
         self._policy = policy
         self._now = now
         self._look = look
         self._publish = publish
-        self._period_ns = period_ns(config.max_rate_hz) - _RATE_TOLERANCE_NS
+        self._period_ns = period_ns(config.max_rate_hz)
         self._max_age_ms = config.max_observation_age_ms
         self._schedule = Schedule(config.schedule)  # as the controller has it, for what is committed
         self._clock = ClockWatch()
@@ -88,7 +92,7 @@ class PolicyWorker:
             self._last_instant_ns = None
             self.instruct(self._wanted.instruction)  # what was decided before is in the future now
         last_ns = self._last_instant_ns
-        if last_ns is None or instant_ns - last_ns >= self._period_ns:
+        if last_ns is None or instant_ns - last_ns >= self._period_ns - _RATE_TOLERANCE_NS:
             replaced = self._worker.offer(_Instant(instant_ns, time.perf_counter()))
             self.counts["overtaken"] += replaced is not None
 
@@ -128,18 +132,39 @@ class PolicyWorker:
         look, action = self._policy.window_spec, self._policy.action_spec
         window = self._look(instant_ns, look.length, look.step_ns, task.since_ns)
         scheduled = self._schedule.committed(instant_ns, action.horizon, action.step_ns)
-        chunk, predictions = self._policy.infer(window, scheduled)
+        chunk, predictions = self._policy.infer(window, scheduled, self._schedule.delay_steps(action.step_ns))
         if task is not self._wanted:
             return  # told something else in the meantime
         self._publish(chunk, predictions)
         self._schedule.add(chunk, self._now())
+        self.delay_ms = self._schedule.delay_ms
         self.latency_ms.add(1e3 * (time.perf_counter() - instant.received_s))
         self.counts["inferred"] += 1
-        self._condition = (OK, "inferring", "")
+        gap = self._gap()
+        self._condition = (WARN, "late", gap) if gap else (OK, "inferring", "")
+
+    def _gap(self) -> str:
+        """Why the arm stops between two chunks, and what would help; "" where the next one comes in time.
+
+        A chunk lasts to the end of its last step. The next is observed a period later, and counts after the delay.
+        """
+        action, delay_ms = self._policy.action_spec, self.delay_ms or 0.0
+        step_ms, period_ms = ns_to_ms(action.step_ns), ns_to_ms(self._period_ns)
+        covers_ms, needed_ms = action.horizon * step_ms, max(period_ms, delay_ms) + delay_ms
+        if needed_ms <= covers_ms:
+            return ""
+        remedy = f"raise the horizon to {math.ceil(needed_ms / step_ms)} rows"
+        if 2.0 * delay_ms < covers_ms:
+            remedy += f" or max_rate_hz above {1e3 / (covers_ms - delay_ms):.1f}"
+        return (
+            f"delay {delay_ms:.0f} ms, asked every {needed_ms - delay_ms:.0f} ms, chunk covers {covers_ms:.0f} ms: "
+            f"the arm may stop between chunks; {remedy}"
+        )
 
     def _on_error(self, error: Exception) -> None:
         self.counts["failed"] += 1
         if isinstance(error, Misaligned):
+            self._last_instant_ns = None  # the policy was not asked: its turn is still due
             self._condition = (WARN, "blind", str(error))
         elif isinstance(error, PolicyError):
             self._condition = (ERROR, "failing", str(error))

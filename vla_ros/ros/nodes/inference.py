@@ -92,6 +92,7 @@ class InferenceNode(Node):
             "instruction": self._worker.instruction,
             **self._worker.counts,
             **self._worker.latency_ms.values("latency_ms"),
+            "delay_ms": self._worker.delay_ms,
             **self._streams.values(now_ns),
         }
         return Status(*self._condition(now_ns), values)
