@@ -43,12 +43,12 @@ def test_only_a_simulated_arm_that_was_told_what_to_do_starts_by_itself(
 ) -> None:
     told = {"instruction": "lift the red cube"}
 
-    def started(chosen: SystemConfig, simulate: bool) -> object:
-        return by_name(graph.build(chosen, simulate=simulate))["controller"].params["started"]
+    def mode(chosen: SystemConfig, simulate: bool) -> object:
+        return by_name(graph.build(chosen, simulate=simulate))["controller"].params["mode"]
 
-    assert started(config.override(system, **told), simulate=True) is True
-    assert started(system, simulate=True) is False
-    assert started(config.override(real, **told), simulate=False) is False
+    assert mode(config.override(system, **told), simulate=True) == "policy"
+    assert mode(system, simulate=True) == "hold"
+    assert mode(config.override(real, **told), simulate=False) == "hold"
 
 
 @pytest.mark.parametrize("simulate", [True, False])

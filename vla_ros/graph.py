@@ -21,7 +21,7 @@ from vla_ros.config import (
 from vla_ros.robots import catalogue
 from vla_ros.robots.robot import Endpoint, EndpointKind, Robot
 from vla_ros.simulation import tasks
-from vla_ros.values import Config
+from vla_ros.values import Config, Mode
 
 PACKAGE = "vla_ros"
 
@@ -93,7 +93,8 @@ def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0) 
         )
     robot = catalogue.find(system.robot)
     # A simulated arm that was told what to do does it; a real one waits for the operator's word.
-    nodes = [_inference(system, robot), _controller(system, robot, started=simulate and bool(system.instruction))]
+    mode = Mode.POLICY if simulate and system.instruction else Mode.HOLD
+    nodes = [_inference(system, robot), _controller(system, robot, mode)]
     externals = [_OPERATOR]
     if simulate:
         nodes.insert(0, _simulator(system, robot, seed))
@@ -112,7 +113,7 @@ def build_without_policy(system: SystemConfig, *, simulate: bool | None = None, 
     """
     simulate = _simulates(system, simulate)
     robot = catalogue.find(system.robot)
-    nodes = [_timed(_controller(system, robot, started=False), simulate)]
+    nodes = [_timed(_controller(system, robot, Mode.HOLD), simulate)]
     if simulate:
         nodes.insert(0, _simulator(system, robot, seed))
     return Graph(system.title, tuple(nodes), (_OPERATOR,))
@@ -217,14 +218,16 @@ def _inference(system: SystemConfig, robot: Robot) -> NodeSpec:
     )
 
 
-def _controller(system: SystemConfig, robot: Robot, started: bool) -> NodeSpec:
-    operated = (topics.START, topics.STOP, topics.HOLD, topics.RESUME, topics.ESTOP)
+def _controller(system: SystemConfig, robot: Robot, mode: Mode) -> NodeSpec:
+    operated = (topics.START, topics.STOP, topics.HOLD, topics.RESUME, topics.ESTOP, topics.HOME_GRIPPER)
     # Not started again: the arm holds the last target that its driver got, and a person should look before it moves.
     return _node(
         "controller",
-        ControllerNodeConfig(robot=robot.name, arm=system.controller, started=started),
+        ControllerNodeConfig(robot=robot.name, arm=system.controller, mode=mode),
         reads=(
             _ours(topics.CHUNK),
+            _ours(topics.TELEOP),
+            _ours(topics.DEADMAN),
             _ours(topics.STATE),  # of the inference node: its silence is a reason to stop
             *_from_driver(robot),
             *(_ours(name) for name in operated),
@@ -312,6 +315,9 @@ _OPERATOR = External(
             topics.HOLD,
             topics.RESUME,
             topics.ESTOP,
+            topics.HOME_GRIPPER,
+            topics.TELEOP,
+            topics.DEADMAN,
             topics.SIMULATION_RESET,
         )
     ),

@@ -7,6 +7,8 @@ NAMESPACE = "/vla"
 CHUNK = f"{NAMESPACE}/chunk"
 COMMAND = f"{NAMESPACE}/command"
 INSTRUCTION = f"{NAMESPACE}/instruction"
+TELEOP = f"{NAMESPACE}/teleop"
+DEADMAN = f"{NAMESPACE}/deadman"
 STATE = f"{NAMESPACE}/state"
 DIAGNOSTICS = "/diagnostics"
 
@@ -15,6 +17,7 @@ STOP = f"{NAMESPACE}/stop"
 HOLD = f"{NAMESPACE}/hold"
 RESUME = f"{NAMESPACE}/resume"
 ESTOP = f"{NAMESPACE}/estop"
+HOME_GRIPPER = f"{NAMESPACE}/gripper/home"
 
 SIMULATION_STATE = f"{NAMESPACE}/simulation/state"
 SIMULATION_RESET = f"{NAMESPACE}/simulation/reset"
@@ -30,14 +33,17 @@ TABLE: dict[str, tuple[str, str]] = {
     CHUNK: ("trajectory_msgs/msg/JointTrajectory", "absolute targets; header.stamp = the observation's instant"),
     COMMAND: ("trajectory_msgs/msg/JointTrajectory", "one point: what was sent to the driver, after every limit"),
     INSTRUCTION: ("std_msgs/msg/String", "the task in words; transient local"),
+    TELEOP: ("trajectory_msgs/msg/JointTrajectory", "one point, absolute as a chunk's: what a teleoperator wants now"),
+    DEADMAN: ("std_msgs/msg/Bool", "whether the dead-man switch is held; again and again"),
     STATE: ("diagnostic_msgs/msg/DiagnosticArray", "mode, safety state and its reason, counters; 10 Hz and on change"),
     DIAGNOSTICS: ("diagnostic_msgs/msg/DiagnosticArray", "rates, ages, skew and drops of every stream"),
     prediction("<camera>"): ("sensor_msgs/msg/CompressedImage", "a predicted frame; stamped with the time it predicts"),
     START: ("std_srvs/srv/Trigger", "drop what is scheduled and follow the policy from now on"),
     STOP: ("std_srvs/srv/Trigger", "drop what is scheduled and hold"),
     HOLD: ("std_srvs/srv/Trigger", "ramp to a hold, keep the mode"),
-    RESUME: ("std_srvs/srv/Trigger", "leave a hold or an emergency stop"),
+    RESUME: ("std_srvs/srv/Trigger", "leave a hold, an emergency stop, or a reflex: the driver recovers first"),
     ESTOP: ("std_srvs/srv/Trigger", "stop at once; only resume leaves it"),
+    HOME_GRIPPER: ("std_srvs/srv/Trigger", "let the gripper find its range, once after power-up; the arm must hold"),
     SIMULATION_STATE: ("std_msgs/msg/Float64MultiArray", "simulation only: the world's state, for the scripted policy"),
     SIMULATION_RESET: (
         "std_srvs/srv/Trigger",

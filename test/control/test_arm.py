@@ -200,9 +200,9 @@ def test_half_the_limits_are_half_the_limits(new_bench, limits):
     assert bench.counters["velocity"] >= 1
 
 
-def test_an_arm_made_started_waits_for_its_first_chunk_only(new_bench):
+def test_an_arm_made_in_a_mode_waits_for_its_first_chunk_only(new_bench):
     bench = new_bench()
-    bench.arm = ArmController(PANDA, ArmConfig(), started=True)
+    bench.arm = ArmController(PANDA, ArmConfig(), Mode.POLICY)
     bench.run(0.1)
     assert bench.arm.status().mode is Mode.POLICY
     assert bench.reason == "waits for the first chunk"

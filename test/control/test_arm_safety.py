@@ -203,8 +203,14 @@ def test_a_fault_holds_at_the_measured_pose_until_cleared_and_resumed(new_bench)
     assert bench.reason == "fault of the robot: joint reflex"
     bench.arm.on_fault("joint reflex", bench.now_ns)
     bench.arm.on_fault_cleared(bench.now_ns)
-    assert bench.reason.startswith("waits for resume after a fault of the robot")
     bench.arm.resume(bench.now_ns)
+    assert bench.reason == "waits for resume after a fault of the robot: joint reflex"
+    assert bench.arm.needs_recovery
+    bench.arm.on_recovered(bench.now_ns)
+    assert not bench.arm.needs_recovery
+    bench.send(np.tile(bench.measured, (10, 1)), age_ns=1)
+    bench.run(0.1)
+    assert bench.reason == "waits for the first chunk", "what was observed before does not count"
     bench.send_joints()
     bench.run(0.1)
     assert bench.safety is SafetyState.RUNNING
@@ -293,7 +299,7 @@ def test_a_clock_that_jumps_back_holds_until_resume(new_bench):
     bench.now_ns -= 3_000_000_000
     bench.run(0.5)
     assert bench.safety is SafetyState.HOLDING
-    assert bench.reason == "clock jump"
+    assert bench.reason == "clock jump: 2.99 s back"
     bench.arm.resume(bench.now_ns)
     bench.send_joints()
     bench.run(0.1)
@@ -325,10 +331,11 @@ def test_an_observation_that_is_acted_on_for_too_long_is_stale(new_bench):
     assert bench.safety is SafetyState.RUNNING
     bench.run(0.3)
     assert bench.safety is SafetyState.HOLDING
-    assert bench.reason.startswith("stale chunk: the observation acted on is 20")
+    assert bench.reason.startswith("stale observation: the one that is acted on is 20")
 
 
-def test_resume_does_not_let_the_arm_sag_but_start_takes_what_is_measured(new_bench):
+@pytest.mark.parametrize("word", ["resume", "start"])
+def test_no_word_lets_the_arm_sag_but_it_is_taken_where_it_was_moved_to(new_bench, word):
     bench = new_bench().started()
     bench.send_joints()
     bench.run(0.5)
@@ -336,13 +343,14 @@ def test_resume_does_not_let_the_arm_sag_but_start_takes_what_is_measured(new_be
     bench.run(0.5)
     held = bench.measured.copy()
     sagged = held + np.array([0, 0.01, 0, 0.005, 0, 0, 0])
-    for word in (bench.arm.resume, bench.arm.start):
-        word(bench.now_ns)
+    moved = held + np.array([0, 0.01, 0, 0.05, 0, 0, 0])
+    for measured, wanted in ((sagged, held), (moved, moved)):
+        bench.arm.hold(bench.now_ns)
+        getattr(bench.arm, word)(bench.now_ns)
         bench.now_ns += TICK_NS
-        bench.arm.on_joint_state(bench.now_ns, sagged, np.zeros(7))
+        bench.arm.on_joint_state(bench.now_ns, measured, np.zeros(7))
         command = bench.arm.step(bench.now_ns)
         assert command is not None
-        wanted = held if word == bench.arm.resume else sagged
         np.testing.assert_array_equal(command.joint_positions, wanted)
 
 

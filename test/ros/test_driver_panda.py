@@ -25,7 +25,7 @@ from vla_ros.control.gripper import GripperGoal
 from vla_ros.geometry import pose_matrix
 from vla_ros.robots.panda import PANDA
 from vla_ros.ros import convert, qos
-from vla_ros.ros.drivers.panda import ALMOST_ZERO, PandaDriver, fault_of, joint_target, pose_target
+from vla_ros.ros.drivers.panda import ALMOST_ZERO, USER_STOP, PandaDriver, fault_of, joint_target, pose_target
 from vla_ros.ros.drivers.panda_mirror import PandaMirror
 from vla_ros.simulation.tabletop import Tabletop
 from vla_ros.values import Array, Command
@@ -207,7 +207,7 @@ def test_faults_are_told_once_and_by_name(bench: Bench) -> None:
     bench.spin(lambda: bench.heard.cleared, "the end is told")
     assert bench.heard.faults == [
         "reflex: cartesian_reflex, power_limit_violation",
-        "user stop: the robot's stop button is pressed",
+        USER_STOP,
     ]
     assert bench.heard.cleared == 1
     assert fault_of(FrankaState(robot_mode=FrankaState.ROBOT_MODE_REFLEX)) == "reflex: no error named"

@@ -101,7 +101,7 @@ def _run_until_interrupted(graph: Graph) -> None:
 
     transport.remove_dead_segments()
     with Supervisor(graph, transport.environment(os.environ)) as nodes:
-        if any(node.params.get("started") is False for node in graph.nodes):
+        if any(node.params.get("mode") == "hold" for node in graph.nodes):
             typer.echo(f"the arm holds until it hears a task on {topics.INSTRUCTION} and {topics.START} is called")
         try:
             nodes.wait()

@@ -9,7 +9,7 @@ from vla_ros.config.system import SCRIPTED, CameraConfig, InferenceConfig
 from vla_ros.control.arm import ArmConfig
 from vla_ros.simulation.world import TabletopConfig
 from vla_ros.timing.chunks import ScheduleConfig
-from vla_ros.values import Config
+from vla_ros.values import Config, Mode
 
 
 class InferenceNodeConfig(InferenceConfig):
@@ -25,11 +25,15 @@ class InferenceNodeConfig(InferenceConfig):
 
 
 class ControllerNodeConfig(Config):
-    """Parameters of the controller node. `started`: the arm need not be told to start; for a simulated one only."""
+    """Parameters of the controller node. `mode` to begin in: only a simulated arm may move before it is told to.
+
+    `dry_run`: all is computed and published but what the driver would hear.
+    """
 
     robot: str = "panda"
     arm: ArmConfig = ArmConfig()
-    started: bool = False
+    mode: Mode = Mode.HOLD
+    dry_run: bool = False
 
 
 class SimulatorNodeConfig(Config):

@@ -1,8 +1,7 @@
-"""ArmController: chunks in, one safe command a tick out; schedule, limits, watchdog and gripper latch of one robot."""
+"""ArmController: wishes in, one safe command a tick out; intake, limits, watchdog and gripper latch of one robot."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +12,7 @@ from pydantic import Field
 from vla_ros.control import kinematics
 from vla_ros.control.gripper import GripperConfig, GripperGoal, Latch
 from vla_ros.control.guards import TcpGuard
+from vla_ros.control.intake import Intake
 from vla_ros.control.interpolation import Interpolator, Motion
 from vla_ros.control.limits import (
     AxisLimits,
@@ -20,27 +20,19 @@ from vla_ros.control.limits import (
     LimitsConfig,
     Refused,
     clamp_width,
-    refuse_meaningless,
 )
+from vla_ros.control.measured import Measured
 from vla_ros.control.reference import Reference
-from vla_ros.control.watchdog import Cause, Event, Watchdog, WatchdogConfig, joints_off, tcp_off
+from vla_ros.control.watchdog import Cause, DeadmanSwitch, Event, Watchdog, WatchdogConfig, joints_off, tcp_off
 from vla_ros.robots.robot import Robot
-from vla_ros.timing.chunks import Schedule, ScheduleConfig
-from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_ms, period_ns
+from vla_ros.timing.chunks import ScheduleConfig
+from vla_ros.timing.stamps import ClockWatch, ns_to_s, period_ns, s_to_ns
 from vla_ros.values import ActionChunk, Array, Command, Config, Mode, SafetyState, Target
 
-#: Chunk latencies kept for the quantiles.
-_LATENCIES_KEPT = 1000
-#: A chunk may be observed this much later than it is taken in: clocks that are read one after the other.
-_FUTURE_TOLERANCE_MS = 50.0
-#: Steps of a chunk over which its targets are smoothed, half of it ahead: a change of velocity takes that long, and no
-#: overshoot where a motion ends, as the last row is kept for one step. And ticks, at most.
-_SMOOTHED_STEPS = 2
-_LONGEST_WINDOW = 40
+#: A clock that goes further ahead between two ticks has jumped, or the process was suspended [s].
+_LONGEST_TICK_S = 0.5
 #: What an arm that carries its own weight differs from its command: nothing to correct at a resume [rad].
 _SAME_RAD = 0.02
-#: An arm that moves faster is not standing, and its pose cannot be taken as the command [rad/s].
-_STANDS_BELOW_RAD_S = 0.1
 
 
 class ArmConfig(Config):
@@ -61,6 +53,7 @@ class ArmStatus:
     mode: Mode
     safety: SafetyState
     reason: str
+    state_since_ns: int | None  # when `safety` became what it is; None where it never changed
     counters: Mapping[str, int]
     chunk_latency_ms: float | None  # of the newest chunk
     chunk_latency_p50_ms: float | None
@@ -68,63 +61,43 @@ class ArmStatus:
     gripper: str  # what is wrong with it, "" when nothing is
 
 
-@dataclass(frozen=True, eq=False)
-class _JointState:
-    stamp_ns: int
-    positions: Array
-    velocities: Array | None
-
-
 class ArmController:
-    """Turns chunks into commands, one a tick, within every limit; knows no clock and no ROS. Not thread-safe.
+    """Turns wishes into commands, one a tick, within every limit; knows no clock and no ROS. Not thread-safe.
 
-    It never raises for what a policy or a driver sends: what is wrong is dropped, counted and, where it matters,
-    the arm ramps to a hold with the reason in `status`.
+    It never raises for what a policy, a teleoperator or a driver sends: what is wrong is dropped, counted and, where
+    it matters, the arm ramps to a hold with the reason in `status`.
     """
 
-    def __init__(self, robot: Robot, config: ArmConfig, started: bool = False) -> None:
-        """`started`: need not be told to `start`; for a simulated arm only."""
+    def __init__(self, robot: Robot, config: ArmConfig, mode: Mode = Mode.HOLD, is_obeyed: bool = True) -> None:
+        """`mode` to begin in: a real arm holds until somebody says so. `is_obeyed` False: commands go nowhere."""
         self._robot = robot
         self._config = config
         self._period_ns = period_ns(config.rate_hz)
         self._kinematics = kinematics.for_robot(robot)
         self._limits = AxisLimits.of_joints(robot, config.limits)
         self._guards = (TcpGuard(self._kinematics, robot, config.limits),)
-        self._schedule = Schedule(config.schedule)
+        self._is_obeyed = is_obeyed
         self._watchdog = Watchdog(config.watchdog)
         self._latch = Latch(config.gripper, robot.gripper.max_width_m)
         self._interventions = Interventions()
-        self._max_state_age_ns = ms_to_ns(config.watchdog.max_state_age_ms)
+        self._intake = Intake(robot, config.schedule, config.watchdog, self._period_ns, self._interventions)
         self._clock = ClockWatch(self._period_ns)
-        self._state: _JointState | None = None
+        self._measured = Measured(len(robot.joints), config.watchdog.max_state_age_ms, self._interventions)
         self._interpolator: Interpolator | None = None  # None until a pose is known
         self._reference = Reference(self._kinematics, robot, config.limits, self._limits, self._period_ns)
         self._tcp_pose: Array = np.zeros(7)  # of the commanded joint positions
         self._stood_since_ns: int | None = 0  # the command is at rest since; None while it moves
-        self._keeps_command = False  # the next anchor leaves a command alone that agrees with what is measured
         self._last_tick_ns: int | None = None
-        self._earliest_ns = 0  # chunks must have been observed since
-        self._acted_on_ns = 0  # observation of the newest chunk in the schedule
-        self._dimensions: tuple[str, ...] | None = None  # of the chunks in the schedule
-        self._window = 1  # ticks over which targets are smoothed
+        self._deadman = DeadmanSwitch(config.watchdog.max_deadman_age_ms)
         self._wish_width_m: float | None = None
         self._measured_width_m: float | None = None
-        self._latencies_ms: deque[float] = deque(maxlen=_LATENCIES_KEPT)
-        if started:
-            self.start(now_ns=0)
+        self.set_mode(mode, now_ns=0)
 
     # What comes in
 
     def on_joint_state(self, stamp_ns: int, positions: Array, velocities: Array | None = None) -> None:
         """Take the measured joint positions (J,) rad and velocities (J,) rad/s of a stamp; wrong ones are counted."""
-        count = len(self._robot.joints)
-        vectors = [positions] if velocities is None else [positions, velocities]
-        if any(np.shape(vector) != (count,) or not np.isfinite(vector).all() for vector in vectors):
-            self._interventions.count("joint_state_refused")
-        elif self._state is not None and 0 < self._state.stamp_ns - stamp_ns < self._max_state_age_ns:
-            self._interventions.count("joint_state_out_of_order")
-        else:  # a stamp far behind the last one shows that the last one was wrong: it is taken, and its age looked at
-            self._state = _JointState(stamp_ns, np.array(positions, dtype=np.float64), velocities)
+        self._measured.add(stamp_ns, positions, velocities)
 
     def on_gripper_state(self, stamp_ns: int, width_m: float) -> None:
         """Take the measured opening width [m]."""
@@ -133,71 +106,83 @@ class ArmController:
 
     def on_chunk(self, chunk: ActionChunk, now_ns: int) -> None:
         """Schedule a chunk that arrived at `now_ns`, or drop it, counted under the reason's name."""
-        try:
-            self._check(chunk, now_ns)
-        except Refused as refused:
-            self._interventions.count(f"chunk_{refused.name}")
-            return
-        self._latencies_ms.append(ns_to_ms(now_ns - chunk.observation_ns))
-        late_rows = self._schedule.add(chunk, now_ns)
-        self._interventions.count("late_rows", late_rows)
-        if late_rows == len(chunk):
-            self._interventions.count("chunk_late")
-            return
-        self._interventions.count("chunks")
-        self._acted_on_ns = chunk.observation_ns
-        self._dimensions = chunk.dimensions
-        self._window = min(max(1, round(_SMOOTHED_STEPS * chunk.step_ns / self._period_ns)), _LONGEST_WINDOW)
-        self._watchdog.on(now_ns, Event.CHUNK_CAME)
+        if self._intake.add_chunk(chunk, now_ns):
+            self._watchdog.on(now_ns, Event.CHUNK_CAME)
+
+    def on_teleop(self, target: Target, now_ns: int) -> None:
+        """Follow what a teleoperator wants from `target.time_ns` on, until the next; or drop it, counted."""
+        if self._intake.add_target(target, now_ns):
+            self._watchdog.on(now_ns, Event.TELEOP_CAME)
+
+    def on_deadman(self, pressed: bool, now_ns: int) -> None:
+        """The dead-man switch said whether it is held; it has to say so again and again."""
+        self._deadman.hear(pressed, now_ns)
+
+    def on_second_publisher(self, detail: str, now_ns: int) -> None:
+        """Somebody else publishes where only one may, as `detail` names; to be told again and again while it is so."""
+        self._watchdog.on(now_ns, Event.SECOND_PUBLISHER, detail)
 
     def on_fault(self, reason: str, now_ns: int) -> None:
         """The robot stopped itself: a reflex, a user stop."""
         self._watchdog.on(now_ns, Event.FAULT, reason)
 
     def on_fault_cleared(self, now_ns: int) -> None:
-        """The robot would move again; the arm waits for `resume`."""
+        """The robot has no errors any more; the arm waits until it is `on_recovered`."""
         self._watchdog.on(now_ns, Event.FAULT_CLEARED)
+
+    def on_recovered(self, now_ns: int) -> None:
+        """The robot would move again after a fault, and may, with what is observed, or wanted, from now on.
+
+        Nothing else that holds the arm ends by it, an emergency stop least of all.
+        """
+        is_teleop = self._intake.mode is Mode.TELEOP
+        self._watchdog.on(now_ns, Event.RECOVERED_TELEOP if is_teleop else Event.RECOVERED)
+        self._begin_anew(now_ns)
+
+    def on_malformed(self, what: str) -> None:
+        """A message that cannot even be read, to be a `chunk` or a `teleop` target."""
+        self._interventions.count(f"{what}_malformed")
 
     def on_policy_lost(self, now_ns: int, detail: str = "") -> None:
         """Nobody plans ahead any more, as `detail` says how one knows; the next chunk shows that somebody does."""
-        self._watchdog.on(now_ns, Event.POLICY_LOST, detail)
-
-    def on_clock_jump(self, now_ns: int) -> None:
-        """Time went back: every stamp from before is worthless."""
-        self._watchdog.on(now_ns, Event.CLOCK_JUMPED)
-        self._schedule.clear()
-        self._dimensions = None
-        self._state = None
-        self._last_tick_ns = None
-        if self._stood_since_ns is not None:
-            self._stood_since_ns = now_ns
+        if self._intake.mode is not Mode.TELEOP:
+            self._watchdog.on(now_ns, Event.POLICY_LOST, detail)
 
     # What the operator says
 
+    def set_mode(self, mode: Mode, now_ns: int) -> None:
+        """Who moves the arm from now on; only what is observed, or wanted, from now on counts.
+
+        POLICY and TELEOP begin when the arm stands, from where it is (see `resume`). HOLD: the arm ramps to a hold, and
+        once it stands nothing more is sent.
+        """
+        self._begin_anew(now_ns, mode)
+        if mode is Mode.HOLD:
+            self._watchdog.on(now_ns, Event.STOP)
+        else:
+            self._watchdog.on(now_ns, Event.START_TELEOP if mode is Mode.TELEOP else Event.START)
+            self._latch.forget()
+
     def start(self, now_ns: int) -> None:
-        """Let the policy move the arm, from where it is measured to stand; only chunks observed from now on count."""
-        self._watchdog.on(now_ns, Event.START)
-        self._begin_anew(now_ns)
-        self._keeps_command = False
-        self._latch.forget()
+        """Let the policy move the arm."""
+        self.set_mode(Mode.POLICY, now_ns)
 
     def stop(self, now_ns: int) -> None:
-        """Ramp to a hold; once the arm stands nothing more is sent, until `start`."""
-        self._watchdog.on(now_ns, Event.STOP)
+        """Let nobody move the arm."""
+        self.set_mode(Mode.HOLD, now_ns)
 
     def hold(self, now_ns: int) -> None:
         """Ramp to a hold, until `resume` or `start`."""
         self._watchdog.on(now_ns, Event.HOLD)
 
     def resume(self, now_ns: int) -> None:
-        """Go on after a hold, fault, clock jump or emergency stop, with new chunks, from where the arm is.
+        """Go on after anything but `stop` and a fault, with what is observed, or wanted, from now on.
 
-        That is the command, if what is measured agrees, or else what is measured.
+        And from where the arm is: that is the command, if what is measured agrees, or else what is measured.
         """
         if self._watchdog.state is not SafetyState.RUNNING:
-            self._watchdog.on(now_ns, Event.RESUME)
+            self._watchdog.on(now_ns, Event.RESUME_TELEOP if self._intake.mode is Mode.TELEOP else Event.RESUME)
             self._begin_anew(now_ns)
-            self._keeps_command = True
 
     def estop(self, now_ns: int) -> None:
         """Ramp to a hold at once; STOPPED until `resume`."""
@@ -211,12 +196,14 @@ class ArmController:
         None while there is nothing to send: the robot's pose is unknown, the arm stands and is not started, or this
         tick follows the last one within half a period (a timer that catches up would move the arm too fast).
         """
-        if self._clock.observe(now_ns):
-            self.on_clock_jump(now_ns)
+        self._watch_clock(now_ns)
         if self._last_tick_ns is not None and now_ns - self._last_tick_ns < self._period_ns // 2:
             return None
         self._last_tick_ns = now_ns
         self._interventions.begin_tick()
+        if self._config.watchdog.requires_deadman:
+            released = self._deadman.released(now_ns)
+            self._watchdog.on(now_ns, Event.DEADMAN_RELEASED if released else Event.DEADMAN_HELD, released)
         self._watch_state(now_ns)
         self._anchor_if_due(now_ns)
         if self._interpolator is None:
@@ -240,15 +227,24 @@ class ArmController:
         if self._latch.in_flight is not None:
             self._latch.done(success, message)
 
+    def gripper_homed(self) -> None:
+        """The fingers were moved by somebody else's word: the next wish counts whatever the last one was."""
+        self._latch.forget()
+
     @property
     def safety(self) -> SafetyState:
         """What the arm may do; as in `status`, but costs nothing."""
         return self._watchdog.state
 
     @property
-    def is_in_fault(self) -> bool:
-        """Whether the robot stopped itself and has not recovered."""
-        return self._watchdog.has(Cause.FAULT)
+    def needs_recovery(self) -> bool:
+        """Whether the robot stopped itself, and was not `on_recovered` since."""
+        return self._watchdog.has(Cause.FAULT) or self._watchdog.has(Cause.AFTER_FAULT)
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """As in `status`, at less cost."""
+        return self._interventions.counts
 
     @property
     def is_at_rest(self) -> bool:
@@ -257,14 +253,15 @@ class ArmController:
 
     def status(self) -> ArmStatus:
         """What goes on."""
-        p50_ms, p99_ms = np.quantile(self._latencies_ms, (0.5, 0.99)) if self._latencies_ms else (None, None)
+        latency_ms, p50_ms, p99_ms = self._intake.latencies_ms
         held = self._watchdog.has(Cause.NOT_STARTED) or self._watchdog.has(Cause.OPERATOR_HOLD)
         return ArmStatus(
-            mode=Mode.HOLD if held else Mode.POLICY,
+            mode=Mode.HOLD if held else self._intake.mode,
             safety=self._watchdog.state,
             reason=self._watchdog.reason,
+            state_since_ns=self._watchdog.state_since_ns,
             counters={**self._interventions.counts, "gripper_failures": self._latch.failures},
-            chunk_latency_ms=self._latencies_ms[-1] if self._latencies_ms else None,
+            chunk_latency_ms=latency_ms,
             chunk_latency_p50_ms=p50_ms,
             chunk_latency_p99_ms=p99_ms,
             gripper=self._latch.message,
@@ -272,36 +269,41 @@ class ArmController:
 
     # One tick's parts
 
-    def _check(self, chunk: ActionChunk, now_ns: int) -> None:
-        """Raise Refused for a chunk that must not be scheduled."""
-        refuse_meaningless(chunk, self._robot.joint_names)
-        if self._watchdog.has(Cause.NOT_STARTED):
-            raise Refused("not_started", "a chunk for an arm that is not started")
-        if chunk.observation_ns < self._earliest_ns:
-            raise Refused("before_start", "a chunk that was observed before the start")
-        if chunk.observation_ns > now_ns + ms_to_ns(_FUTURE_TOLERANCE_MS):
-            raise Refused("in_the_future", "a chunk that was observed later than now")
-        if now_ns - chunk.observation_ns > ms_to_ns(self._config.watchdog.max_chunk_age_ms):
-            raise Refused("too_old", "a chunk that was observed too long ago")
-        if self._dimensions not in (None, chunk.dimensions):
-            raise Refused("wrong_dimensions", f"the schedule holds {self._dimensions}, got {chunk.dimensions}")
-
-    def _begin_anew(self, now_ns: int) -> None:
-        self._schedule.clear()
-        self._dimensions = None
-        self._earliest_ns = now_ns
+    def _begin_anew(self, now_ns: int, mode: Mode | None = None) -> None:
+        self._intake.begin_anew(now_ns, mode)
         self._wish_width_m = None
+
+    def _watch_clock(self, now_ns: int) -> None:
+        """Where time jumps, every stamp from before is worthless.
+
+        Time that goes on without ticks was a suspended process too: the robot came to rest at the last command. To an
+        arm that stands and may not move that is nothing.
+        """
+        last_ns, moves = self._last_tick_ns, self.safety is SafetyState.RUNNING or not self.is_at_rest
+        if self._clock.observe(now_ns):
+            detail = "" if last_ns is None else f"{ns_to_s(last_ns - now_ns):.2f} s back"
+        elif last_ns is not None and now_ns - last_ns > s_to_ns(_LONGEST_TICK_S) and moves:
+            detail = f"{ns_to_s(now_ns - last_ns):.2f} s ahead, or nothing ran for as long"
+            if self._interpolator is not None:
+                self._interpolator.anchor(self._interpolator.motion.positions)
+        else:
+            return
+        self._watchdog.on(now_ns, Event.CLOCK_JUMPED, detail)
+        self._intake.clear()
+        self._measured.forget()
+        self._deadman.forget()
+        self._last_tick_ns = None
+        if self._stood_since_ns is not None:
+            self._stood_since_ns = now_ns
 
     def _watch_state(self, now_ns: int) -> None:
         """Whether the measured joint state is fresh and near what was commanded."""
-        state, config = self._state, self._config.watchdog
-        age_ms = None if state is None else ns_to_ms(now_ns - state.stamp_ns)
-        if state is None or age_ms is None or abs(age_ms) > config.max_state_age_ms:
-            detail = "none since the clock jumped" if age_ms is None else f"{age_ms:.0f} ms old"
-            self._watchdog.on(now_ns, Event.STATE_STALE, detail if self._interpolator else "none yet")
+        state, stale, config = self._measured.state, self._measured.stale(now_ns), self._config.watchdog
+        if state is None or stale:
+            self._watchdog.on(now_ns, Event.STATE_STALE, stale)
             return
         self._watchdog.on(now_ns, Event.STATE_FRESH)
-        if self._interpolator is None or self._watchdog.has(Cause.NOT_STARTED) or self._watchdog.has(Cause.ANCHORING):
+        if self._interpolator is None or not self._is_obeyed or self._has_any(Cause.NOT_STARTED, Cause.ANCHORING):
             return
         command = self._interpolator.motion.positions
         if self._config.command_interface == "joint":
@@ -316,21 +318,22 @@ class ArmController:
 
         A robot in a fault follows nobody: when it recovers it must find the command where it stands.
         """
-        state = self._state
-        due = self._interpolator is None or self._watchdog.has(Cause.ANCHORING) or self._watchdog.has(Cause.FAULT)
+        state = self._measured.state
+        due = self._interpolator is None or self._has_any(Cause.ANCHORING, Cause.FAULT)
         if not due or state is None or self._watchdog.has(Cause.STATE_STALE):
             return
-        if self._stood_since_ns is None or state.stamp_ns < max(self._stood_since_ns, self._earliest_ns):
+        if self._stood_since_ns is None or not state.stands:
             return
-        if state.velocities is not None and np.abs(state.velocities).max() > _STANDS_BELOW_RAD_S:
+        if state.stamp_ns < max(self._stood_since_ns, self._intake.earliest_ns):
             return
         self._watchdog.on(now_ns, Event.ANCHORED)
         if self._interpolator is None:
             self._interpolator = Interpolator(
                 self._limits, self._period_ns * 1e-9, state.positions, guards=self._guards
             )
-        elif self._keeps_command and np.abs(state.positions - self._interpolator.motion.positions).max() < _SAME_RAD:
-            return
+        elif not self._watchdog.has(Cause.FAULT):
+            if np.abs(state.positions - self._interpolator.motion.positions).max() < _SAME_RAD:
+                return
         self._interpolator.anchor(state.positions)
         self._tcp_pose = self._kinematics.forward(state.positions)
 
@@ -339,10 +342,10 @@ class ArmController:
         target = self._due_target(now_ns)
         wanted = None
         if target is not None:
-            ahead = self._schedule.target(now_ns + self._window * self._period_ns // 2) or target
+            ahead = self._intake.target_ahead(now_ns) or target
             command = interpolator.motion.positions
             try:
-                wanted = self._reference.of(ahead, self._window, command, self._tcp_pose, self._interventions)
+                wanted = self._reference.of(ahead, self._intake.window, command, self._tcp_pose, self._interventions)
                 self._watchdog.on(now_ns, Event.TARGET_GOOD)
             except Refused as refused:
                 self._interventions.act(refused.name)
@@ -363,18 +366,23 @@ class ArmController:
         return motion
 
     def _due_target(self, now_ns: int) -> Target | None:
-        """What the schedule wants now, unless it is too old."""
-        if self._watchdog.has(Cause.WAITING) or self._watchdog.has(Cause.NOT_STARTED):
+        """What is wanted now, unless nothing is, or it was wanted too long ago."""
+        if self._has_any(Cause.NOT_STARTED, Cause.WAITING, Cause.TELEOP_WAITING):
             return None
-        target = self._schedule.target(now_ns)
-        if target is None:
+        target, age_ms, config = self._intake.target(now_ns), self._intake.age_ms(now_ns), self._config.watchdog
+        if self._intake.mode is Mode.TELEOP:
+            if age_ms > config.max_teleop_age_ms:
+                self._watchdog.on(now_ns, Event.TELEOP_STALE, f"{age_ms:.0f} ms old")
+                return None
+        elif target is None:
             self._watchdog.on(now_ns, Event.STARVED)
-            return None
-        age_ms = ns_to_ms(now_ns - self._acted_on_ns)
-        if age_ms > self._config.watchdog.max_chunk_age_ms:
-            self._watchdog.on(now_ns, Event.CHUNK_STALE, f"the observation acted on is {age_ms:.0f} ms old")
+        elif age_ms > config.max_chunk_age_ms:
+            self._watchdog.on(now_ns, Event.OBSERVATION_STALE, f"the one that is acted on is {age_ms:.0f} ms old")
             return None
         return target
+
+    def _has_any(self, *causes: Cause) -> bool:
+        return any(self._watchdog.has(cause) for cause in causes)
 
     def _wish(self, target: Target) -> None:
         if target.gripper_width_m is None:

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from vla_ros.geometry import rotation_angle
+from vla_ros.timing.stamps import ns_to_ms
 from vla_ros.values import Array, Config, SafetyState
 
 
@@ -17,10 +18,14 @@ class WatchdogConfig(Config):
 
     max_state_age_ms: float = Field(default=100.0, gt=0.0)  # of the newest joint state
     max_chunk_age_ms: float = Field(default=2000.0, gt=0.0)  # of the observation that is being acted on
+    max_teleop_age_ms: float = Field(default=200.0, gt=0.0)  # of the newest target of a teleoperator
+    max_deadman_age_ms: float = Field(default=250.0, gt=0.0)  # of the newest word of the dead-man switch
+    requires_deadman: bool = False  # the arm moves only while a dead-man switch is held
     # Measured from commanded: moved, reset, or stuck. Of a joint; of the TCP where the driver is sent poses.
     max_deviation_rad: float = Field(default=0.3, gt=0.0)
     max_deviation_m: float = Field(default=0.15, gt=0.0)
-    resumes_by_itself: bool = True  # once chunks or joint states are back; otherwise the operator's `resume` is needed
+    resumes_by_itself: bool = True  # once what was lost is back; otherwise the operator's `resume` is needed
+    recovers_by_itself: bool = False  # from a reflex, once the arm stands; otherwise on the operator's `resume`
 
 
 class Cause(str, Enum):
@@ -30,15 +35,19 @@ class Cause(str, Enum):
     FAULT = "fault of the robot"
     AFTER_FAULT = "waits for resume after a fault of the robot"
     CLOCK_JUMP = "clock jump"
+    SECOND_PUBLISHER = "second publisher"
     DEVIATED = "the arm is not where it was commanded"
     OPERATOR_HOLD = "held by the operator"
     NOT_STARTED = "not started"
+    DEADMAN = "dead-man switch"
     STATE_STALE = "stale joint state"
     ANCHORING = "takes the measured pose as its command"
     POLICY_LOST = "policy lost"
     REFUSED = "target refused"
     WAITING = "waits for the first chunk"
-    CHUNK_STALE = "stale chunk"
+    TELEOP_WAITING = "waits for the first target of the teleoperator"
+    OBSERVATION_STALE = "stale observation"
+    TELEOP_STALE = "stale target of the teleoperator"
     STARVED = "no action is due: the chunks ran out"
 
 
@@ -46,21 +55,30 @@ class Event(str, Enum):
     """What can happen."""
 
     START = "start"
+    START_TELEOP = "start of teleoperation"
     STOP = "stop"
     HOLD = "hold"
     RESUME = "resume"
+    RESUME_TELEOP = "resumed teleoperation"
     ESTOP = "estop"
     FAULT = "fault"
     FAULT_CLEARED = "fault cleared"
+    RECOVERED = "recovered"
+    RECOVERED_TELEOP = "recovered for teleoperation"
     CLOCK_JUMPED = "clock jumped"
+    SECOND_PUBLISHER = "second publisher"
     DEVIATED = "deviated"
+    DEADMAN_RELEASED = "dead-man switch released"
+    DEADMAN_HELD = "dead-man switch held"
     STATE_STALE = "joint state stale"
     STATE_FRESH = "joint state fresh"
     ANCHORED = "anchored"
     POLICY_LOST = "policy lost"
     CHUNK_CAME = "chunk came"
-    CHUNK_STALE = "chunk stale"
+    OBSERVATION_STALE = "observation stale"
     STARVED = "schedule empty"
+    TELEOP_CAME = "target of the teleoperator came"
+    TELEOP_STALE = "target of the teleoperator stale"
     TARGET_REFUSED = "target refused"
     TARGET_GOOD = "target good"
     STANDSTILL = "standstill"
@@ -69,46 +87,64 @@ class Event(str, Enum):
 
 @dataclass(frozen=True)
 class Effect:
-    """Causes that an event begins and ends."""
+    """Causes that an event ends and begins, in this order."""
 
     begins: tuple[Cause, ...] = ()
     ends: tuple[Cause, ...] = ()
 
 
 #: Causes that pass when what was lost is back; with `resumes_by_itself` off they too wait for the operator.
-LOSSES = (Cause.STATE_STALE, Cause.POLICY_LOST, Cause.REFUSED, Cause.CHUNK_STALE, Cause.STARVED)
+LOSSES = (
+    Cause.DEADMAN,
+    Cause.STATE_STALE,
+    Cause.POLICY_LOST,
+    Cause.REFUSED,
+    Cause.OBSERVATION_STALE,
+    Cause.TELEOP_STALE,
+    Cause.STARVED,
+)
+#: What both of the operator's words end, begin with a policy, and begin with a teleoperator.
+_LOOKED_AT = (Cause.CLOCK_JUMP, Cause.SECOND_PUBLISHER, Cause.DEVIATED, Cause.OPERATOR_HOLD, *LOSSES)
+_FOR_POLICY = (Cause.ANCHORING, Cause.WAITING)
+_FOR_TELEOP = (Cause.ANCHORING, Cause.TELEOP_WAITING)
+_STARTED = (Cause.NOT_STARTED, Cause.WAITING, Cause.TELEOP_WAITING, *_LOOKED_AT)
+_RESUMED = (Cause.ESTOP, Cause.WAITING, Cause.TELEOP_WAITING, *_LOOKED_AT)
+_RECOVERED = (Cause.AFTER_FAULT, Cause.WAITING, Cause.TELEOP_WAITING)
 
 #: The whole machine. RUNNING is having no cause not to; with one RAMPING, at standstill HOLDING; with ESTOP STOPPED.
 TABLE: dict[Event, Effect] = {
-    Event.START: Effect(
-        begins=(Cause.ANCHORING, Cause.WAITING),
-        ends=(Cause.NOT_STARTED, Cause.CLOCK_JUMP, Cause.DEVIATED, Cause.OPERATOR_HOLD, *LOSSES),
-    ),
+    Event.START: Effect(begins=_FOR_POLICY, ends=_STARTED),
+    Event.START_TELEOP: Effect(begins=_FOR_TELEOP, ends=_STARTED),
     Event.STOP: Effect(begins=(Cause.NOT_STARTED,)),
     Event.HOLD: Effect(begins=(Cause.OPERATOR_HOLD,)),
-    Event.RESUME: Effect(
-        begins=(Cause.ANCHORING, Cause.WAITING),
-        ends=(Cause.ESTOP, Cause.AFTER_FAULT, Cause.CLOCK_JUMP, Cause.DEVIATED, Cause.OPERATOR_HOLD, *LOSSES),
-    ),
+    Event.RESUME: Effect(begins=_FOR_POLICY, ends=_RESUMED),
+    Event.RESUME_TELEOP: Effect(begins=_FOR_TELEOP, ends=_RESUMED),
     Event.ESTOP: Effect(begins=(Cause.ESTOP,)),
     Event.FAULT: Effect(begins=(Cause.FAULT, Cause.AFTER_FAULT)),
     Event.FAULT_CLEARED: Effect(ends=(Cause.FAULT,)),
+    Event.RECOVERED: Effect(begins=_FOR_POLICY, ends=_RECOVERED),
+    Event.RECOVERED_TELEOP: Effect(begins=_FOR_TELEOP, ends=_RECOVERED),
     Event.CLOCK_JUMPED: Effect(begins=(Cause.CLOCK_JUMP,)),
+    Event.SECOND_PUBLISHER: Effect(begins=(Cause.SECOND_PUBLISHER,)),
     Event.DEVIATED: Effect(begins=(Cause.DEVIATED,)),
+    Event.DEADMAN_RELEASED: Effect(begins=(Cause.DEADMAN,)),
+    Event.DEADMAN_HELD: Effect(ends=(Cause.DEADMAN,)),
     Event.STATE_STALE: Effect(begins=(Cause.STATE_STALE,)),
     Event.STATE_FRESH: Effect(ends=(Cause.STATE_STALE,)),
     Event.ANCHORED: Effect(ends=(Cause.ANCHORING,)),
     Event.POLICY_LOST: Effect(begins=(Cause.POLICY_LOST,)),
     Event.CHUNK_CAME: Effect(ends=(Cause.POLICY_LOST, Cause.WAITING)),
-    Event.CHUNK_STALE: Effect(begins=(Cause.CHUNK_STALE,)),
+    Event.OBSERVATION_STALE: Effect(begins=(Cause.OBSERVATION_STALE,)),
     Event.STARVED: Effect(begins=(Cause.STARVED,)),
+    Event.TELEOP_CAME: Effect(ends=(Cause.TELEOP_WAITING, Cause.TELEOP_STALE)),
+    Event.TELEOP_STALE: Effect(begins=(Cause.TELEOP_STALE,)),
     Event.TARGET_REFUSED: Effect(begins=(Cause.REFUSED,)),
-    Event.TARGET_GOOD: Effect(ends=(Cause.REFUSED, Cause.CHUNK_STALE, Cause.STARVED)),
+    Event.TARGET_GOOD: Effect(ends=(Cause.REFUSED, Cause.OBSERVATION_STALE, Cause.STARVED)),
     Event.STANDSTILL: Effect(),
     Event.MOVING: Effect(),
 }
 
-_OPERATOR = (Event.START, Event.RESUME)
+_OPERATOR = (Event.START, Event.START_TELEOP, Event.RESUME, Event.RESUME_TELEOP)
 
 
 class Watchdog:
@@ -161,6 +197,32 @@ class Watchdog:
         if self.state is not before:
             self._state_since_ns = now_ns
         return self.state
+
+
+class DeadmanSwitch:
+    """Whether somebody holds the switch, which has to say so again and again."""
+
+    def __init__(self, max_age_ms: float) -> None:
+        self._max_age_ms = max_age_ms
+        self._heard_ns: int | None = None
+        self._is_held = False
+
+    def hear(self, is_held: bool, now_ns: int) -> None:
+        """It said how it is."""
+        self._heard_ns, self._is_held = now_ns, is_held
+
+    def forget(self) -> None:
+        """What it said is worthless."""
+        self._heard_ns = None
+
+    def released(self, now_ns: int) -> str:
+        """Why it counts as released, in words; "" while it is held."""
+        if self._heard_ns is None:
+            return "not heard of"
+        silent_ms = ns_to_ms(now_ns - self._heard_ns)
+        if not self._is_held:
+            return "released"
+        return f"silent for {silent_ms:.0f} ms" if silent_ms > self._max_age_ms else ""
 
 
 def joints_off(measured: Array, command: Array, names: tuple[str, ...], config: WatchdogConfig) -> str:

@@ -28,6 +28,7 @@ from vla_ros.values import (
     Array,
     Command,
     Image,
+    Target,
 )
 
 #: encoding -> (dtype of a value, values per pixel, OpenCV conversion to rgb). OpenCV names a Bayer pattern by the
@@ -188,6 +189,23 @@ def trajectory_to_chunk(message: JointTrajectory) -> ActionChunk:
         raise ValueError(f"the points of a chunk are evenly spaced from 0, got times {times_ns} ns")
     rows = [_positions(point, dimensions) for point in message.points]
     return ActionChunk(stamp_to_ns(message.header.stamp), step_ns, dimensions, np.stack(rows))
+
+
+def target_to_trajectory(target: Target, frame_id: str) -> JointTrajectory:
+    """What a teleoperator wants, as one point."""
+    message = JointTrajectory(joint_names=list(target.dimensions))
+    message.header.stamp = ns_to_stamp(target.time_ns)
+    message.header.frame_id = frame_id
+    message.points = [JointTrajectoryPoint(positions=target.values.tolist())]
+    return message
+
+
+def trajectory_to_target(message: JointTrajectory) -> Target:
+    """The inverse of `target_to_trajectory`; raises ValueError for wrong names, lengths, numbers of points."""
+    dimensions = _checked_dimensions(message.joint_names)
+    if len(message.points) != 1:
+        raise ValueError(f"a target is one point, got {len(message.points)}")
+    return Target(stamp_to_ns(message.header.stamp), dimensions, _positions(message.points[0], dimensions))
 
 
 def command_to_trajectory(command: Command, joint_names: Sequence[str], frame_id: str) -> JointTrajectory:

@@ -52,7 +52,18 @@ class Driver(Protocol):
         """Let the gripper find its range; counts as the one goal in flight."""
 
     def recover(self, on_done: OnDone) -> None:
-        """Ask the robot to leave a reflex."""
+        """Everything the driver needs to move again after a reflex; `on_done` is called exactly once.
+
+        With a success too it may say what is left to be done by hand. A second one while one goes on fails at once.
+        """
+
+    @property
+    def can_recover(self) -> bool:
+        """False while a person's hand stopped the robot: only that hand can let it go on."""
+
+    @property
+    def target_topic(self) -> str:
+        """Where targets go, resolved: nobody else may publish there."""
 
 
 class Mirror(Protocol):

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from franka_msgs.action import Grasp, Homing, Move
 from franka_msgs.msg import Errors, FrankaState
-from franka_msgs.srv import ErrorRecovery
 from rclpy.action import ActionClient
 from rclpy.client import Client
 from rclpy.node import Node
@@ -22,6 +21,7 @@ from vla_ros.geometry import pose_matrix
 from vla_ros.robots.robot import Robot
 from vla_ros.ros import convert, qos
 from vla_ros.ros.drivers.driver import OnDone, OnGripperState, OnJointState
+from vla_ros.ros.drivers.panda_recovery import PandaRecovery
 from vla_ros.ros.polling import PolledSubscription
 from vla_ros.values import Array, Command
 
@@ -30,6 +30,12 @@ ALMOST_ZERO = 1e-9
 
 #: Values of a pose target: x y z, then the rotation matrix row by row.
 POSE_TARGET_SIZE = 12
+
+#: The controllers of multipanda_ros2 that take a stream of targets, as its own configuration names them.
+CONTROLLERS = {"joint": "joint_impedance_controller", "cartesian": "cartesian_impedance_controller"}
+
+#: What is said of a robot whose stop button is pressed.
+USER_STOP = "user stop: the robot's stop button is pressed, and software cannot recover from it"
 
 #: The errors a Franka can report, in their order.
 ERROR_NAMES = tuple(Errors.get_fields_and_field_types())
@@ -51,7 +57,7 @@ class PandaDriver:
         on_fault_cleared: Callable[[], None],
         command_interface: str = "joint",
     ) -> None:
-        if command_interface not in ("joint", "cartesian"):
+        if command_interface not in CONTROLLERS:
             raise ValueError(f"the command interface is joint or cartesian, got {command_interface!r}")
         self._node = node
         self._joint_count = len(robot.joints)
@@ -76,7 +82,8 @@ class PandaDriver:
             for key, action in (("gripper_homing", Homing), ("gripper_move", Move), ("gripper_grasp", Grasp))
         }
         self._stop = node.create_client(Trigger, names["gripper_stop"])
-        self._recovery = node.create_client(ErrorRecovery, names["error_recovery"])
+        controller = CONTROLLERS[command_interface]
+        self._recovery = PandaRecovery(node, names["error_recovery"], names["switch_controller"], controller)
 
     def poll(self) -> None:
         """As `Driver.poll`."""
@@ -88,6 +95,7 @@ class PandaDriver:
             self._deliver_fault(fault_of(robot_state))
         if self._gripper_goal is not None:
             self._gripper_goal.fail_if_server_is_gone()
+        self._recovery.poll()
 
     def publish(self, command: Command) -> None:
         """As `Driver.publish`."""
@@ -116,8 +124,20 @@ class PandaDriver:
 
     def recover(self, on_done: OnDone) -> None:
         """As `Driver.recover`."""
-        request = ErrorRecovery.Request()
-        _call(self._recovery, request, lambda response: on_done(response.success, response.error), on_done)
+        if self.can_recover:
+            self._recovery.start(on_done)
+        else:
+            on_done(False, self._fault)
+
+    @property
+    def can_recover(self) -> bool:
+        """As `Driver.can_recover`."""
+        return self._fault != USER_STOP
+
+    @property
+    def target_topic(self) -> str:
+        """As `Driver.target_topic`."""
+        return str(self._targets.topic_name)
 
     def _deliver_joints(self, message: JointState) -> None:
         try:
@@ -167,7 +187,7 @@ class PandaDriver:
 def fault_of(state: FrankaState) -> str:
     """Why the robot does not follow, with the errors by name; empty when it does."""
     if state.robot_mode == FrankaState.ROBOT_MODE_USER_STOPPED:
-        return "user stop: the robot's stop button is pressed"
+        return USER_STOP
     if state.robot_mode != FrankaState.ROBOT_MODE_REFLEX:
         return ""
     errors = [name for name in ERROR_NAMES if getattr(state.current_errors, name)]

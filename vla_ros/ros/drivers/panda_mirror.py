@@ -5,7 +5,8 @@ What it shares with the real one, and a client has to know:
 * a target whose first value is exactly 0.0 is ignored;
 * the gripper's actions block: a goal that comes while another runs is refused, whichever of its four actions it is for;
 * `gripper_action` takes half the width, moves when that opens and grasps when it closes;
-* an arm in a reflex moves again after `error_recovery` only.
+* an arm in a reflex moves again only after `error_recovery`, and then the activation of the controller in use, which
+  the reflex ended.
 
 What it does better: a target that is not finite or of a wrong size is refused, where the real one reads past its end.
 After a reset of the world or a recovery, targets far from where the arm stands are refused too: they were meant for
@@ -19,6 +20,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from controller_manager_msgs.srv import SwitchController
 from franka_msgs.msg import Errors, FrankaState
 from franka_msgs.srv import ErrorRecovery
 from rclpy.node import Node
@@ -28,8 +30,9 @@ from std_msgs.msg import Float64MultiArray
 from vla_ros.geometry import matrix_pose, pose_matrix
 from vla_ros.robots.robot import Robot
 from vla_ros.ros import convert, qos
-from vla_ros.ros.drivers.panda import POSE_TARGET_SIZE
+from vla_ros.ros.drivers.panda import CONTROLLERS, POSE_TARGET_SIZE
 from vla_ros.ros.drivers.panda_gripper_mirror import GripperMirror
+from vla_ros.ros.drivers.panda_recovery import NO_ERRORS
 from vla_ros.ros.polling import PolledSubscription
 from vla_ros.simulation.faults import JOINTS, Faults, Stream
 from vla_ros.simulation.world import World
@@ -57,6 +60,7 @@ class PandaMirror:
         self._node = node
         self._target: Array | None = None  # joints (7,) or a pose target (12,)
         self._recover = threading.Event()
+        self._active = set(CONTROLLERS.values())  # both, until a reflex: nobody had to choose one
         self._fault: str | None = None
         self._pose_due_ns = 0
         self._commanded_ns: int | None = None
@@ -83,6 +87,7 @@ class PandaMirror:
             )
         ]
         node.create_service(ErrorRecovery, endpoints["error_recovery"].name, self._on_recovery)
+        node.create_service(SwitchController, endpoints["switch_controller"].name, self._on_switch)
         self._gripper = GripperMirror(node, robot, faults)
 
     # --- the simulation's thread ---
@@ -131,6 +136,7 @@ class PandaMirror:
 
     def reset(self, world: World) -> None:
         """As `Mirror.reset`."""
+        self._active = set(CONTROLLERS.values())
         self._gripper.reset(world)
         self._forget_targets()
 
@@ -147,9 +153,9 @@ class PandaMirror:
         return self._target is not None
 
     def _apply_target(self, world: World, target: Array) -> None:
-        if world.fault is not None:
-            return
         is_pose = len(target) == POSE_TARGET_SIZE
+        if world.fault is not None or CONTROLLERS["cartesian" if is_pose else "joint"] not in self._active:
+            return
         if self._must_be_near:
             distance, near = _pose_distance(world, target) if is_pose else _joint_distance(world, target)
             if distance > near:
@@ -208,6 +214,7 @@ class PandaMirror:
             message.last_motion_errors = message.current_errors
         else:
             message.robot_mode = FrankaState.ROBOT_MODE_REFLEX
+            self._active = set()
             self._commanded_ns = None
         message.current_errors = Errors()
         if fault is not None:
@@ -216,8 +223,25 @@ class PandaMirror:
     # --- the executor's thread ---
 
     def _on_recovery(self, _: ErrorRecovery.Request, response: ErrorRecovery.Response) -> ErrorRecovery.Response:
-        self._recover.set()
-        response.success = True
+        response.success = self._fault is not None
+        if response.success:
+            self._recover.set()
+        else:
+            response.error = NO_ERRORS
+        return response
+
+    def _on_switch(
+        self, request: SwitchController.Request, response: SwitchController.Response
+    ) -> SwitchController.Response:
+        wanted = set(request.activate_controllers)
+        strict = request.strictness == SwitchController.Request.STRICT
+        if unknown := (wanted | set(request.deactivate_controllers)) - set(CONTROLLERS.values()):
+            response.message = f"no controller of the name {', '.join(sorted(unknown))}"
+        elif strict and wanted & self._active:
+            response.message = f"{', '.join(sorted(wanted & self._active))} is active already"
+        else:
+            self._active = (self._active - set(request.deactivate_controllers)) | wanted
+            response.ok = True
         return response
 
     def _log_refused(self, why: str) -> None:

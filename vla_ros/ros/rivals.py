@@ -1,0 +1,57 @@
+"""Whether somebody else publishes where only one may, and who: looked up in the DDS graph, not in the messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+_PERIOD_S = 0.1
+#: What ROS calls a publisher whose node it does not know: for a moment those of every node that just appeared, for ever
+#: those of a program that speaks DDS without ROS. So one counts when it has had no name for this many looks.
+_NAMELESS = ("_NODE_NAME_UNKNOWN_", "_CREATED_BY_BARE_DDS_APP_")
+_NAMELESS_LOOKS = 10
+
+
+class Rivals:
+    """Calls `on_rival(who)`, again and again, while there is one; on the steady clock.
+
+    `mine` are topics where nobody but this node may publish, `one_each` those where one other node may. There,
+    publishers of the same node count once: one that was killed stays in the graph for 20 s, beside its successor.
+    """
+
+    def __init__(
+        self, node: Node, mine: Iterable[str], one_each: Iterable[str], on_rival: Callable[[str], None]
+    ) -> None:
+        self._node = node
+        self._mine, self._one_each = tuple(mine), tuple(one_each)
+        self._on_rival = on_rival
+        self._nameless_looks: dict[str, int] = {}
+        node.create_timer(_PERIOD_S, self.look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def look(self) -> None:
+        """Look now."""
+        for topic in (*self._mine, *self._one_each):
+            if self._node.count_publishers(topic) < 2:  # much cheaper than who they are
+                self._nameless_looks.pop(topic, None)
+                continue
+            names = [_name(info) for info in self._node.get_publishers_info_by_topic(topic)]
+            if topic in self._mine:
+                names.remove(self._node.get_fully_qualified_name())
+            else:
+                names = list(dict.fromkeys(names))
+            names = self._believable(topic, names)
+            if len(names) > (topic in self._one_each):
+                self._on_rival(f"{', '.join(sorted(names))} on {topic}")
+
+    def _believable(self, topic: str, names: list[str]) -> list[str]:
+        """Without those that have no name yet."""
+        looks = self._nameless_looks[topic] = self._nameless_looks.get(topic, 0) + 1 if "" in names else 0
+        return [name or "a program without a name" for name in names if name or looks > _NAMELESS_LOOKS]
+
+
+def _name(info: TopicEndpointInfo) -> str:
+    """The full name of its node; "" where that is not known."""
+    return "" if info.node_name in _NAMELESS else f"{info.node_namespace.rstrip('/')}/{info.node_name}"
