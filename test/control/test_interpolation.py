@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from vla_ros.control.interpolation import Interpolator, Smoother
 from vla_ros.control.limits import AxisLimits, LimitsConfig
+from vla_ros.robots.fr3 import FR3
 from vla_ros.robots.panda import PANDA
 
 PERIOD_S = 0.01
@@ -37,6 +38,45 @@ def test_limits_hold_whatever_the_target_does(assert_keeps, home, name, seed):
             motion = interpolator.brake() if brakes else interpolator.follow(target, velocities)
             commands.append(motion.positions)
     assert_keeps(np.array(commands), limits)
+
+
+def assert_keeps_envelope(commands, limits):
+    """By finite differences, at both ends of each, of commands (T, 7)."""
+    velocities = np.diff(commands, axis=0) / PERIOD_S
+    low, up = limits.velocity_bounds(commands)
+    for end in (slice(1, None), slice(None, -1)):
+        assert (velocities <= up[end] * (1 + 1e-6) + 1e-8).all()
+        assert (velocities >= low[end] * (1 + 1e-6) - 1e-8).all()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@settings(max_examples=8)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_velocities_by_position_hold_whatever_the_target_does(assert_keeps, home, name, seed):
+    limits = AxisLimits.of_joints(FR3, CONFIGS[name])
+    random = np.random.default_rng(seed)
+    interpolator = Interpolator(limits, PERIOD_S, home)
+    commands = [home]
+    while len(commands) < 300:
+        target = np.where(random.random(7) < 0.5, limits.lower, limits.upper)
+        velocities = random.normal(size=7) * random.choice([0.0, 1.0, 10.0])
+        brakes = random.random() < 0.2
+        for _ in range(int(random.integers(1, 150))):
+            motion = interpolator.brake() if brakes else interpolator.follow(target, velocities)
+            commands.append(motion.positions)
+    assert_keeps(np.array(commands), limits)
+    assert_keeps_envelope(np.array(commands), limits)
+
+
+def test_an_end_of_the_range_is_reached_though_velocity_fades_there(home):
+    limits = AxisLimits.of_joints(FR3, LimitsConfig())
+    interpolator = Interpolator(limits, PERIOD_S, home)
+    target = np.where(np.arange(7) % 2, limits.lower, limits.upper)
+    path = np.array([interpolator.follow(target, np.zeros(7)).positions for _ in range(500)])
+    np.testing.assert_allclose(path[-1], target, atol=1e-6)
+    assert_keeps_envelope(path, limits)
+    half = np.abs(path[-1] - path[0]) / 2
+    assert (np.abs(path[200] - path[0]) > half).all()  # and not at a crawl
 
 
 def test_a_steady_motion_is_followed_without_lag_or_ripple(home, limits):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,6 +22,7 @@ from vla_ros.control.limits import (
     refuse_not_finite,
     refuse_pose_jump,
 )
+from vla_ros.robots.fr3 import FR3
 
 CONFIG = LimitsConfig()
 WORKSPACE = Workspace.of(CONFIG)
@@ -85,6 +88,40 @@ def test_joint_limits_are_the_robot_s_less_margin_times_scale(robot):
     assert limits.velocity[0] == pytest.approx(2.175 * 0.5)
     assert limits.acceleration[1] == pytest.approx(7.5 * 0.4)
     assert limits.jerk[6] == pytest.approx(10000 * 0.2)
+
+
+#: libfranka's rate_limiting.h, row by row: V, c, k, a, b of v_up(q) = min(V, max(0, -c + sqrt(max(0, k (a - q))))) and
+#: v_lo(q) = max(-V, min(0, c - sqrt(max(0, k (b + q))))).
+FR3_CONSTANTS = (
+    (2.62, 0.30, 12.0, 2.75010, 2.75010),
+    (2.62, 0.20, 5.17, 1.79180, 1.79180),
+    (2.62, 0.20, 7.00, 2.90650, 2.90650),
+    (2.62, 0.30, 8.00, -0.1458, 3.04810),
+    (5.26, 0.35, 34.0, 2.81010, 2.81010),
+    (4.18, 0.35, 11.0, 4.52050, -0.54092),
+    (5.26, 0.35, 34.0, 3.01960, 3.01960),
+)
+
+
+def fr3_velocity_bounds(joint, q):
+    most, c, k, a, b = FR3_CONSTANTS[joint]
+    up = min(most, max(0.0, -c + math.sqrt(max(0.0, k * (a - q)))))
+    low = max(-most, min(0.0, c - math.sqrt(max(0.0, k * (b + q)))))
+    return low, up
+
+
+@given(values=st.lists(st.floats(-3.5, 5.0), min_size=7, max_size=7), scale=st.floats(0.1, 1.0))
+def test_the_fr3_s_velocity_by_position_is_the_vendor_s_formula(values, scale):
+    limits = AxisLimits.of_joints(FR3, LimitsConfig(velocity_scale=scale))
+    low, up = limits.velocity_bounds(np.array(values))
+    expected = np.array([fr3_velocity_bounds(joint, q) for joint, q in enumerate(values)]) * scale
+    np.testing.assert_allclose(low, expected[:, 0], atol=1e-12)
+    np.testing.assert_allclose(up, expected[:, 1], atol=1e-12)
+
+
+def test_the_panda_s_velocity_is_the_same_everywhere(limits):
+    low, up = limits.velocity_bounds(np.full(7, 2.0))
+    assert (up == limits.velocity).all() and (low == -limits.velocity).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

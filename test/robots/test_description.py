@@ -11,6 +11,7 @@ import xacro
 from vla_ros.geometry import pose_matrix
 from vla_ros.robots import description
 from vla_ros.robots.catalogue import ROBOTS
+from vla_ros.robots.fr3 import FR3
 from vla_ros.robots.panda import PANDA
 from vla_ros.robots.robot import Robot
 from vla_ros.simulation.rendering import mujoco
@@ -18,7 +19,8 @@ from vla_ros.simulation.world import DEFAULT_CAMERAS, optical_frame
 
 URDF = Path(__file__).parents[2] / "urdf"
 
-both = pytest.mark.parametrize("robot", ROBOTS.values(), ids=ROBOTS)
+ALL = {**ROBOTS, "fr3": FR3}
+both = pytest.mark.parametrize("robot", ALL.values(), ids=ALL)
 
 
 class Twins:

@@ -170,7 +170,7 @@ class AxisLimits:
 
 @dataclass(frozen=True, eq=False)
 class Envelope:
-    """How fast joints may move towards the ends of their ranges from where they are, (J,) each; see VelocityEnvelope."""
+    """How fast joints may move towards the ends of their ranges from where they are, (J,); see VelocityEnvelope."""
 
     scale: float
     offset: Array
