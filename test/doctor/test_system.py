@@ -266,7 +266,8 @@ def test_a_driver_that_is_not_there_is_one_finding(system: SystemConfig, built: 
 def test_a_service_that_is_not_there_or_of_another_type(system: SystemConfig, built: Graph, fine: Seen) -> None:
     move = "/panda_gripper/move"
     (found,) = problems(system, built, replace(fine, actions={k: v for k, v in fine.actions.items() if k != move}))
-    assert (found.level, found.subject, found.found) == (FAIL, move, "the action is not there")
+    driver = "driver of the Franka Emika Panda"
+    assert (found.level, found.subject, found.found) == (FAIL, driver, f"lacks the action {move}")
     (found,) = problems(system, built, replace(fine, actions={**fine.actions, move: ("franka_msgs/action/Grasp",)}))
     assert (found.level, found.found) == (FAIL, "the action is of franka_msgs/action/Grasp")
 

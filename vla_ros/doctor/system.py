@@ -28,7 +28,7 @@ def judge(system: SystemConfig, graph: Graph, seen: Seen, name: str) -> dict[str
     present = [member for member in graph.members if is_present(member, seen)]
     return {
         "nodes": [*_nodes(graph, seen, name), *_externals(graph, seen)],
-        "connections": list(_connections(graph, present, seen)),
+        "connections": list(_connections(system, graph, present, seen)),
         "streams": list(streams.judge(system, graph, _written(present), seen)),
         "state": list(_states(present, seen)),
     }
@@ -94,14 +94,14 @@ def _externals(graph: Graph, seen: Seen) -> Iterator[Finding]:
 # --- who hears whom -------------------------------------------------------------------------------------------------
 
 
-def _connections(graph: Graph, present: list[Member], seen: Seen) -> Iterator[Finding]:
+def _connections(system: SystemConfig, graph: Graph, present: list[Member], seen: Seen) -> Iterator[Finding]:
     ours = {full_name(node) for node in graph.nodes}
     ends = {end.name: end for member in present for end in (*member.reads, *member.writes)}
     said = [end for end in ends.values() if end.kind is EndpointKind.TOPIC]
     problems = [
         *(_missing_type(name) for name in seen.missing_types),
         *(finding for end in said for finding in _types(end, seen)),
-        *_silent(present, seen),
+        *_silent(system, present, seen),
         *_deaf(present, seen),
         *(finding for end in said for finding in _crowd(end, graph, seen)),
         *(finding for end in said for finding in _qualities(end, ours, seen)),
@@ -138,28 +138,25 @@ def _types(end: Endpoint, seen: Seen) -> Iterator[Finding]:
         yield fail(end.name, found, "one", f"build both against the same package {package} (branch and version)")
 
 
-def _silent(present: list[Member], seen: Seen) -> Iterator[Finding]:
+def _silent(system: SystemConfig, present: list[Member], seen: Seen) -> Iterator[Finding]:
     """Topics of somebody who is there, but does not publish them."""
+    # A policy may look at some of the cameras only, and predicts no others.
+    optional = {topics.prediction(camera) for camera in system.cameras}
     for member in present:
-        for end in _topics(member.writes):
-            if member.name == _PERSON or not end.used or seen.topic(end.name).publishers:
-                continue
-            found = f"{_title(member)} is there, but does not publish it"
-            yield fail(end.name, found, "a publisher", "ros2 topic list; is it called otherwise, or remapped?")
+        wanted = (end.name for end in _topics(member.writes) if end.used and end.name not in optional)
+        silent = [name for name in wanted if not seen.topic(name).publishers]
+        if silent and member.name != _PERSON:
+            found = f"is there, but does not publish {joined(silent)}"
+            yield fail(_title(member), found, "that it does", "ros2 topic list; is it called otherwise, or remapped?")
 
 
 def _deaf(present: list[Member], seen: Seen) -> Iterator[Finding]:
-    """Topics that somebody who is there should listen to, and nobody does."""
+    """Command topics to which nobody listens; our own nodes listen to what their policy needs."""
     for member in present:
-        for end in _topics(member.reads):
-            if not end.used or seen.topic(end.name).subscribers:
-                continue
-            remedy = (
-                "ros2 control list_controllers; the one that takes this topic must be active"
-                if isinstance(member, External)
-                else _ASK_WHO + end.name
-            )
-            yield fail(end.name, "nobody listens", f"{_title(member)} to listen", remedy)
+        for end in _topics(member.reads) if isinstance(member, External) else ():
+            if end.used and not seen.topic(end.name).subscribers:
+                remedy = "ros2 control list_controllers; the one that takes this topic must be active"
+                yield fail(end.name, "nobody listens", f"the {member.title} to listen", remedy)
 
 
 def _crowd(end: Endpoint, graph: Graph, seen: Seen) -> Iterator[Finding]:
@@ -197,14 +194,17 @@ def _right(publisher: Peer, subscriber: Peer, offered: str, asked: str) -> str:
 
 
 def _servers(present: list[Member], seen: Seen) -> Iterator[Finding]:
-    there = {EndpointKind.SERVICE: seen.services, EndpointKind.ACTION: seen.actions}
-    for end in _served(present):
-        types = there[end.kind].get(end.name)
-        command = f"ros2 {end.kind.value} list --show-types"
-        if types is None and end.used:
-            yield fail(end.name, f"the {end.kind.value} is not there", f"one of {end.type}", command)
-        elif types is not None and end.type not in types:
-            yield fail(end.name, f"the {end.kind.value} is of {joined(types)}", end.type, command)
+    for member in present:
+        for kind, there in ((EndpointKind.SERVICE, seen.services), (EndpointKind.ACTION, seen.actions)):
+            command = f"ros2 {kind.value} list --show-types"
+            ends = [end for end in _served([member]) if end.kind is kind]
+            absent = [end.name for end in ends if end.used and end.name not in there]
+            if absent:
+                yield fail(_title(member), f"lacks the {kind.value} {joined(absent)}", "that it is there", command)
+            for end in ends:
+                types = there.get(end.name, (end.type,))
+                if end.type not in types:
+                    yield fail(end.name, f"the {kind.value} is of {joined(types)}", end.type, command)
 
 
 # --- what they say --------------------------------------------------------------------------------------------------
@@ -260,4 +260,4 @@ def _written(members: Iterable[Member]) -> list[Endpoint]:
 
 
 def _title(member: Member) -> str:
-    return full_name(member) if isinstance(member, NodeSpec) else f"the {member.title}"
+    return full_name(member) if isinstance(member, NodeSpec) else member.title
