@@ -135,7 +135,7 @@ def start_node(ros_domain_id: int, tmp_path: Path) -> Iterator[Callable[[NodeSpe
         return started[-1]
 
     yield start
-    for process in started:
+    for process in reversed(started):  # a simulation last, without which an arm has no time to brake in
         process.clean_up()
 
 

@@ -34,6 +34,17 @@ def test_the_same_picture_while_the_robot_moves_is_frozen_until_another_comes() 
     assert frozen == list(range(54, 90))
 
 
+def test_frames_that_overtake_each_other_hide_nothing() -> None:
+    watch = FrozenWatch(after_ms=500.0)
+    for frame in np.arange(40).reshape(-1, 2)[:, ::-1].ravel():  # 1 0 3 2 ...
+        watch.see(int(frame) * PERIOD_NS, picture(0), joints(0.1 * frame))
+    assert watch.reason and watch.frozen_until_ns == 39 * PERIOD_NS
+    watch.see(42 * PERIOD_NS, picture(1), joints(0.0))
+    watch.see(41 * PERIOD_NS, picture(0), joints(1.0))
+    watch.see(43 * PERIOD_NS, picture(1), joints(0.0))
+    assert not watch.reason and watch.frozen_until_ns == 39 * PERIOD_NS
+
+
 def test_it_says_for_how_long() -> None:
     watch = FrozenWatch(after_ms=100.0)
     for frame in range(11):
@@ -79,4 +90,4 @@ def test_a_clock_that_jumps_back_begins_anew() -> None:
         watch.see((frame + 100) * PERIOD_NS, picture(0), joints(0.1 * frame))
     assert watch.reason
     watch.see(0, picture(0), joints(4.0))
-    assert not watch.reason
+    assert not watch.reason and watch.frozen_until_ns == 0

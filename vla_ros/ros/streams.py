@@ -20,6 +20,7 @@ from vla_ros.rollout.loop import STREAMS
 from vla_ros.ros import convert, qos
 from vla_ros.ros.polling import PolledSubscription
 from vla_ros.timing.frozen import FrozenWatch
+from vla_ros.timing.stamps import ms_to_ns
 from vla_ros.timing.sync import Aligner, AlignerConfig, CameraTiming
 from vla_ros.values import Array, Observation
 
@@ -35,7 +36,7 @@ class Streams:
     """Subscribes to `cameras` (name -> topic and timing) and to the streams `proprioception` of `robot`.
 
     `on_instant(instant_ns)` is called, on the executor's thread, when the last camera completes a newer instant, and
-    no camera is frozen.
+    no camera was frozen then.
     Frames are kept as messages and decoded by the thread that asks for them: only `window` is for other threads.
     """
 
@@ -110,12 +111,12 @@ class Streams:
         def on_image(message: Any) -> None:
             stamp_ns = convert.stamp_to_ns(message.header.stamp)
             self._take_samples()
-            self._frozen[name].see(stamp_ns, message.data, self._joint_positions)
+            self._frozen[name].see(stamp_ns - ms_to_ns(camera.latency_ms), message.data, self._joint_positions)
             with self._lock:
                 self._aligner.add_image(name, stamp_ns, self._now_ns(), message)
                 instant_ns = self._aligner.newest_complete_instant()
-            is_blind = any(watch.reason for watch in self._frozen.values())
-            if instant_ns is not None and instant_ns != self._newest_ns and not is_blind:
+            frozen_until_ns = max(watch.frozen_until_ns for watch in self._frozen.values())
+            if instant_ns is not None and instant_ns != self._newest_ns and instant_ns > frozen_until_ns:
                 self._newest_ns = instant_ns
                 self._on_instant(instant_ns)
 

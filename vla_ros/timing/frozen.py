@@ -27,32 +27,40 @@ class FrozenWatch:
     """
 
     def __init__(self, after_ms: float) -> None:
+        #: Capture time of the newest frame that is known to have shown nothing new.
+        self.frozen_until_ns = 0
         self._after_ns = ms_to_ns(after_ms)
         self._picture: Any = None
-        self._stamp_ns = self._since_ns = 0
+        self._newest_ns = self._since_ns = 0
         self._joint_positions: Array | None = None  # as the picture came first
         self._elsewhere_since_ns: int | None = None
 
-    def see(self, stamp_ns: int, picture: Any, joint_positions: Array | None) -> None:
+    def see(self, capture_ns: int, picture: Any, joint_positions: Array | None) -> None:
         """A frame came: its bytes, in anything whose == compares them, and where the joints (J,) were measured [rad].
 
         It costs next to nothing: two pictures with noise differ in their first bytes, where comparing them ends.
         """
-        if stamp_ns < self._stamp_ns or self._picture is None or picture != self._picture:
-            self._picture, self._since_ns = picture, stamp_ns
+        if self._newest_ns - self._after_ns < capture_ns < self._newest_ns:
+            return  # it was overtaken
+        if capture_ns < self._newest_ns:  # the clock jumped back
+            self._picture, self.frozen_until_ns = None, 0
+        if self._picture is None or picture != self._picture:
+            self._picture, self._since_ns = picture, capture_ns
             self._joint_positions, self._elsewhere_since_ns = joint_positions, None
         elif self._joint_positions is None:
             self._joint_positions = joint_positions
         elif self._elsewhere_since_ns is None and joint_positions is not None:
             moved_rad = float(np.abs(joint_positions - self._joint_positions).max())
-            self._elsewhere_since_ns = stamp_ns if moved_rad > MOVED_RAD else None
-        self._stamp_ns = stamp_ns
+            self._elsewhere_since_ns = capture_ns if moved_rad > MOVED_RAD else None
+        self._newest_ns = capture_ns
+        if self.reason:
+            self.frozen_until_ns = capture_ns
 
     @property
     def reason(self) -> str:
         """Why the camera counts as frozen, in words; empty when it does not."""
         since_ns = self._elsewhere_since_ns
-        if self._after_ns == 0 or since_ns is None or self._stamp_ns - since_ns <= self._after_ns:
+        if self._after_ns == 0 or since_ns is None or self._newest_ns - since_ns <= self._after_ns:
             return ""
-        same_ms = ns_to_ms(self._stamp_ns - self._since_ns)
+        same_ms = ns_to_ms(self._newest_ns - self._since_ns)
         return f"frozen, the same picture for {same_ms:.0f} ms, in which the robot moved"
