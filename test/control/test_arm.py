@@ -156,13 +156,14 @@ def test_the_gripper_gets_goals_only_while_the_arm_runs(new_bench, kinematics):
 
 def test_latency_of_chunks(new_bench):
     bench = new_bench().started()
-    assert bench.arm.status().chunk_latency_p50_ms is None
+    assert bench.arm.status().chunks.latency_p50_ms is None
     for latency_ms in (10, 20, 30):
         bench.run(0.1)
         bench.send(np.tile(bench.measured, (10, 1)), age_ns=latency_ms * 1_000_000)
-    status = bench.arm.status()
-    assert (status.chunk_latency_ms, status.chunk_latency_p50_ms) == (30.0, 20.0)
-    assert status.chunk_latency_p99_ms == pytest.approx(29.8)
+    chunks = bench.arm.status().chunks
+    assert (chunks.latency_ms, chunks.latency_p50_ms) == (30.0, 20.0)
+    assert chunks.latency_p99_ms == pytest.approx(29.8)
+    assert chunks.delay_ms == pytest.approx(30.0, abs=1.5)
 
 
 @pytest.mark.parametrize("mode", list(ScheduleMode))

@@ -12,7 +12,7 @@ from pydantic import Field
 from vla_ros.control import kinematics
 from vla_ros.control.gripper import GripperConfig, GripperGoal, Latch
 from vla_ros.control.guards import TcpGuard
-from vla_ros.control.intake import Intake
+from vla_ros.control.intake import Intake, Timeliness
 from vla_ros.control.interpolation import Interpolator, Motion
 from vla_ros.control.limits import (
     AxisLimits,
@@ -48,16 +48,14 @@ class ArmConfig(Config):
 
 @dataclass(frozen=True)
 class ArmStatus:
-    """What the controller does and why. Latency: from a chunk's observation to its arrival, of the last 1000."""
+    """What the controller does and why."""
 
     mode: Mode
     safety: SafetyState
     reason: str
     state_since_ns: int | None  # when `safety` became what it is; None where it never changed
     counters: Mapping[str, int]
-    chunk_latency_ms: float | None  # of the newest chunk
-    chunk_latency_p50_ms: float | None
-    chunk_latency_p99_ms: float | None
+    chunks: Timeliness
     gripper: str  # what is wrong with it, "" when nothing is
 
 
@@ -253,7 +251,6 @@ class ArmController:
 
     def status(self) -> ArmStatus:
         """What goes on."""
-        latency_ms, p50_ms, p99_ms = self._intake.latencies_ms
         held = self._watchdog.has(Cause.NOT_STARTED) or self._watchdog.has(Cause.OPERATOR_HOLD)
         return ArmStatus(
             mode=Mode.HOLD if held else self._intake.mode,
@@ -261,9 +258,7 @@ class ArmController:
             reason=self._watchdog.reason,
             state_since_ns=self._watchdog.state_since_ns,
             counters={**self._interventions.counts, "gripper_failures": self._latch.failures},
-            chunk_latency_ms=latency_ms,
-            chunk_latency_p50_ms=p50_ms,
-            chunk_latency_p99_ms=p99_ms,
+            chunks=self._intake.timeliness,
             gripper=self._latch.message,
         )
 
@@ -331,9 +326,8 @@ class ArmController:
             self._interpolator = Interpolator(
                 self._limits, self._period_ns * 1e-9, state.positions, guards=self._guards
             )
-        elif not self._watchdog.has(Cause.FAULT):
-            if np.abs(state.positions - self._interpolator.motion.positions).max() < _SAME_RAD:
-                return
+        elif not self._watchdog.has(Cause.FAULT) and _apart(state.positions, self._interpolator.motion) < _SAME_RAD:
+            return
         self._interpolator.anchor(state.positions)
         self._tcp_pose = self._kinematics.forward(state.positions)
 
@@ -390,3 +384,7 @@ class ArmController:
         self._wish_width_m, clamped = clamp_width(target.gripper_width_m, self._robot.gripper.max_width_m)
         if clamped:
             self._interventions.act("gripper_width")
+
+
+def _apart(positions: Array, motion: Motion) -> float:
+    return float(np.abs(positions - motion.positions).max())

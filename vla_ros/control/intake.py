@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +24,21 @@ _SMOOTHED_STEPS = 2
 _LONGEST_WINDOW = 40
 #: The same for a teleoperator's targets, of which nobody knows the next: what comes at 20 Hz or more is no staircase.
 _SMOOTHED_TELEOP_MS = 60.0
+
+
+@dataclass(frozen=True)
+class Timeliness:
+    """How late chunks are; None where there was none.
+
+    Latency: from a chunk's observation to its arrival, of the newest chunk and of the last 1000. Delay and overlap: see
+    `timing.chunks.Schedule`.
+    """
+
+    latency_ms: float | None
+    latency_p50_ms: float | None
+    latency_p99_ms: float | None
+    delay_ms: float | None
+    overlap_steps: int
 
 
 class Intake:
@@ -68,12 +84,12 @@ class Intake:
         return self._earliest_ns
 
     @property
-    def latencies_ms(self) -> tuple[float | None, float | None, float | None]:
-        """From a chunk's observation to its arrival: of the newest chunk, and p50 and p99 of the last 1000."""
-        if not self._latencies_ms:
-            return None, None, None
-        p50_ms, p99_ms = np.quantile(self._latencies_ms, (0.5, 0.99))
-        return self._latencies_ms[-1], float(p50_ms), float(p99_ms)
+    def timeliness(self) -> Timeliness:
+        """How late chunks are."""
+        latencies_ms = self._latencies_ms
+        p50_ms, p99_ms = np.quantile(latencies_ms, (0.5, 0.99)) if latencies_ms else (None, None)
+        newest_ms = latencies_ms[-1] if latencies_ms else None
+        return Timeliness(newest_ms, p50_ms, p99_ms, self._schedule.delay_ms, self._schedule.overlap_steps)
 
     def begin_anew(self, now_ns: int, mode: Mode | None = None) -> None:
         """Forget what there is, and take only what is observed, or wanted, from `now_ns` on; in another `mode`."""
