@@ -26,7 +26,8 @@ cameras:
     topic: "/camera/wrist/image_raw"
     latency_ms: 12.5  # as measured in May
 
-simulation: {}  # the tabletop world, without which the system runs on a real robot only: this line is a long one
+# Without the next line the system runs on a real robot only.
+simulation: {}  # the tabletop world; and so that this line is longer than others, what it is used for, which is a lot
 """
 
 
@@ -54,9 +55,20 @@ def test_only_the_values_change(file: Path) -> None:
 
 
 def test_sections_that_are_missing_are_made(file: Path) -> None:
-    set_values(file, {"controller.schedule.actuation_latency_ms": 40.0})
-    assert config.load(str(file)).controller.schedule.actuation_latency_ms == 40.0
-    assert file.read_text().startswith(TEXT)
+    set_values(file, {"controller.schedule.actuation_latency_ms": 40.0, "controller.gripper.latency_ms": 30.0})
+    controller = config.load(str(file)).controller
+    assert (controller.schedule.actuation_latency_ms, controller.gripper.latency_ms) == (40.0, 30.0)
+    section = "controller:\n  schedule:\n    actuation_latency_ms: 40.0\n  gripper:\n    latency_ms: 30.0\n"
+    assert file.read_text() == TEXT + section
+
+
+def test_what_comes_after_a_section_stays_after_it(file: Path) -> None:
+    set_values(file, {"cameras.wrist.width": 128, "cameras.wrist.height": 96})
+    expected = TEXT.replace(
+        "# as measured in May\n",
+        "# as measured in May\n    width: 128\n    height: 96\n",
+    )
+    assert file.read_text() == expected
 
 
 @pytest.mark.parametrize("name", config.names())
@@ -76,7 +88,7 @@ def test_the_systems_that_come_along_survive_it(name: str, tmp_path: Path) -> No
         ),
         ({"cameras.front.latency_ms": "late"}, r"bench.yaml:7: cameras.front.latency_ms: wrong type"),
         ({"cameras.side.latency_ms": 1.0}, r"cameras.side.topic: missing"),
-        ({"title.front": 1.0}, r"title.front: cannot be set, as title is 'A bench'"),
+        ({"title.front": 1.0}, r"title.front: cannot be set: title is 'A bench'"),
     ],
 )
 def test_what_would_not_load_is_not_written(file: Path, values: dict[str, object], problem: str) -> None:

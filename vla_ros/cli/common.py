@@ -104,7 +104,7 @@ def clear_errors() -> Iterator[None]:
     except ConfigError as error:
         refuse(*error.problems)
     except ModuleNotFoundError as error:
-        if error.name not in ("rclpy", "rpyutils"):
+        if (error.name or "").partition(".")[0] not in ("rclpy", "rpyutils"):
             raise
         typer.echo(
             "error: ROS 2 is not to be found here (no module rclpy). Source an installation "

@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, CommentToken
+from ruamel.yaml.comments import CommentedMap
 
 from vla_ros.config.files import load
 from vla_ros.config.problems import ConfigError
@@ -37,19 +38,39 @@ def set_values(file: Path, values: Mapping[str, object]) -> None:
     _replace(file, text.getvalue())
 
 
-def _set(document: dict[str, object], key: str, value: object) -> None:
+def _set(document: CommentedMap, key: str, value: object) -> None:
     *sections, name = key.split(".")
     place = document
     for section in sections:
-        inner = place.get(section)
-        if inner is None:
-            inner = place[section] = {}
-        if not isinstance(inner, dict):
-            raise ConfigError(
-                [f"{key}: cannot be set, as {section} is {inner!r}; should be a mapping of keys to values"]
-            )
+        if place.get(section) is None:
+            _put(place, section, CommentedMap())
+        inner = place[section]
+        if not isinstance(inner, CommentedMap):
+            raise ConfigError([f"{key}: cannot be set: {section} is {inner!r}; should be a mapping of keys to values"])
         place = inner
-    place[name] = value
+    _put(place, name, value)
+
+
+def _put(place: CommentedMap, key: str, value: object) -> None:
+    """Set `key`; after a new one comes what came after the last: an empty line, the comment of the next section."""
+    holder, last = _last_leaf(place)
+    is_new = key not in place
+    place[key] = value
+    comments = holder.ca.items.get(last)
+    if is_new and comments and comments[2]:
+        same_line, _, below = comments[2].value.partition("\n")
+        comments[2].value = same_line + "\n"
+        if below:
+            place.ca.items[key] = [None, None, CommentToken("\n" + below, comments[2].start_mark), None]
+
+
+def _last_leaf(place: CommentedMap) -> tuple[CommentedMap, object]:
+    """Where the parser keeps what comes after a mapping: at the last key of the last mapping in it."""
+    last = next(reversed(place), None)
+    inner = place.get(last)
+    if isinstance(inner, CommentedMap) and inner and not inner.fa.flow_style():
+        return _last_leaf(inner)
+    return place, last
 
 
 def _replace(file: Path, text: str) -> None:

@@ -109,6 +109,10 @@ class OperatorNode(Node):
             raise Unanswered(f"{_OWNERS[name]} refused {name}: {response.message}")
         return str(response.message)
 
+    def ask(self, name: str) -> None:
+        """Call a Trigger service, and do not wait for the answer."""
+        self._callable[name].call_async(Trigger.Request())
+
     def wait_for_services(self, *names: str) -> None:
         """Wait until each of them is served."""
         for name in names:

@@ -1,0 +1,139 @@
+"""vla-ros calibrate latency: how late cameras, arm and gripper are, measured and written into the system's file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vla_ros.cli.common import EXIT_FAILED, Simulate, System, clear_errors, obstacle, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vla_ros.calibration.latency import Delay, Recording, Unmeasurable
+    from vla_ros.config import SystemConfig
+    from vla_ros.ros.calibrating_latency import Plan
+
+
+def latency(
+    system: System,
+    sim: Simulate = None,
+    joint: Annotated[int, typer.Option(min=1, help="The joint that sways, from the base.")] = 1,
+    amplitude: Annotated[float, typer.Option(min=0.02, max=0.2, help="How far it sways to either side [rad].")] = 0.08,
+    duration: Annotated[float, typer.Option(min=4.0, max=60.0, help="How long it sways [s].")] = 8.0,
+    strokes: Annotated[int, typer.Option(min=0, max=20, help="How often the gripper shuts and opens.")] = 3,
+    write: Annotated[bool, typer.Option("--write", help="Put what was measured into the system's file.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a real arm moves.")] = False,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw what was compared.")] = None,
+) -> None:
+    """Measure how late cameras, arm and gripper are, by moving the arm a little.
+
+    Cameras: a joint sways, and what each camera sees must fit where the arm was measured to be. Arm: by how much the
+    measured joint follows its command. Gripper: from a goal to the first motion. Nothing else may command the arm.
+    """
+    with clear_errors():
+        from vla_ros import config
+        from vla_ros.calibration.latency import measure
+        from vla_ros.calibration.motion import Sway
+        from vla_ros.robots import catalogue
+        from vla_ros.ros.calibrating_latency import Plan
+
+        chosen = config.load(system)
+        joints = catalogue.find(chosen.robot).joint_names
+        if joint > len(joints):
+            refuse(f"--joint: {chosen.robot} has {len(joints)} joints (given {joint})")
+        if plot and (plot.suffix != ".png" or obstacle(plot)):
+            refuse(f"--plot: {plot} {obstacle(plot) or 'should end in .png'}")
+        sway = Sway(amplitude_rad=amplitude, duration_s=duration)
+        recording = _record(chosen, sim, Plan(joint - 1, sway, strokes), yes)
+        measured = measure(recording)
+        _show(chosen, measured)
+        if plot:
+            _draw(recording, measured, plot)
+        _finish(system, measured, write)
+
+
+def _record(system: SystemConfig, sim: bool | None, plan: Plan, yes: bool) -> Recording:
+    """What was seen while the arm moved; refuses where a person does not want it to move."""
+    from vla_ros.graph import build_without_policy
+    from vla_ros.ros import transport
+    from vla_ros.ros.calibrating_latency import record
+    from vla_ros.ros.supervising import Supervisor
+
+    graph = build_without_policy(system, simulate=sim)
+    simulates = any(node.executable == "simulator" for node in graph.nodes)
+
+    def confirm(intention: str) -> bool:
+        typer.echo(intention)
+        return simulates or yes or typer.confirm("Is there room for that, and nothing between the fingers?")
+
+    def run(environment: Mapping[str, str]) -> Recording | None:
+        os.environ.update(environment)
+        with Supervisor(graph, environment, lambda name, line: None):  # who dies is quoted
+            return record(system, simulate=simulates, plan=plan, confirm=confirm, on_progress=typer.echo)
+
+    transport.remove_dead_segments()
+    if simulates:
+        with transport.locked_domain_id() as domain_id:
+            recording = run(transport.local_environment(os.environ, domain_id))
+    else:
+        recording = run(transport.environment(os.environ))
+    if recording is None:
+        typer.echo("nothing was moved", err=True)
+        raise typer.Exit(EXIT_FAILED)
+    return recording
+
+
+def _show(system: SystemConfig, measured: Mapping[str, Delay | Unmeasurable]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from vla_ros.calibration.latency import ACTUATION_KEY, GRIPPER_KEY, Delay, camera_key
+
+    how = {
+        **{camera_key(name): "image against joint" for name in system.cameras},
+        ACTUATION_KEY: "joint against command",
+        GRIPPER_KEY: "goal to first motion",
+    }
+    present = {
+        **{camera_key(name): camera.latency_ms for name, camera in system.cameras.items()},
+        ACTUATION_KEY: system.controller.schedule.actuation_latency_ms,
+        GRIPPER_KEY: system.controller.gripper.latency_ms,
+    }
+    table = Table(title=f"{system.title}: latencies in ms", title_justify="left")
+    for heading in ("in the system's file", "says", "measured", "spread", "how"):
+        table.add_column(heading, justify="left" if heading in ("in the system's file", "how") else "right")
+    for key, delay in measured.items():
+        found = (f"{delay.delay_ms:.1f}", f"{delay.spread_ms:.1f}") if isinstance(delay, Delay) else ("none", "")
+        table.add_row(key, f"{present[key]:.1f}", *found, how[key])
+    Console().print(table)
+
+
+def _draw(recording: Recording, measured: Mapping[str, Delay | Unmeasurable], file: Path) -> None:
+    from vla_ros.viewing.delays import render
+
+    try:
+        typer.echo(f"plot       {render(recording, measured, file)}")
+    except ModuleNotFoundError as error:
+        typer.echo(f"plot       none: {error}")
+
+
+def _finish(name: str, measured: Mapping[str, Delay | Unmeasurable], write: bool) -> None:
+    """Write what could be measured, and say what could not."""
+    from vla_ros import config
+    from vla_ros.calibration.latency import Delay
+    from vla_ros.config.editing import set_values
+
+    found = {key: round(delay.delay_ms, 1) for key, delay in measured.items() if isinstance(delay, Delay)}
+    if write and found:
+        file = config.find(name)
+        set_values(file, found)
+        typer.echo(f"written    {', '.join(found)} in {file}")
+    problems = [f"{key}: {delay}" for key, delay in measured.items() if not isinstance(delay, Delay)]
+    for problem in problems:
+        typer.echo(f"error: {problem}", err=True)
+    if problems:
+        raise typer.Exit(EXIT_FAILED)
