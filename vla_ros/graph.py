@@ -81,10 +81,11 @@ class Graph:
         return (*self.nodes, *self.externals)
 
 
-def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0) -> Graph:
+def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0, dry_run: bool = False) -> Graph:
     """The graph of a system; `simulate` None: as the system says (it has a simulation section or not).
 
-    `seed` is the first episode's in simulation. Raises ConfigError where the system cannot run that way.
+    `seed` is the first episode's in simulation. `dry_run`: the controller sends nothing to the driver. Raises
+    ConfigError where the system cannot run that way.
     """
     simulate = _simulates(system, simulate)
     if not simulate and system.policy.name == SCRIPTED:
@@ -94,7 +95,7 @@ def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0) 
     robot = catalogue.find(system.robot)
     # A simulated arm that was told what to do does it; a real one waits for the operator's word.
     mode = Mode.POLICY if simulate and system.instruction else Mode.HOLD
-    nodes = [_inference(system, robot), _controller(system, robot, mode)]
+    nodes = [_inference(system, robot), _controller(system, robot, mode, dry_run)]
     externals = [_OPERATOR]
     if simulate:
         nodes.insert(0, _simulator(system, robot, seed))
@@ -218,12 +219,12 @@ def _inference(system: SystemConfig, robot: Robot) -> NodeSpec:
     )
 
 
-def _controller(system: SystemConfig, robot: Robot, mode: Mode) -> NodeSpec:
+def _controller(system: SystemConfig, robot: Robot, mode: Mode, dry_run: bool = False) -> NodeSpec:
     operated = (topics.START, topics.STOP, topics.HOLD, topics.RESUME, topics.ESTOP, topics.HOME_GRIPPER)
     # Not started again: the arm holds the last target that its driver got, and a person should look before it moves.
     return _node(
         "controller",
-        ControllerNodeConfig(robot=robot.name, arm=system.controller, mode=mode),
+        ControllerNodeConfig(robot=robot.name, arm=system.controller, mode=mode, dry_run=dry_run),
         reads=(
             _ours(topics.CHUNK),
             _ours(topics.TELEOP),

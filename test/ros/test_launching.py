@@ -120,6 +120,12 @@ def test_what_may_start_again_does_and_the_end_of_another_ends_all() -> None:
     assert {name for name, node in ends.items() if "on_exit" in node} == {"simulator", "controller"}
 
 
+def test_a_dry_run_is_the_controllers() -> None:
+    dry = {node["name"]: node["parameters"][0].get("dry_run") for node in launched(LAUNCH_FILES[0], dry_run="true")}
+    assert dry == {"simulator": None, "inference": None, "controller": True}
+    assert launched(LAUNCH_FILES[0], dry_run="false") == launched(LAUNCH_FILES[0])
+
+
 def test_remappings_are_passed_on() -> None:
     node = NodeSpec("inference", "inference", remappings=(("/a", "/b"),))
     started = [entity for entity in launching.actions(Graph("", (node,))) if isinstance(entity, RecordedNode)]
@@ -129,6 +135,8 @@ def test_remappings_are_passed_on() -> None:
 def test_a_wrong_argument_is_refused() -> None:
     with pytest.raises(ValueError, match="argument sim: given 'maybe'; should be true, false, or left out"):
         launched(LAUNCH_FILES[0], sim="maybe")
+    with pytest.raises(ValueError, match="argument dry_run: given '1'; should be true, false, or left out"):
+        launched(LAUNCH_FILES[0], dry_run="1")
     with pytest.raises(config.ConfigError, match="policy.name: unknown policy 'scrited'; did you mean 'scripted'"):
         launched(LAUNCH_FILES[0], policy="scrited")
     with pytest.raises(config.ConfigError, match="robot: unknown robot 'pandaa'; there are: panda"):

@@ -63,12 +63,12 @@ def load_system(name: str, **overrides: str) -> SystemConfig:
     return chosen
 
 
-def build_graph(system: SystemConfig, simulate: bool | None = None, seed: int = 0) -> Graph:
+def build_graph(system: SystemConfig, simulate: bool | None = None, seed: int = 0, dry_run: bool = False) -> Graph:
     """The checked graph of a system, as `graph.build`; raises ConfigError."""
     from vla_ros import graph
     from vla_ros.config import ConfigError
 
-    built = graph.build(system, simulate=simulate, seed=seed)
+    built = graph.build(system, simulate=simulate, seed=seed, dry_run=dry_run)
     problems = graph.check(built)
     if problems:
         raise ConfigError(problems)

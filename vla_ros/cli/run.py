@@ -21,6 +21,7 @@ from vla_ros.cli.common import (
     obstacle,
     refuse,
 )
+from vla_ros.cli.dry_run import run_dry
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,6 +50,10 @@ def run(
     ] = None,
     montage: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Where the picture goes.")] = None,
     require_successes: Annotated[int, typer.Option(min=0, help="Exit with 1 if fewer episodes succeed.")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Send nothing to the arm; draw what would have been sent.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=0.0, help="End the dry run after so many seconds of commands.")] = 0.0,
 ) -> None:
     """Run a system until Ctrl-C, or for some episodes with a report and a picture."""
     with clear_errors():
@@ -60,12 +65,16 @@ def run(
             "record": record,
         }
         chosen = load_system(system, **overrides)
-        graph = build_graph(chosen, sim, seed)
+        graph = build_graph(chosen, sim, seed, dry_run)
         _refuse_unless_new(chosen.record)
+        if seconds and not dry_run:
+            refuse("--seconds needs --dry-run")
+        if episodes and dry_run:
+            refuse("--dry-run and --episodes: an arm that nothing is sent to does no episode; leave one out")
         if not episodes:
             if report or montage or require_successes:
                 refuse("--report, --montage and --require-successes need --episodes")
-            _run_until_interrupted(graph)
+            _run_until_interrupted(chosen, graph, dry_run, seconds)
         elif not any(node.executable == "simulator" for node in graph.nodes):
             refuse("--episodes: only a simulation can be reset; the system would run on the real robot")
         elif _run_episodes(chosen, graph, episodes, seed, *_files(report, montage)) < require_successes:
@@ -94,15 +103,17 @@ def _files(report: Path | None, montage: Path | None) -> tuple[Path, Path, Path]
     return files
 
 
-def _run_until_interrupted(graph: Graph) -> None:
+def _run_until_interrupted(system: SystemConfig, graph: Graph, dry_run: bool, seconds: float) -> None:
     from vla_ros import topics
     from vla_ros.ros import transport
     from vla_ros.ros.supervising import Supervisor
 
-    transport.remove_dead_segments()
+    if any(node.params.get("mode") == "hold" for node in graph.nodes):
+        typer.echo(f"the arm holds until it hears a task on {topics.INSTRUCTION} and {topics.START} is called")
+    if dry_run:
+        run_dry(system, graph, seconds)
+        return
     with Supervisor(graph, transport.environment(os.environ)) as nodes:
-        if any(node.params.get("mode") == "hold" for node in graph.nodes):
-            typer.echo(f"the arm holds until it hears a task on {topics.INSTRUCTION} and {topics.START} is called")
         try:
             nodes.wait()
         except KeyboardInterrupt:
@@ -121,14 +132,18 @@ def _run_episodes(
     from vla_ros.ros.supervising import Supervisor
 
     console = Console()
-    transport.remove_dead_segments()
     log_file.parent.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with transport.locked_domain_id() as domain_id, log_file.open("w", encoding="utf-8", buffering=1) as log:
         os.environ.update(environment := transport.local_environment(os.environ, domain_id))
         console.print(f"{system.title}; episodes: {count}; ROS_DOMAIN_ID {domain_id}", highlight=False)
         console.print(f"nodes' log {log_file}", highlight=False, soft_wrap=True)
-        nodes = Supervisor(graph, environment, lambda name, line: print(f"[{name}] {line}", file=log))
+        nodes = Supervisor(
+            graph,
+            environment,
+            log=lambda name, line: print(f"[{name}] {line}", file=log),
+            tell=lambda text: console.print(text, highlight=False, markup=False),
+        )
         with nodes, Progress(*columns, console=console) as progress:
             task = progress.add_task(system.policy.name, total=count)
 

@@ -26,8 +26,11 @@ ARGUMENTS = {
     "checkpoint": "the policy's weights: a folder or a file",
     "sim": "true: in simulation; false: on the real robot",
     "record": "folder of a new bag",
+    "dry_run": "true: send nothing to the arm; `vla-ros run --dry-run` also draws what would have been sent",
 }
-_SIM = {"": None, "true": True, "false": False}
+#: Those that are no key of a system's YAML.
+_SWITCHES = ("sim", "dry_run")
+_SAID = {"": None, "true": True, "false": False}
 
 _RESPAWN_DELAY_S = 2.0
 
@@ -50,11 +53,13 @@ def actions(nodes: Graph, environment: Mapping[str, str] = os.environ) -> list[L
 
 
 def _graph(system: str, given: Mapping[str, str]) -> Graph:
-    overrides = {name: value for name, value in given.items() if name != "sim"}
-    if given["sim"].lower() not in _SIM:
-        raise ValueError(f"argument sim: given {given['sim']!r}; should be true, false, or left out")
+    overrides = {name: value for name, value in given.items() if name not in _SWITCHES}
+    for name in _SWITCHES:
+        if given[name].lower() not in _SAID:
+            raise ValueError(f"argument {name}: given {given[name]!r}; should be true, false, or left out")
+    sim, dry_run = (_SAID[given[name].lower()] for name in _SWITCHES)
     chosen = config.override(config.load(system), policies=registry.names(), **overrides)
-    built = graph.build(chosen, simulate=_SIM[given["sim"].lower()])
+    built = graph.build(chosen, simulate=sim, dry_run=bool(dry_run))
     problems = graph.check(built)
     if problems:
         raise config.ConfigError(problems)
