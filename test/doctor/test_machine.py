@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import replace
@@ -136,6 +137,34 @@ def test_cameras_and_kernel_are_read_from_sysfs(tmp_path: Path, monkeypatch: pyt
     assert (found.governors, found.isolated_cpus, found.real_time_kernel) == (("powersave",), "2-3", True)
     assert (found.memory_bytes, found.available_bytes, found.swap_used_bytes) == (2048 * 1024, 1024 * 1024, 4 * 1024)
     assert found.buffers == {"net.core.rmem_max": 212992}
+
+
+def test_gpus_are_asked_of_their_driver_and_of_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771, 143156, 570.86'\necho 'NVIDIA X, [N/A], [N/A], 570.86'\n")
+    fake.chmod(0o755)
+    (tmp_path / "torch.py").write_text(FAKE_TORCH)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    found = probing.machine(tmp_path)
+    assert found.gpus == (
+        Gpu("NVIDIA H200", 143771 * 2**20, 143156 * 2**20, "570.86"),
+        Gpu("NVIDIA X", None, None, "570.86"),
+    )
+    assert found.torch == Torch("2.9.0+cu128", (Gpu("NVIDIA H200", 150, 149),))
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
+    found = probing.machine(tmp_path)
+    assert found.torch == Torch(problem="OSError: libcudart.so.12: cannot open shared object file")
+
+
+FAKE_TORCH = """
+__version__ = "2.9.0+cu128"
+class cuda:
+    device_count = staticmethod(lambda: 1)
+    mem_get_info = staticmethod(lambda i: (149, 150))
+    get_device_name = staticmethod(lambda i: "NVIDIA H200")
+"""
 
 
 @pytest.mark.parametrize(

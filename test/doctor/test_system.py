@@ -181,21 +181,33 @@ def test_joints_of_another_arm(system: SystemConfig, built: Graph, fine: Seen) -
     assert (found.level, found.subject, found.found) == (FAIL, JOINTS, other.problem)
 
 
-def test_qualities_of_service_that_do_not_match(system: SystemConfig, built: Graph, fine: Seen) -> None:
+@pytest.mark.parametrize(("subscriber", "level"), [("/x", WARN), ("/vla/inference", FAIL)])
+def test_qualities_of_service_that_do_not_match(
+    system: SystemConfig, built: Graph, fine: Seen, subscriber: str, level: Level
+) -> None:
     image = "sensor_msgs/msg/Image"
 
     def change(topic: Topic) -> Topic:
-        return replace(
-            topic,
-            publishers=(Peer("/realsense", image, BEST_EFFORT),),
-            subscribers=(*topic.subscribers, Peer("/x", image, Quality("RELIABLE"))),
-        )
+        reader = Peer(subscriber, image, Quality("RELIABLE"))
+        return replace(topic, publishers=(Peer("/realsense", image, BEST_EFFORT),), subscribers=(reader,))
 
     (found,) = problems(system, built, with_topic(fine, FRONT, change))
-    assert (found.level, found.subject) == (FAIL, FRONT)
-    assert found.found == "/realsense offers BEST_EFFORT, /x asks RELIABLE: they do not match"
-    assert found.right == "RELIABLE from /realsense, or BEST_EFFORT asked by /x"
+    assert (found.level, found.subject) == (level, FRONT)
+    assert found.found == f"/realsense offers BEST_EFFORT, {subscriber} asks RELIABLE: they do not match"
+    assert found.right == f"RELIABLE from /realsense, or BEST_EFFORT asked by {subscriber}"
     assert found.remedy == f"ros2 topic info --verbose {FRONT}"
+
+
+def test_a_driver_that_asks_more_than_is_offered(system: SystemConfig, built: Graph, fine: Seen) -> None:
+    def change(topic: Topic) -> Topic:
+        (reader,) = topic.subscribers
+        return replace(topic, subscribers=(replace(reader, quality=Quality("RELIABLE", "TRANSIENT_LOCAL")),))
+
+    (found,) = problems(system, built, with_topic(fine, TARGETS, change))
+    assert (found.level, found.subject) == (FAIL, TARGETS)
+    assert found.found == "/vla/controller offers VOLATILE, /driver asks TRANSIENT_LOCAL: they do not match"
+    (found,) = problems(system, built, with_topic(fine, topics.COMMAND, change))
+    assert found.level is FAIL  # the inference node reads it
 
 
 def test_types_that_differ(system: SystemConfig, built: Graph, fine: Seen) -> None:
@@ -304,6 +316,13 @@ def test_what_a_node_says(
     assert told in found.remedy
     (found,) = problems(system, built, replace(fine, states=others))
     assert (found.level, found.subject, found.found) == (FAIL, "/vla/controller", "silent for 5 s")
+
+
+def test_a_dry_run_is_told(system: SystemConfig, built: Graph, fine: Seen) -> None:
+    dry = State("controller", Level.OK, "running", {"mode": "policy", "dry_run": "True"})
+    others = tuple(state for state in fine.states if state.node != "controller")
+    (found,) = problems(system, built, replace(fine, states=(*others, dry)))
+    assert (found.level, found.found) == (WARN, "dry run: nothing is sent to the robot")
 
 
 @pytest.mark.parametrize(("offset_ms", "told"), [(-200, "at least 200 ms ahead"), (400, "behind by that")])

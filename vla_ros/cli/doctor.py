@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from vla_ros.cli.common import EXIT_FAILED, Simulate, build_graph, clear_errors, complete_system, load_system
+from vla_ros.cli.common import EXIT_FAILED, Simulate, build_graph, clear_errors, complete_system
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from vla_ros.doctor.seen import Seen
     from vla_ros.graph import Graph
 
+Answer = TypeVar("Answer")
+
 _RECORDINGS = Path("runs")
 _MACHINE = ("machine", "devices", "ROS")
-_MORE_S = 20.0  # for discovery and for what is slow; beyond it the middleware hangs
+#: Far more than a probe takes: beyond it a file system, a driver or the middleware hangs.
+_MACHINE_S, _MORE_S = 90.0, 20.0
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
@@ -41,7 +44,7 @@ def doctor(
 
         from vla_ros.doctor.findings import Level, count, to_json
 
-        chosen = load_system(system) if system else None
+        chosen = _load(system) if system else None
         graph = build_graph(chosen, sim) if chosen else None
         with Console(stderr=True).status("starting") as status:
             report = dict(_examine(chosen, graph, system, seconds, lambda what: status.update(f"looking at {what}")))
@@ -53,6 +56,14 @@ def doctor(
             raise typer.Exit(EXIT_FAILED)
 
 
+def _load(name: str) -> SystemConfig:
+    """The system as its file has it: a checkpoint given to `vla-ros run` alone is not missed here."""
+    from vla_ros import config
+    from vla_ros.policies import registry
+
+    return config.load(name, registry.names())
+
+
 def _examine(
     system: SystemConfig | None, graph: Graph | None, name: str, seconds: float, say: Callable[[str], None]
 ) -> Iterator[tuple[str, list[Finding]]]:
@@ -61,7 +72,8 @@ def _examine(
     from vla_ros.ros.doctor import environment, loopback
 
     say("this machine")
-    found = probing.machine(Path(system.record) if system and system.record else _RECORDINGS)
+    recordings = Path(system.record) if system and system.record else _RECORDINGS
+    found = _limited("the machine", lambda: probing.machine(recordings), _MACHINE_S)
     of_machine, of_devices, of_middleware = _MACHINE
     yield of_machine, machine.judge(found)
     yield of_devices, machine.judge_devices(found)
@@ -76,30 +88,37 @@ def _examine(
     else:
         yield of_middleware, judged
         say(f"{name}, for {seconds:g} s")
-        yield from running.judge(system, graph, _observe(system, graph, seconds), name).items()
+        seen = _limited("the ROS middleware", lambda: _observe(system, graph, seconds), seconds + _MORE_S)
+        yield from running.judge(system, graph, seen, name).items()
+
+
+def _limited(what: str, probe: Callable[[], Answer], timeout_s: float) -> Answer:
+    from vla_ros.doctor.probing import limited
+
+    try:
+        return limited(probe, timeout_s)
+    except TimeoutError as error:
+        raise RuntimeError(f"{what}: {error}") from None
 
 
 def _observe(system: SystemConfig, graph: Graph, seconds: float) -> Seen:
-    from vla_ros.doctor.probing import limited
     from vla_ros.ros.doctor import observing
 
-    try:
-        return limited(lambda: observing.observe(system, graph, seconds), seconds + _MORE_S)
-    except TimeoutError as error:
-        raise RuntimeError(f"the ROS middleware hangs: {error}; vla-ros doctor (without a system) tests it") from None
+    return observing.observe(system, graph, seconds)
 
 
-def _show(report: Report, console: Console, folded: Iterable[str]) -> None:
+def _show(report: Report, console: Console, folded: Collection[str]) -> None:
     """What is as it should be, by groups; then the problems, the worst last, where a terminal stands."""
     from vla_ros.doctor.findings import Level, count
 
-    for group, findings in report.items():
-        fine = [finding for finding in findings if finding.level is Level.OK]
-        if fine and group in folded:
-            console.print(f"[bold]{group}[/] [dim]{len(fine)} ok; vla-ros doctor shows them[/]")
-        elif fine:
+    fine = {group: [finding for finding in findings if finding.level is Level.OK] for group, findings in report.items()}
+    if folded:
+        hidden = sum(len(fine[group]) for group in folded)
+        console.print(f"[bold]{', '.join(folded)}[/]: {hidden} ok [dim](vla-ros doctor shows them)[/]")
+    for group, findings in fine.items():
+        if findings and group not in folded:
             console.print(f"[bold]{group}[/]")
-            console.print(_table(fine))
+            console.print(_table(findings))
     for level in (Level.WARN, Level.FAIL):
         rows = [finding for findings in report.values() for finding in findings if finding.level is level]
         if rows:

@@ -79,19 +79,18 @@ def _stream(
             name, f"{found} in {seen.seconds:g} s", f"{expected_hz:g} Hz", f"ros2 topic hz {name}; look at {who}"
         )
         return
-    yield from _rate(name, rate_hz, expected_hz, stream, seen)
+    yield from _rate(name, rate_hz, expected_hz, stream, bool(topic.content and topic.content.encoding))
     yield from _stamps(name, stream, who)
     yield from _ages(name, stream, who, oldest_ns, simulated)
 
 
-def _rate(name: str, rate_hz: float, expected_hz: float, stream: Stream, seen: Seen) -> Iterator[Finding]:
+def _rate(name: str, rate_hz: float, expected_hz: float, stream: Stream, is_camera: bool) -> Iterator[Finding]:
     found, right = f"{rate_hz:.1f} Hz", f"{expected_hz:g} Hz"
     gap_ns = stream.gap_ns(99.0)
     if rate_hz < _SLOW * expected_hz:
         say = fail if rate_hz < _TOO_SLOW * expected_hz else warn
-        yield say(
-            name, found, right, "its rate in the driver's settings; for a camera: exposure time, USB 3, bandwidth"
-        )
+        cause = "exposure time, USB 3, bandwidth, its rate" if is_camera else "its rate"
+        yield say(name, found, right, f"{cause}, in the driver's settings; ros2 topic hz {name}")
     elif rate_hz > _FAST * expected_hz:
         yield warn(name, found, right, "rate_hz in the system's file, or the driver's rate")
     elif gap_ns is not None and gap_ns > _LATE_PERIODS * period_ns(expected_hz) and not stream.lost[0]:

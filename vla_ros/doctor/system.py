@@ -152,10 +152,12 @@ def _silent(system: SystemConfig, present: list[Member], seen: Seen) -> Iterator
 
 def _deaf(present: list[Member], seen: Seen) -> Iterator[Finding]:
     """Command topics to which nobody listens; our own nodes listen to what their policy needs."""
+    remedy = "ros2 control list_controllers; the one that takes this topic must be active"
     for member in present:
-        for end in _topics(member.reads) if isinstance(member, External) else ():
+        if isinstance(member, NodeSpec):
+            continue
+        for end in _topics(member.reads):
             if end.used and not seen.topic(end.name).subscribers:
-                remedy = "ros2 control list_controllers; the one that takes this topic must be active"
                 yield fail(end.name, "nobody listens", f"the {member.title} to listen", remedy)
 
 
@@ -180,13 +182,10 @@ def _qualities(end: Endpoint, ours: set[str], seen: Seen) -> Iterator[Finding]:
                 continue
             for offered, asked in differences(publisher.quality, subscriber.quality):
                 found = f"{publisher.node} offers {offered}, {subscriber.node} asks {asked}: they do not match"
-                # A stranger who hears nothing is a nuisance, and no reason why the robot stands.
-                say = fail if {publisher.node, subscriber.node} & ours or not _is_ours(end) else warn
+                # A stranger who does not hear us, or somebody else, is no reason why the robot stands.
+                matters = subscriber.node in ours or (publisher.node in ours and end.name not in topics.TABLE)
+                say = fail if matters else warn
                 yield say(end.name, found, _right(publisher, subscriber, offered, asked), _ASK_WHO + end.name)
-
-
-def _is_ours(end: Endpoint) -> bool:
-    return end.name in topics.TABLE
 
 
 def _right(publisher: Peer, subscriber: Peer, offered: str, asked: str) -> str:
@@ -219,8 +218,11 @@ def _states(present: list[Member], seen: Seen) -> Iterator[Finding]:
         if state is None:
             right = f"what it says ten times a second on {topics.STATE}"
             yield fail(full_name(member), f"silent for {seen.seconds:g} s", right, "end it and start it again")
-        else:
-            yield _state(full_name(member), state)
+            continue
+        yield _state(full_name(member), state)
+        if state.values.get("dry_run") == "True":
+            remedy = "end it, and vla-ros run without --dry-run"
+            yield warn(full_name(member), "dry run: nothing is sent to the robot", "a real run, to move it", remedy)
 
 
 def _state(node: str, state: State) -> Finding:
