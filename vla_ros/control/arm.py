@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from vla_ros.control import kinematics
+from vla_ros.control.clearance import ClearanceGuard
 from vla_ros.control.gripper import GripperConfig, GripperGoal, Latch
 from vla_ros.control.guards import TcpGuard
 from vla_ros.control.intake import Intake, Timeliness
@@ -73,7 +74,7 @@ class ArmController:
         self._period_ns = period_ns(config.rate_hz)
         self._kinematics = kinematics.for_robot(robot)
         self._limits = AxisLimits.of_joints(robot, config.limits)
-        self._guards = (TcpGuard(self._kinematics, robot, config.limits),)
+        self._guards = (TcpGuard(self._kinematics, robot, config.limits), ClearanceGuard(robot, config.limits))
         self._is_obeyed = is_obeyed
         self._watchdog = Watchdog(config.watchdog)
         self._latch = Latch(config.gripper, robot.gripper.max_width_m)
