@@ -190,8 +190,8 @@ def _draw_space(figure: Figure, place: SubplotSpec, trace: CommandTrace) -> None
     above.legend(loc="lower right", bbox_to_anchor=(1.0, 0.97), ncols=2, frameon=False, fontsize=8)
     _draw_path(side, trace, across=0, up=2)
     side.set_title("TCP, from the side", size=10, color=_INK, loc="left")
-    _, with_room_for_names = grid[2].subgridspec(1, 2, width_ratios=(0.28, 1.0), wspace=0.0)
-    _draw_interventions(figure.add_subplot(with_room_for_names), trace)
+    names_and_lines = grid[2].subgridspec(1, 2, width_ratios=(0.28, 1.0), wspace=0.0)
+    _draw_interventions(figure.add_subplot(names_and_lines[1]), trace)
 
 
 def _draw_path(axes: Axes, trace: CommandTrace, across: int, up: int) -> None:
