@@ -40,4 +40,4 @@ class News:
             told, told_s = self._told.get(name, (0, -_SAY_AGAIN_S))
             if count > told and now_s - told_s >= _SAY_AGAIN_S and name not in _ORDINARY:
                 self._told[name] = count, now_s
-                yield f"{name} acted: {count} so far"
+                yield f"intervention {name}: {count} so far"

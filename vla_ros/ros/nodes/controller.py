@@ -128,7 +128,9 @@ class ControllerNode(Node):
         }
         # To hold because nobody asked for more is as it should be.
         as_asked = arm.mode is Mode.HOLD and arm.safety is SafetyState.HOLDING
-        reason = f"{arm.reason} (dry run)".lstrip() if self._commanded is None else arm.reason
+        reason = arm.reason
+        if self._commanded is None:
+            reason = f"{reason} (dry run)" if reason else "dry run"
         return Status(OK if as_asked else _LEVELS[arm.safety], arm.safety.value, reason, values)
 
     def _now_ns(self) -> int:
