@@ -21,7 +21,7 @@ from vla_ros.values import NANOSECONDS_PER_MILLISECOND, Array, Image
 
 #: Delays that are looked for. The latest must be well below the time after which a motion repeats itself.
 EARLIEST_MS, LATEST_MS = -100.0, 500.0
-_COARSE_STEP_MS, _FINE_STEP_MS, _FINE_REACH_MS = 5.0, 0.5, 6.0
+_COARSE_STEP_MS, _FINE_STEP_MS, _FINE_REACH_MS = 10.0, 1.0, 8.0
 #: A part of the series is looked at near what the whole says.
 _PART_REACH_MS = 60.0
 _PARTS = 4

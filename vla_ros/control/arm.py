@@ -27,7 +27,7 @@ from vla_ros.control.reference import Reference
 from vla_ros.control.watchdog import Cause, DeadmanSwitch, Event, Watchdog, WatchdogConfig, joints_off, tcp_off
 from vla_ros.robots.robot import Robot
 from vla_ros.timing.chunks import ScheduleConfig
-from vla_ros.timing.stamps import ClockWatch, ns_to_s, period_ns, s_to_ns
+from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_s, period_ns, s_to_ns
 from vla_ros.values import ActionChunk, Array, Command, Config, Mode, SafetyState, Target
 
 #: A clock that goes further ahead between two ticks has jumped, or the process was suspended [s].
@@ -88,6 +88,8 @@ class ArmController:
         self._stood_since_ns: int | None = 0  # the command is at rest since; None while it moves
         self._last_tick_ns: int | None = None
         self._deadman = DeadmanSwitch(config.watchdog.max_deadman_age_ms)
+        # A target is of the time when the arm is there; a gripper moves sooner or later than that.
+        self._gripper_lead_ns = ms_to_ns(config.gripper.latency_ms - config.schedule.actuation_latency_ms)
         self._wish_width_m: float | None = None
         self._measured_width_m: float | None = None
         self.set_mode(mode, now_ns=0)
@@ -349,7 +351,7 @@ class ArmController:
             motion = interpolator.follow(*wanted)
             for name in interpolator.acted:
                 self._interventions.act(name)
-            self._wish(target)
+            self._wish(self._intake.target(now_ns + self._gripper_lead_ns) or target)
         else:
             self._reference.forget()
             motion = interpolator.brake()

@@ -24,7 +24,7 @@ class GripperConfig(Config):
     max_retries: int = Field(default=2, ge=0)  # of a failed goal, until the wish changes
     retry_delay_s: float = Field(default=0.5, ge=0.0)
     timeout_s: float = Field(default=5.0, gt=0.0)  # a goal without an answer counts as failed
-    latency_ms: float = Field(default=0.0, ge=0.0, le=2000.0)  # from sending a goal to the fingers moving: looked ahead
+    latency_ms: float = Field(default=0.0, ge=0.0, le=2000.0)  # from sending a goal to the fingers moving
 
     @model_validator(mode="after")
     def _thresholds_leave_a_gap(self) -> GripperConfig:
