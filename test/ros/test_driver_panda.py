@@ -14,7 +14,9 @@ rclpy = pytest.importorskip("rclpy")
 
 from action_msgs.msg import GoalStatus
 from control_msgs.action import GripperCommand
+from controller_manager_msgs.srv import SwitchController
 from franka_msgs.msg import FrankaState
+from franka_msgs.srv import ErrorRecovery
 from rclpy.action import ActionClient, ActionServer
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -25,8 +27,10 @@ from vla_ros.control.gripper import GripperGoal
 from vla_ros.geometry import pose_matrix
 from vla_ros.robots.panda import PANDA
 from vla_ros.ros import convert, qos
+from vla_ros.ros.drivers import panda_recovery
 from vla_ros.ros.drivers.panda import ALMOST_ZERO, USER_STOP, PandaDriver, fault_of, joint_target, pose_target
 from vla_ros.ros.drivers.panda_mirror import PandaMirror
+from vla_ros.ros.drivers.panda_recovery import NO_ERRORS
 from vla_ros.simulation.tabletop import Tabletop
 from vla_ros.values import Array, Command
 
@@ -285,11 +289,93 @@ def test_a_reflex_and_the_way_out(bench: Bench, simulated: tuple[Tabletop, Panda
     assert bench.heard.faults[0].startswith("reflex: joint_motion_generator_velocity_discontinuity")
     assert mirror.commanded_ns is None
     target[0] = world.joint_positions
+    recovery = bench.node.create_client(ErrorRecovery, NAMES["error_recovery"])
+    bench.spin(recovery.service_is_ready, "somebody recovers")
+    recovery.call_async(ErrorRecovery.Request())
+    bench.spin(lambda: bench.heard.cleared, "the fault is gone")
+    time_ns = world.time_ns
+    bench.spin(lambda: world.time_ns > time_ns + 100_000_000, "targets have been sent for a while")
+    assert mirror.commanded_ns is None, "error recovery alone leaves the controller inactive"
+    bench.spin(driver._recovery._switch.service_is_ready, "somebody switches controllers")
     done: list[tuple[bool, str]] = []
     driver.recover(lambda *answer: done.append(answer))
-    bench.spin(lambda: done and bench.heard.cleared, "the arm recovers")
-    assert done == [(True, "")]
+    driver.recover(lambda *answer: done.append(answer))
+    assert done == [(False, "error recovery has not ended")]
+    bench.spin(lambda: len(done) == 2, "the whole sequence ends")
+    assert done[1] == (True, "")
     bench.spin(lambda: mirror.commanded_ns is not None, "it is heeded again")
+
+
+@pytest.mark.parametrize(
+    ("error", "refused", "outcome"),
+    [
+        ("jammed", "", (False, "error recovery: jammed")),
+        (NO_ERRORS, "", (True, "")),
+        ("", "deactivate", (False, "deactivation of cartesian_impedance_controller: not now")),
+        ("", "activate", (False, "activation of cartesian_impedance_controller: not now")),
+        (
+            "",
+            None,
+            (
+                True,
+                "nobody answers on /controller_manager/switch_controller: activate cartesian_impedance_controller by "
+                "hand if nothing moves",
+            ),
+        ),
+    ],
+)
+def test_each_step_of_a_recovery_that_fails_is_named(
+    bench: Bench, error: str, refused: str | None, outcome: tuple[bool, str]
+) -> None:
+    def recover(_: ErrorRecovery.Request, response: ErrorRecovery.Response) -> ErrorRecovery.Response:
+        response.success, response.error = not error, error
+        return response
+
+    def switch(request: SwitchController.Request, response: SwitchController.Response) -> SwitchController.Response:
+        step, strictness = ("activate", 2) if request.activate_controllers else ("deactivate", 1)
+        response.ok = step != refused and request.strictness == strictness
+        response.message = "" if response.ok else "not now"
+        return response
+
+    services = [bench.node.create_service(ErrorRecovery, NAMES["error_recovery"], recover)]
+    if refused is not None:
+        services.append(bench.node.create_service(SwitchController, NAMES["switch_controller"], switch))
+    driver = bench.driver("cartesian")
+    bench.spin(driver._recovery._recovery.service_is_ready, "somebody recovers")
+    bench.spin(lambda: refused is None or driver._recovery._switch.service_is_ready(), "somebody switches controllers")
+    done: list[tuple[bool, str]] = []
+    driver.recover(lambda *answer: done.append(answer))
+    bench.spin(lambda: done, "the recovery ends")
+    assert done == [outcome]
+    for service in services:
+        bench.node.destroy_service(service)
+
+
+def test_a_step_without_an_answer_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(panda_recovery, "_LONGEST_STEP_S", 0.05)
+    silent = Node("silent", context=bench.node.context)  # nobody spins it
+    silent.create_service(ErrorRecovery, NAMES["error_recovery"], lambda request, response: response)
+    driver = bench.driver()
+    bench.spin(driver._recovery._recovery.service_is_ready, "somebody recovers")
+    bench.each.append(driver.poll)
+    done: list[tuple[bool, str]] = []
+    driver.recover(lambda *answer: done.append(answer))
+    bench.spin(lambda: done, "the recovery ends")
+    assert done == [(False, "error recovery: no answer in 0.05 s")]
+    silent.destroy_node()
+
+
+def test_a_hand_on_the_stop_button_is_no_fault_for_software(bench: Bench) -> None:
+    publisher = bench.node.create_publisher(FrankaState, NAMES["robot_state"], qos.STATE)
+    driver = bench.driver()
+    assert driver.can_recover
+    pressed = FrankaState(robot_mode=FrankaState.ROBOT_MODE_USER_STOPPED)
+    bench.each += [driver.poll, lambda: publisher.publish(pressed)]
+    bench.spin(lambda: bench.heard.faults, "the button is seen")
+    assert not driver.can_recover
+    done: list[tuple[bool, str]] = []
+    driver.recover(lambda *answer: done.append(answer))
+    assert done == [(False, USER_STOP)]
 
 
 def test_gripper_goals(bench: Bench, simulated: tuple[Tabletop, PandaMirror]) -> None:
