@@ -115,6 +115,10 @@ def test_a_system_as_its_graph_has_it_has_no_problem(system: SystemConfig, built
     groups = running.judge(system, built, fine, "real")
     assert list(groups) == ["nodes", "connections", "streams", "state"]
     assert "30.0 Hz, 640x480 rgb8, 20 ms old on arrival" in [finding.found for finding in groups["streams"]]
+    assert {(finding.subject, finding.found.partition(",")[0]) for finding in groups["streams"]} >= {
+        (topics.CHUNK, "10.0 Hz"),
+        (TARGETS, "10.0 Hz"),
+    }
     assert any(finding.found.endswith("types and qualities of service match") for finding in groups["connections"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from vla_ros import topics
 from vla_ros.config import CameraConfig, SystemConfig
 from vla_ros.doctor.arrivals import Stream, merged
 from vla_ros.doctor.findings import Finding, fail, joined, ok, warn
@@ -28,19 +29,24 @@ _SYNCHRONISE = "chronyc tracking on both machines; chrony or ntp on each, from o
 
 
 def judge(system: SystemConfig, graph: Graph, written: Iterable[Endpoint], seen: Seen) -> Iterator[Finding]:
-    """Of each stream that should come at a rate; `written`: what those who are there publish."""
+    """Of each stream that should come at a rate, and of what commands; `written`: what those who are there publish."""
     simulated = any(node.executable == "simulator" for node in graph.nodes)
     if simulated:
         yield _simulated_time(seen)
     cameras = {camera.topic: (name, camera) for name, camera in system.cameras.items()}
     oldest_ns = {topic: ms_to_ns(system.inference.max_observation_age_ms) for topic in cameras}
-    joints = catalogue.find(system.robot).endpoints["joint_states"].name
+    robot = catalogue.find(system.robot)
+    joints = robot.endpoints["joint_states"].name
     oldest_ns[joints] = ms_to_ns(system.controller.watchdog.max_state_age_ms)
+    commands = [topics.CHUNK, topics.COMMAND, *(end.name for end in robot.endpoints.values() if not end.from_driver)]
     joint_content = seen.topic(joints).content
     moved_rad = joint_content.moved_rad if joint_content else 0.0
     for end in written:
         topic = seen.topic(end.name)
-        if end.rate_hz is None or not any(peer.type == end.type for peer in topic.publishers):
+        if not any(peer.type == end.type for peer in topic.publishers):
+            continue
+        if end.rate_hz is None:
+            yield from [ok(end.name, _summary(topic, seen))] if end.name in commands else []
             continue
         problems = list(_stream(end.name, end.rate_hz, topic, seen, oldest_ns.get(end.name), simulated))
         if end.name in cameras and topic.content:
@@ -175,7 +181,9 @@ def _clocks(seen: Seen) -> Iterator[Finding]:
 def _summary(topic: Topic, seen: Seen) -> str:
     stream = Stream(topic.arrivals, seen.clock)
     ages_ns = sorted(stream.ages_ns.tolist())
-    parts = [f"{stream.rate_hz or 0.0:.1f} Hz"]
+    if stream.rate_hz is None:
+        return "nothing comes" if not len(stream) else "one message"
+    parts = [f"{stream.rate_hz:.1f} Hz"]
     if topic.content and topic.content.width:
         parts.append(f"{topic.content.width}x{topic.content.height} {topic.content.encoding}")
     if ages_ns:
