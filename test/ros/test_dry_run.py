@@ -103,7 +103,7 @@ def test_the_watcher_forgets_what_is_old_and_counts_what_acted(
         for tick in range(150):
             command = Command(s_to_ns(1.0) + tick * 10_000_000, home, np.zeros(7), np.arange(7.0), None)
             watcher._on_command(convert.command_to_trajectory(command, PANDA.joint_names, PANDA.base_frame))
-        trace = watcher.trace("")
+        trace = watcher.trace("", "")
         watcher.destroy_node()
     assert trace.commanded_ns[0] == s_to_ns(1.5)
     assert trace.duration_s == pytest.approx(0.99)

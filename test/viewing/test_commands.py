@@ -39,6 +39,7 @@ def trace(**changes: Any) -> CommandTrace:
     return replace(
         CommandTrace(
             title="A test: dry run, nothing was sent to the arm",
+            note="the arm stood",
             joint_names=PANDA.joint_names,
             limits=AxisLimits.of_joints(PANDA, CONFIG),
             workspace_m=np.array([CONFIG.workspace_lower_m, CONFIG.workspace_upper_m]),
@@ -95,9 +96,16 @@ def test_each_joint_is_shown_against_its_limits(tmp_path: Path, monkeypatch: pyt
     assert texts(axes[5]) == ["at most 0 % of 1.52 rad/s"]
 
 
+def test_it_tells_its_story_in_its_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = trace()
+    head = [text.get_text() for text in drawn(given, tmp_path / "x.png", monkeypatch)[0].figure.texts]
+    assert head == [given.title, "4.0 s of commands", given.note]
+
+
 def test_interventions_are_marked_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     axes = drawn(trace(), tmp_path / "x.png", monkeypatch)
-    marks = [line.get_xdata()[0] for line in axes[1].lines if len(line.get_xdata()) == 2]
+    (lines,) = axes[1].collections
+    marks = [segment[0][0] for segment in lines.get_segments()]
     assert sorted(marks) == pytest.approx([1.5, 1.5, 2.5, 2.5])
     assert [label.get_text() for label in axes[-1].get_yticklabels()] == ["state", "workspace  ×2", "velocity  ×2"]
     bars = [(bar.get_x(), bar.get_width()) for bar in axes[-1].patches]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _WHAT_IT_DOES = """\
 dry run: all of it runs, but nothing is sent to the arm or its gripper, and a reflex is not recovered
-the arm stands, so each chunk begins where it stands, and what is commanded begins anew with each chunk;
 what would have been sent is drawn at the end, the last 10 minutes of it; end it with Ctrl-C"""
+_NOTE = "the arm stood, so each chunk begins where it stands, and what is commanded begins anew with each chunk"
 
 
 def run_dry(system: SystemConfig, graph: Graph, for_s: float) -> None:
@@ -51,6 +51,6 @@ def _draw(watcher: CommandWatcher, title: str, picture: Path) -> None:
     from vla_ros.viewing import commands
 
     try:
-        typer.echo(f"commands   {commands.render(watcher.trace(title), picture)}")
+        typer.echo(f"commands   {commands.render(watcher.trace(title, _NOTE), picture)}")
     except ValueError as error:
         typer.echo(f"commands   none: {error}")

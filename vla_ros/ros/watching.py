@@ -60,12 +60,13 @@ class CommandWatcher(Node):
         while not (for_s and self._commands and self._watched_s >= for_s):
             self._executor.spin_once(timeout_sec=0.1)
 
-    def trace(self, title: str) -> CommandTrace:
-        """What was seen; raises ValueError where nothing was commanded."""
+    def trace(self, title: str, note: str) -> CommandTrace:
+        """What was seen, with what is to be written above it; raises ValueError where nothing was commanded."""
         joints = len(self._robot.joints)
         config = self._system.controller.limits
         return CommandTrace(
             title=title,
+            note=note,
             joint_names=self._robot.joint_names,
             limits=AxisLimits.of_joints(self._robot, config),
             workspace_m=np.array([config.workspace_lower_m, config.workspace_upper_m]),

@@ -57,6 +57,7 @@ class CommandTrace:
     planned: Sequence[Array] = ()
     interventions: Sequence[tuple[int, str]] = ()
     states: Sequence[tuple[int, str]] = ()
+    note: str = ""  # what to know when looking at it
 
     def __post_init__(self) -> None:
         count, joints = len(self.commanded_ns), len(self.joint_names)
@@ -92,6 +93,7 @@ def render(trace: CommandTrace, path: Path) -> Path:
     halves = figure.add_gridspec(1, 2, width_ratios=(1.5, 1.0), left=0.075, right=0.985, bottom=0.05, top=0.9)
     figure.text(0.012, 0.975, trace.title, size=16, weight="bold", color=_INK, va="top")
     figure.text(0.985, 0.97, f"{trace.duration_s:.1f} s of commands", size=12, color=_INK, va="top", ha="right")
+    figure.text(0.985, 0.942, trace.note, size=9, color=_QUIET, va="top", ha="right")
     _draw_joints(figure, halves[0], trace)
     _draw_space(figure, halves[1], trace)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,8 +115,8 @@ def _draw_joints(figure: Figure, place: SubplotSpec, trace: CommandTrace) -> Non
         for axes in (position_axes, velocity_axes):
             axes.set_xlim(0.0, max(trace.duration_s, 1e-3))
             axes.tick_params(labelbottom=row == joints - 1)
-            for time_ns, _ in trace.interventions:
-                axes.axvline(trace.seconds(time_ns), color=_ACTED, linewidth=0.7, alpha=0.3, zorder=1)
+            acted_s, whole = _times(trace, [time_ns for time_ns, _ in trace.interventions]), axes.get_xaxis_transform()
+            axes.vlines(acted_s, 0.0, 1.0, transform=whole, color=_ACTED, linewidth=0.7, alpha=0.3, zorder=1)
         if row == 0:
             range_axes.set_title("range", size=10, color=_INK)
             position_axes.set_title("position [rad]", size=10, color=_INK)
@@ -223,9 +225,9 @@ def _draw_interventions(axes: Axes, trace: CommandTrace) -> None:
     others = sum(counts.values()) - sum(counts[name] for name in names)
     labels = ["state", *(f"{name}  ×{counts[name]}" for name in names), *([f"others  ×{others}"] if others else [])]
     _draw_states(axes, trace)
-    for time_ns, name in trace.interventions:
-        line = 1 + (names.index(name) if name in names else len(names))
-        axes.plot(trace.seconds(time_ns), line, "|", color=_ACTED, markersize=9, markeredgewidth=1.5)
+    lines = [1 + (names.index(name) if name in names else len(names)) for _, name in trace.interventions]
+    acted_s = _times(trace, [time_ns for time_ns, _ in trace.interventions])
+    axes.plot(acted_s, lines, "|", color=_ACTED, markersize=9, markeredgewidth=1.5)
     if not counts:
         labels.append("")
         axes.text(trace.duration_s / 2, 1, "no limit acted", size=9, color=_QUIET, ha="center", va="center")
@@ -233,7 +235,7 @@ def _draw_interventions(axes: Axes, trace: CommandTrace) -> None:
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_xlim(0.0, max(trace.duration_s, 1e-3))
     axes.set_xlabel("time [s]", color=_INK)
-    axes.set_title("safety state and interventions", size=10, color=_INK, loc="left")
+    axes.set_title("interventions", size=10, color=_INK, loc="left")
     _tidy(axes)
 
 
@@ -249,7 +251,8 @@ def _draw_states(axes: Axes, trace: CommandTrace) -> None:
         color = _STATE_COLORS.get(state, _GRID)
         axes.barh(0, end_s - begin_s, left=begin_s, height=0.6, color=color, label=label)
     if labelled:
-        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=4, frameon=False, fontsize=8)
+        place, narrow = (1.02, 0.98), {"handlelength": 0.9, "handletextpad": 0.4, "columnspacing": 0.9}
+        axes.legend(loc="lower right", bbox_to_anchor=place, ncols=4, frameon=False, fontsize=8, **narrow)
 
 
 def _times(trace: CommandTrace, times_ns: Sequence[int]) -> Array:
