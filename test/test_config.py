@@ -125,7 +125,7 @@ inference: 3
 simulation: {}
 """
     )
-    keys = "keys here: rate_hz, latency_ms, tolerance_ms, topic, width, height"
+    keys = "keys here: rate_hz, latency_ms, tolerance_ms, frozen_after_ms, topic, width, height, frame, pose"
     assert sorted(told) == sorted(
         [
             "2: robot: unknown robot 'pandaa'; there are: panda",
@@ -186,6 +186,18 @@ simulation: {}
         (
             ("front: {", "front: {width: '64', "),
             "5: cameras.front.width: wrong type (given '64'); should be a valid in",
+        ),
+        (
+            ("front: {", "front: {frame: panda_hand, "),
+            "5: cameras.front: a pose is in a frame (given frame 'panda_hand' alone); should be both, or neither",
+        ),
+        (
+            ("front: {", "front: {frame: panda_hand, pose: [0, 0, 0, 1, 1, 0, 0], "),
+            "5: cameras.front.pose: no pose (given 0, 0, 0, 1, 1, 0, 0); should be x y z qx qy qz qw, of which",
+        ),
+        (
+            ("front: {", "front: {frame: panda_hnd, pose: [0, 0, 0, 1, 0, 0, 0], "),
+            "4: cameras: front.frame is no link of the panda (given 'panda_hnd'; did you mean 'panda_hand'?); should",
         ),
     ],
 )

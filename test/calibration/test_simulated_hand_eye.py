@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from math import degrees
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from vla_ros import config
 from vla_ros.calibration import hand_eye_motion, pictures, views
 from vla_ros.calibration.board import Board
 from vla_ros.calibration.hand_eye import Mounting
+from vla_ros.cli import app
 from vla_ros.control.kinematics import Kinematics, for_robot
 from vla_ros.geometry import rotation_angle
 from vla_ros.robots import description
@@ -67,15 +72,14 @@ def photograph(folder: Path, mounting: Mounting, count: int, seed: int) -> tuple
     return kept.set, world.camera_pose(camera)
 
 
-def check(folder: Path, mounting: Mounting, count: int, seed: int) -> None:
-    taken, truth = photograph(folder, mounting, count, seed)
+def check(folder: Path, mounting: Mounting, taken: views.ViewSet, truth: Array) -> None:
     assert views.load(folder) == taken
     solved = views.solve(folder, taken)
     found = solved.hand_eye
     apart_mm = 1000.0 * float(np.linalg.norm(found.pose[:3] - truth[:3]))
     apart_deg = degrees(rotation_angle(found.pose[3:], truth[3:]))
-    print(f"{mounting.value}: {count} views, {apart_mm:.2f} mm, {apart_deg:.3f} deg, {found.rms_px:.2f} px")
-    assert len(solved.kept) == count
+    print(f"{mounting.value}: {len(taken.views)} views, {apart_mm:.2f} mm, {apart_deg:.3f} deg, {found.rms_px:.2f} px")
+    assert len(solved.kept) == len(taken.views)
     assert found.rejected == ()
     assert (apart_mm, apart_deg) <= (3.0, 0.3)
     assert apart_deg <= 0.3
@@ -89,13 +93,47 @@ def check(folder: Path, mounting: Mounting, count: int, seed: int) -> None:
     assert sheet.shape[1] == 4 * 480
 
 
-@pytest.mark.parametrize("mounting", Mounting)
-def test_a_simulated_camera_is_found_where_it_is(tmp_path: Path, mounting: Mounting) -> None:
-    check(tmp_path, mounting, count=7, seed=3)
+@pytest.fixture(scope="module")
+def in_hand(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, views.ViewSet, Array]:
+    folder = tmp_path_factory.mktemp("in-hand")
+    return folder, *photograph(folder, Mounting.IN_HAND, count=7, seed=3)
+
+
+def test_a_camera_on_the_hand_is_found_where_it_is(in_hand: tuple[Path, views.ViewSet, Array]) -> None:
+    folder, taken, truth = in_hand
+    check(folder, Mounting.IN_HAND, taken, truth)
+
+
+def test_a_camera_beside_the_arm_is_found_where_it_is(tmp_path: Path) -> None:
+    check(tmp_path, Mounting.TO_HAND, *photograph(tmp_path, Mounting.TO_HAND, count=7, seed=3))
+
+
+def test_views_are_computed_again_and_the_pose_is_written(
+    in_hand: tuple[Path, views.ViewSet, Array], tmp_path: Path
+) -> None:
+    folder, _, truth = in_hand
+    file = Path(shutil.copy(config.find("franka_upvla"), tmp_path))
+    arguments = ("calibrate", "hand-eye", str(file), "--camera", "wrist", "--from", str(folder), "--write")
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "in panda_hand, its optical frame" in result.stdout
+    assert "views used       7 of 7" in result.stdout
+    assert "ros2 run tf2_ros static_transform_publisher --x 0.0" in result.stdout
+    assert (folder / "hand_eye.png").exists()
+    written = config.load(str(file)).cameras["wrist"]
+    assert written.frame == HAND
+    assert written.pose is not None
+    assert np.allclose(written.pose, truth, atol=0.003)
+    assert file.read_text().startswith(config.find("franka_upvla").read_text().partition("cameras:")[0])
+
+    # The print measured anew: the same views say that it is not what it was said to be.
+    result = CliRunner().invoke(app, (*arguments, "--board", "5x7,38,28.5,DICT_4X4_50"))
+    assert result.exit_code == 1
+    assert re.search(r"a square is (35\.9|36\.0) mm, not 38 mm: measure the print", result.stderr), result.stderr
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("mounting", Mounting)
 def test_fifteen_views_of_five_worlds(tmp_path: Path, mounting: Mounting, seed: int) -> None:
-    check(tmp_path, mounting, count=15, seed=seed)
+    check(tmp_path, mounting, *photograph(tmp_path, mounting, count=15, seed=seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import cv2
@@ -57,6 +58,24 @@ class Board(Config):
         return (
             f"{self.columns} x {self.rows} squares of {1000 * self.square_m:g} mm, "
             f"markers of {1000 * self.marker_m:g} mm, {self.dictionary}"
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Board:
+        """A board from `5x7,36,27,DICT_4X4_50`; raises ValueError (of pydantic's, too) for what says none."""
+        given = re.fullmatch(r"(\d+)x(\d+),([\d.]+),([\d.]+),(\w+)", text)
+        if given is None:
+            raise ValueError(
+                f"no board (given {text!r}); should be squares across x down, a square and a marker in mm, and the "
+                "dictionary, as 5x7,36,27,DICT_4X4_50"
+            )
+        columns, rows, square, marker, dictionary = given.groups()
+        return cls(
+            columns=int(columns),
+            rows=int(rows),
+            square_m=float(square) / 1000,
+            marker_m=float(marker) / 1000,
+            dictionary=dictionary,
         )
 
     @property

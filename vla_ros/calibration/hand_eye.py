@@ -10,7 +10,7 @@ is then minimised over X and Y together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from math import degrees, radians
 
@@ -26,6 +26,8 @@ from vla_ros.values import Array
 FEWEST_VIEWS = 5
 #: Rotations about the second of two axes must spread by this much (root mean square), or the result is a guess.
 LEAST_SPREAD_RAD = radians(5.0)
+#: With this much about every axis all is well determined.
+GOOD_SPREAD_RAD = radians(8.0)
 #: More of the views than this cannot be outliers: then it is the others that may be wrong.
 _MOST_REJECTED = 1 / 3
 #: A view is rejected when it is this many times worse than the median one, and worse than this many pixels.
@@ -88,31 +90,30 @@ def calibrate(board: Board, intrinsics: Intrinsics, views: Sequence[View], mount
     if missing := missing_rotation([view.link_pose for view in views]):
         raise CannotCalibrate(missing)
     problem = _Problem(board, intrinsics, views, mounting)
-    solution = problem.refine(problem.start(), range(len(views)))
+    # With the board's size left open: whether it is right, and which views lie, is found out together.
     used = list(range(len(views)))
+    solution = problem.refine(problem.start(), used, with_scale=True)
     while rejected := problem.outliers(solution, used):
         used = [index for index in used if index not in rejected]
         if len(views) - len(used) > _MOST_REJECTED * len(views) or len(used) < FEWEST_VIEWS:
             raise CannotCalibrate(
                 f"{len(views) - len(used)} of {len(views)} views contradict the others: {_MOVED}? Take them again"
             )
-        solution = problem.refine(solution, used)
+        solution = problem.refine(solution, used, with_scale=True)
     if missing := missing_rotation([views[index].link_pose for index in used]):
         raise CannotCalibrate(missing)
-    to_scale = problem.refine(solution, used, with_scale=True)
-    if problem.rms_px(to_scale, used) > _CONTRADICTION_PX:
+    if problem.rms_px(solution, used) > _CONTRADICTION_PX:
         raise CannotCalibrate(
-            f"the views contradict each other by {problem.rms_px(to_scale, used):.0f} pixels: {_MOVED}, "
+            f"the views contradict each other by {problem.rms_px(solution, used):.0f} pixels: {_MOVED}, "
             f"or is the camera not {mounting.value}?"
         )
-    scale = to_scale.scale
-    if abs(scale - 1.0) > _SCALE_TOLERANCE:
+    if abs(solution.scale - 1.0) > _SCALE_TOLERANCE:
         raise CannotCalibrate(
-            f"by the arm's measure a square is {1000 * scale * board.square_m:.1f} mm, not "
+            f"by the arm's measure a square is {1000 * solution.scale * board.square_m:.1f} mm, not "
             f"{1000 * board.square_m:g} mm: measure the print and give its size, or, if that is right, check the "
             "camera's intrinsics"
         )
-    return problem.result(solution, used, scale)
+    return problem.result(problem.refine(replace(solution, scale=1.0), used), used, solution.scale)
 
 
 def rotation_spread(poses: Sequence[Array]) -> tuple[Array, Array]:
@@ -145,6 +146,16 @@ def missing_rotation(poses: Sequence[Array]) -> str:
         f"the hand was turned {known} ({degrees(spread[0]):.0f} and {degrees(spread[1]):.0f} degrees about the two "
         f"foremost), and about two it has to be: rotate it about its {name} axis by 20 degrees, to both sides"
     )
+
+
+def advice(poses: Sequence[Array]) -> str:
+    """About which axis of its link the arm should turn more, for poses (7,) so far; "" when it has turned enough."""
+    if len(poses) < 2:
+        return "turn the hand about its x, y and z axis, by 20 degrees each"
+    spread, axes = rotation_spread(poses)
+    about = np.sqrt(spread**2 @ axes**2)  # of each axis of the link
+    name, least = "xyz"[int(np.argmin(about))], float(about.min())
+    return "" if least >= GOOD_SPREAD_RAD else f"rotate more about {name}"
 
 
 # --- the problem ------------------------------------------------------------------------------------------------------

@@ -32,10 +32,13 @@ class ViewSet(Config):
     """What is the same for all views, and the views. `matrix` (9,) by rows and `distortion` are camera_info's k and d.
 
     `link` is the link of the arm that carries the camera, or the board; an empty `matrix`: it is to be estimated.
+    `frame_id`: of the pictures, the camera's optical frame; `pose_in_tf`: where TF had it then, in `parent`.
     """
 
     robot: str
     camera: str
+    frame_id: str = ""
+    pose_in_tf: Pose | None = None
     mounting: Mounting
     base: str
     link: str

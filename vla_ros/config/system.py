@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vla_ros.actions import ActionSpec
+from vla_ros.calibration.pose import Pose
 from vla_ros.config.problems import did_you_mean
 from vla_ros.control.arm import ArmConfig
 from vla_ros.robots import catalogue
@@ -23,11 +25,17 @@ SCRIPTED = "scripted"
 
 
 class CameraConfig(CameraTiming):
-    """One camera: where its images arrive, how large they are, and when they were taken."""
+    """One camera: where its images arrive, how large they are, when they were taken, and where it is fixed.
+
+    `pose`, x y z [m] qx qy qz qw, is its optical frame's (z forward, y down) in `frame`: a link of the arm for a camera
+    on the arm, else the arm's base. `vla-ros calibrate hand-eye` finds both; without them nothing is known.
+    """
 
     topic: str
     width: int = Field(default=256, ge=16, le=4096)
     height: int = Field(default=256, ge=16, le=4096)
+    frame: str = ""
+    pose: Pose | None = None
 
     @property
     def is_compressed(self) -> bool:
@@ -45,6 +53,13 @@ class CameraConfig(CameraTiming):
         if not _TOPIC.fullmatch(topic) or "__" in topic:
             raise ValueError(f"no valid ROS name (given {topic!r}); should be absolute, as /camera/front/image_raw")
         return topic
+
+    @model_validator(mode="after")
+    def _pose_is_in_a_frame(self) -> CameraConfig:
+        if bool(self.frame) != (self.pose is not None):
+            given = f"frame {self.frame!r} alone" if self.frame else "a pose alone"
+            raise ValueError(f"a pose is in a frame (given {given}); should be both, or neither")
+        return self
 
 
 class PolicyConfig(Config):
@@ -122,6 +137,8 @@ class SystemConfig(Config):
         for topic, sharers in of_topic.items():
             if len(sharers) > 1:
                 raise ValueError(f"{' and '.join(sharers)} share a topic (given {topic}); should be one topic each")
+        if "robot" in others.data:
+            _refuse_unknown_frames(cameras, others.data["robot"])
         world: TabletopConfig | None = others.data.get("simulation")
         missing = sorted(set(cameras) - set(world.cameras)) if world else []
         if world and missing:
@@ -132,3 +149,13 @@ class SystemConfig(Config):
         if world:
             check_faults(world.faults, cameras)
         return cameras
+
+
+def _refuse_unknown_frames(cameras: Mapping[str, CameraConfig], robot: str) -> None:
+    links = catalogue.find(robot).links
+    for name, camera in cameras.items():
+        if camera.frame and camera.frame not in links:
+            raise ValueError(
+                f"{name}.frame is no link of the {robot} (given {camera.frame!r}{did_you_mean(camera.frame, links)}); "
+                f"should be of {', '.join(links)}"
+            )

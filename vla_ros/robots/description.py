@@ -43,7 +43,7 @@ def urdf(robot: Robot) -> str:
     root = Element("robot", name=robot.name)
     for finish, rgba in RGBA.items():
         SubElement(SubElement(root, "material", name=finish.value), "color", rgba=_numbers(rgba))
-    for link in _links(robot):
+    for link in robot.links:
         _add_urdf_link(root, robot, link)
     for joint in robot.joints:
         element = _add_urdf_joint(root, joint.name, "revolute", joint.parent, joint.child)
@@ -109,12 +109,6 @@ def mjcf(robot: Robot) -> Element:
 
 
 # --- URDF -------------------------------------------------------------------------------------------------------------
-
-
-def _links(robot: Robot) -> tuple[str, ...]:
-    children = (joint.child for joint in robot.joints)
-    frames = (frame.name for frame in robot.fixed_frames)
-    return (robot.base_frame, *children, *frames, *robot.gripper.finger_links)
 
 
 def _add_urdf_link(root: Element, robot: Robot, name: str) -> None:

@@ -178,6 +178,13 @@ class Robot:
         return tuple(joint.name for joint in self.joints)
 
     @property
+    def links(self) -> tuple[str, ...]:
+        """Every link and frame, from the base to the fingers."""
+        children = (joint.child for joint in self.joints)
+        frames = (frame.name for frame in self.fixed_frames)
+        return (self.base_frame, *children, *frames, *self.gripper.finger_links)
+
+    @property
     def home_rad(self) -> tuple[float, ...]:
         """The ready pose."""
         return tuple(joint.home_rad for joint in self.joints)
