@@ -157,10 +157,12 @@ class Life:
 
 
 def small_system(record: str) -> SystemConfig:
-    """With pictures that cost nothing: here they are only what sets the policy to work."""
+    """With pictures that cost nothing, as here they only set the policy to work, and a task that takes its time."""
     system = config.load("franka_upvla")
+    assert system.simulation is not None
+    simulation = system.simulation.model_copy(update={"instruction": "stack the red cube on the blue cube"})
     front = system.cameras["front"].model_copy(update={"width": 32, "height": 32, "rate_hz": 10.0})
-    return system.model_copy(update={"cameras": {"front": front}, "record": record})
+    return system.model_copy(update={"cameras": {"front": front}, "simulation": simulation, "record": record})
 
 
 def node_processes(domain_id: int) -> list[tuple[int, str]]:
