@@ -38,10 +38,10 @@ class Rivals:
                 self._nameless_looks.pop(topic, None)
                 continue
             names = [_name(info) for info in self._node.get_publishers_info_by_topic(topic)]
-            if topic in self._mine:
-                names.remove(self._node.get_fully_qualified_name())
-            else:
+            if topic in self._one_each:
                 names = list(dict.fromkeys(names))
+            elif (own := self._node.get_fully_qualified_name()) in names:
+                names.remove(own)
             names = self._believable(topic, names)
             if len(names) > (topic in self._one_each):
                 self._on_rival(f"{', '.join(sorted(names))} on {topic}")
