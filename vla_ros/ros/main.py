@@ -69,6 +69,7 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
         finally:
             executor.shutdown(timeout_sec=0)
             node.destroy_node()
+            gc.unfreeze()  # or the node outlives the modules it needs to go
         return 0
     finally:
         rclpy.try_shutdown()
