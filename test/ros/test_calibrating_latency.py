@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+from sensor_msgs.msg import Image
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import config, topics
@@ -13,10 +16,13 @@ from vla_ros.calibration.latency import ACTUATION_KEY, GRIPPER_KEY, Delay, camer
 from vla_ros.calibration.motion import Sway
 from vla_ros.config import SystemConfig
 from vla_ros.graph import build_without_policy
+from vla_ros.ros import convert, qos
 from vla_ros.ros.calibrating_latency import Plan, record
+from vla_ros.ros.filming_stamp import film
 from vla_ros.ros.operating import Unanswered
 from vla_ros.simulation.hand import DAMPING_N_S_M, STIFFNESS_N_M
 from vla_ros.simulation.impedance import JOINT_DAMPING, JOINT_STIFFNESS
+from vla_ros.timing.stamps import ms_to_ns
 
 FRONT_MS, WRIST_MS, ARM_MS, GRIPPER_MS = 60.0, 0.0, 40.0, 30.0
 WITHIN_MS = 5.0
@@ -51,8 +57,7 @@ def test_known_latencies_are_found(
     assert record(system, simulate=True, plan=PLAN, confirm=intentions.append, on_progress=said.append) is None
     assert not said
     assert (
-        "panda_joint1 of the Franka Emika Panda sways by 0.08 rad for 4 s, which moves the TCP up to 2"
-        in intentions[0]
+        "panda_joint1 of the Franka Emika Panda sways by 0.08 rad for 4 s, which moves the TCP up to 2" in intentions[0]
     )
 
     recording = record(system, simulate=True, plan=PLAN, confirm=lambda _: True, on_progress=said.append)
@@ -69,3 +74,27 @@ def test_known_latencies_are_found(
     assert {key: delay for key, delay in measured.items() if not isinstance(delay, Delay)} == {}
     found_ms = {key: delay.delay_ms for key, delay in measured.items() if isinstance(delay, Delay)}
     assert found_ms == pytest.approx(truth_ms, abs=WITHIN_MS)
+
+
+def test_a_filmed_stamp_tells_the_latency_of_a_camera(
+    ros_domain_id: int, system: SystemConfig, make_watcher: Callable[..., Any]
+) -> None:
+    watcher = make_watcher()
+    camera = watcher.create_publisher(Image, system.cameras["front"].topic, qos.SENSOR)
+    drawn: list[tuple[int, Any]] = []
+
+    def show(picture: Any) -> None:
+        """A screen, and the front camera before it: it takes its pictures half-way between two times."""
+        now_ns = watcher.now_ns
+        if drawn:
+            before_ns, seen = drawn[-1]
+            rgb = cv2.resize(np.repeat(seen[..., None], 3, axis=2), (160, 160), interpolation=cv2.INTER_AREA)
+            stamp_ns = (before_ns + now_ns) // 2 + ms_to_ns(FRONT_MS)
+            camera.publish(convert.rgb_to_image(rgb, stamp_ns, "front"))
+        drawn.append((now_ns, picture))
+
+    measured = film(system, 1.5, show)
+    front, wrist = measured[camera_key("front")], measured[camera_key("wrist")]
+    assert isinstance(front, Delay)
+    assert front.delay_ms == pytest.approx(FRONT_MS, abs=WITHIN_MS)
+    assert "could be read in 0 of 0 pictures" in str(wrist)

@@ -30,11 +30,11 @@ def positions(config: TabletopConfig, act: Callable[[Tabletop], None], wait_ms: 
 
 
 def step_joint(world: Tabletop) -> None:
-    world.command_joints(world.joint_positions + [0.05, 0, 0, 0, 0, 0, 0])
+    world.command_joints(world.joint_positions + np.array([0.05, 0, 0, 0, 0, 0, 0]))
 
 
 def step_pose(world: Tabletop) -> None:
-    world.command_pose(world.tcp_pose + [0, 0.02, 0, 0, 0, 0, 0])
+    world.command_pose(world.tcp_pose + np.array([0, 0.02, 0, 0, 0, 0, 0]))
 
 
 def close_gripper(world: Tabletop) -> None:

@@ -28,11 +28,15 @@ def latency(
     write: Annotated[bool, typer.Option("--write", help="Put what was measured into the system's file.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a real arm moves.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw what was compared.")] = None,
+    filmed_stamp: Annotated[
+        bool, typer.Option("--filmed-stamp", help="Real cameras only, by a clock on this screen that they film.")
+    ] = False,
 ) -> None:
     """Measure how late cameras, arm and gripper are, by moving the arm a little.
 
     Cameras: a joint sways, and what each camera sees must fit where the arm was measured to be. Arm: by how much the
     measured joint follows its command. Gripper: from a goal to the first motion. Nothing else may command the arm.
+    With --filmed-stamp nothing moves: this screen shows the time, and the cameras look at it.
     """
     with clear_errors():
         from vla_ros import config
@@ -42,6 +46,13 @@ def latency(
         from vla_ros.ros.calibrating_latency import Plan
 
         chosen = config.load(system)
+        if filmed_stamp:
+            if sim or plot:
+                refuse("--filmed-stamp: a simulated camera sees no screen, and there is nothing to plot")
+            measured = _film(chosen, duration)
+            _show(chosen, measured, "filmed stamp, with the screen's own delay")
+            _finish(system, measured, write)
+            return
         joints = catalogue.find(chosen.robot).joint_names
         if joint > len(joints):
             refuse(f"--joint: {chosen.robot} has {len(joints)} joints (given {joint})")
@@ -50,10 +61,18 @@ def latency(
         sway = Sway(amplitude_rad=amplitude, duration_s=duration)
         recording = _record(chosen, sim, Plan(joint - 1, sway, strokes), yes)
         measured = measure(recording)
-        _show(chosen, measured)
+        _show(chosen, measured, "image against joint")
         if plot:
             _draw(recording, measured, plot)
         _finish(system, measured, write)
+
+
+def _film(system: SystemConfig, duration_s: float) -> dict[str, Delay | Unmeasurable]:
+    from vla_ros.ros.filming_stamp import film
+    from vla_ros.viewing.window import Window
+
+    with Window(f"{system.title}: the time") as window:
+        return film(system, duration_s, window.draw)
 
 
 def _record(system: SystemConfig, sim: bool | None, plan: Plan, yes: bool) -> Recording:
@@ -87,28 +106,28 @@ def _record(system: SystemConfig, sim: bool | None, plan: Plan, yes: bool) -> Re
     return recording
 
 
-def _show(system: SystemConfig, measured: Mapping[str, Delay | Unmeasurable]) -> None:
+def _show(system: SystemConfig, measured: Mapping[str, Delay | Unmeasurable], camera_how: str) -> None:
+    """A table of what was measured, beside what the file says."""
     from rich.console import Console
     from rich.table import Table
 
     from vla_ros.calibration.latency import ACTUATION_KEY, GRIPPER_KEY, Delay, camera_key
 
-    how = {
-        **{camera_key(name): "image against joint" for name in system.cameras},
-        ACTUATION_KEY: "joint against command",
-        GRIPPER_KEY: "goal to first motion",
+    known = {
+        camera_key(name): (f"camera {name}", camera.latency_ms, camera_how) for name, camera in system.cameras.items()
     }
-    present = {
-        **{camera_key(name): camera.latency_ms for name, camera in system.cameras.items()},
-        ACTUATION_KEY: system.controller.schedule.actuation_latency_ms,
-        GRIPPER_KEY: system.controller.gripper.latency_ms,
-    }
+    schedule, gripper = system.controller.schedule, system.controller.gripper
+    known[ACTUATION_KEY] = ("arm", schedule.actuation_latency_ms, "joint against command")
+    known[GRIPPER_KEY] = ("gripper", gripper.latency_ms, "goal to first motion")
     table = Table(title=f"{system.title}: latencies in ms", title_justify="left")
-    for heading in ("in the system's file", "says", "measured", "spread", "how"):
-        table.add_column(heading, justify="left" if heading in ("in the system's file", "how") else "right")
+    table.add_column("of")
+    for heading in ("measured", "spread", "in the file"):
+        table.add_column(heading, justify="right")
+    table.add_column("how")
     for key, delay in measured.items():
+        name, in_file_ms, how = known[key]
         found = (f"{delay.delay_ms:.1f}", f"{delay.spread_ms:.1f}") if isinstance(delay, Delay) else ("none", "")
-        table.add_row(key, f"{present[key]:.1f}", *found, how[key])
+        table.add_row(name, *found, f"{in_file_ms:.1f}", how)
     Console().print(table)
 
 
