@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("mujoco")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from matplotlib import image
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
@@ -24,13 +25,13 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import config, topics
+from vla_ros.cli import dry_run
 from vla_ros.robots.panda import PANDA
 from vla_ros.ros import convert, operating, qos
+from vla_ros.ros.diagnostics import INTERVENTION
 from vla_ros.ros.watching import CommandWatcher
 from vla_ros.timing.stamps import s_to_ns
 from vla_ros.values import Command
-
-SECONDS = 2.0
 
 
 def test_nothing_is_sent_and_what_would_have_been_is_drawn(
@@ -46,7 +47,7 @@ def test_nothing_is_sent_and_what_would_have_been_is_drawn(
     commands = watcher.hear(JointTrajectory, topics.COMMAND, QoSProfile(depth=1000))
     run = [sys.executable, "-m", "vla_ros", "run", "franka_upvla", "--instruction", "lift the red cube"]
     process = subprocess.Popen(
-        [*run, "--dry-run", "--seconds", str(SECONDS)],
+        [*run, "--dry-run"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(Path(__file__).parents[2]), **os.environ},
         stdout=subprocess.PIPE,
@@ -54,7 +55,9 @@ def test_nothing_is_sent_and_what_would_have_been_is_drawn(
         text=True,
     )
     try:
-        watcher.until(lambda: process.poll() is not None, "the dry run to end by itself")
+        watcher.until(lambda: len(commands) > 100, "a second of commands")
+        process.send_signal(signal.SIGINT)
+        watcher.until(lambda: process.poll() is not None, "the dry run to end")
     finally:
         process.kill()
     output, _ = process.communicate()
@@ -71,38 +74,32 @@ def test_nothing_is_sent_and_what_would_have_been_is_drawn(
     assert image.imread(tmp_path / match[1]).shape[:2] == (1100, 1500)
 
 
-def test_a_dry_run_that_is_interrupted_before_it_commanded_says_so(ros_domain_id: int, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vla_ros", "run", "franka_upvla", "--dry-run"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(__file__).parents[2]), **os.environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    said = ""
-    while "holding: not started" not in said:
-        said += process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate()
-    assert process.returncode == 0, said + rest
-    assert "the arm holds until it hears a task on /vla/instruction and /vla/start is called" in said
-    assert rest.endswith("commands   none: nothing was commanded, so there is nothing to draw\n")
-    assert not (tmp_path / "runs").exists()
+def test_without_a_command_there_is_no_picture(
+    ros_domain_id: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with operating.context() as context:
+        watcher = CommandWatcher(config.load("franka_upvla"), context)
+        dry_run.draw(watcher, "", tmp_path / "commands.png")
+        watcher.destroy_node()
+    assert capsys.readouterr().out == "commands   none: nothing was commanded, so there is nothing to draw\n"
+    assert not (tmp_path / "commands.png").exists()
 
 
-def test_the_watcher_forgets_what_is_old_and_counts_what_acted(
-    ros_domain_id: int, make_watcher: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+def test_the_watcher_forgets_what_is_old_and_notes_when_something_acted(
+    ros_domain_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vla_ros.ros.watching._REMEMBERED_S", 1.0)
     system = config.load("franka_upvla")
     with operating.context() as context:
         watcher = CommandWatcher(system, context)
+        watcher._on_state(said(0.5, "holding", workspace=3, commands=0))  # before the first command
         home = np.array(PANDA.home_rad)
         for tick in range(150):
             command = Command(s_to_ns(1.0) + tick * 10_000_000, home, np.zeros(7), np.arange(7.0), None)
             watcher._on_command(convert.command_to_trajectory(command, PANDA.joint_names, PANDA.base_frame))
+        watcher._on_state(said(2.0, "running", workspace=3, commands=100))
+        watcher._on_state(said(2.1, "running", workspace=5, commands=110, jump=1))
+        watcher.watch(for_s=1.0)  # which is over already
         trace = watcher.trace("", "")
         watcher.destroy_node()
     assert trace.commanded_ns[0] == s_to_ns(1.5)
@@ -111,4 +108,13 @@ def test_the_watcher_forgets_what_is_old_and_counts_what_acted(
         list(system.controller.limits.workspace_lower_m),
         list(system.controller.limits.workspace_upper_m),
     ]
-    assert trace.interventions == []
+    assert trace.interventions == [(s_to_ns(2.1), "workspace"), (s_to_ns(2.1), "jump")]
+    assert trace.states == [(s_to_ns(0.5), "holding"), (s_to_ns(2.0), "running")]
+
+
+def said(time_s: float, state: str, **counts: int) -> DiagnosticArray:
+    values = {"safety_state": state, **{INTERVENTION + name: count for name, count in counts.items()}}
+    entries = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    message = DiagnosticArray(status=[DiagnosticStatus(name="controller", values=entries)])
+    message.header.stamp = convert.ns_to_stamp(s_to_ns(time_s))
+    return message

@@ -43,11 +43,12 @@ def run_dry(system: SystemConfig, graph: Graph, for_s: float) -> None:
         except KeyboardInterrupt:
             typer.echo("stopping", err=True)
         finally:
-            _draw(watcher, f"{system.title}: dry run, nothing was sent to the arm", picture)
+            draw(watcher, f"{system.title}: dry run, nothing was sent to the arm", picture)
             watcher.destroy_node()
 
 
-def _draw(watcher: CommandWatcher, title: str, picture: Path) -> None:
+def draw(watcher: CommandWatcher, title: str, picture: Path) -> None:
+    """Draw what was watched, and say where; or that there was nothing."""
     from vla_ros.viewing import commands
 
     try:

@@ -37,7 +37,10 @@ class Driver(Protocol):
         """Deliver the newest joint state and changes of the fault; call it at every tick, before deciding."""
 
     def publish(self, command: Command) -> None:
-        """Send one target; raises ValueError for one that is not finite or not of this arm."""
+        """Send one target; raises ValueError for one that is not finite or not of this arm.
+
+        A driver goes on following the last one for ever, so an arm whose controller is dead holds where that one was.
+        """
 
     def send_gripper(self, goal: GripperGoal, on_done: OnDone) -> None:
         """Send one goal; `on_done` is called exactly once.
