@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from vla_ros.control.interpolation import Way
@@ -34,14 +36,21 @@ class TcpGuard:
 
     def objection(self, way: Way) -> str:
         """tcp_speed, workspace_stop, or ""."""
-        levers_m = self._levers_m
-        is_slow = levers_m @ way.peak < self._linear_m_s and way.peak.sum() < self._angular_rad_s
+        levers_m, peak = self._levers_m, way.peak
+        is_slow = levers_m @ peak < self._linear_m_s and peak.sum() < self._angular_rad_s
         now_m = self._kinematics.placements(way.start.positions[None])[0, :3, 3]
-        room_m = float(self._workspace.depths_m(now_m).min()) + _SLACK_M
-        stays = levers_m @ way.travel < room_m
+        stays = levers_m @ way.travel < self._workspace.depths_m(now_m).min() + _SLACK_M
         if is_slow and stays:
             return ""
-        placements = self._kinematics.placements(way.ticks)
+        ticks = way.ticks
+        if stays:  # only to the last tick at which it could be too fast
+            steps = np.abs(ticks[1:] - ticks[:-1])
+            linear_m, angular_rad = self._linear_m_s * way.period_s, self._angular_rad_s * way.period_s
+            fast = np.flatnonzero((steps @ levers_m >= linear_m) | (steps.sum(axis=1) >= angular_rad))
+            if not fast.size:
+                return ""
+            ticks = ticks[: fast[-1] + 2]
+        placements = self._kinematics.placements(ticks)
         if not is_slow and self._is_fast(placements, way.period_s):
             return "tcp_speed"
         if not stays and self._leaves(placements[:, :3, 3]):
@@ -49,12 +58,13 @@ class TcpGuard:
         return ""
 
     def _is_fast(self, placements: Array, period_s: float) -> bool:
-        steps = np.diff(placements[:, :3, 3], axis=0)
-        if (steps * steps).sum(axis=1).max() > (self._linear_m_s * period_s) ** 2:
+        steps = placements[1:, :3] - placements[:-1, :3]
+        squares = steps * steps
+        if squares[:, :, 3].sum(axis=1).max() > (self._linear_m_s * period_s) ** 2:
             return True
-        turns = np.diff(placements[:, :3, :3], axis=0)  # of Frobenius norm sqrt(8) sin(angle / 2)
-        most = np.sqrt(8.0) * np.sin(min(self._angular_rad_s * period_s, np.pi) / 2.0)
-        return bool((turns * turns).sum(axis=(1, 2)).max() > most * most)
+        most = 2.0 * math.sin(min(self._angular_rad_s * period_s, math.pi) / 2.0)
+        # The change of a rotation matrix has the Frobenius norm sqrt(8) sin(angle / 2).
+        return bool(squares[:, :, :3].sum(axis=(1, 2)).max() > 2.0 * most * most)
 
     def _leaves(self, positions: Array) -> bool:
         depths_m = self._workspace.depths_m(positions)

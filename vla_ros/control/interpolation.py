@@ -87,6 +87,7 @@ class Way:
         self.period_s = period_s
         self._stop = stop
         self._duration_s = float(stop.duration)
+        self._jerk = jerk
         self.end = _motion_at(stop, self._duration_s).positions
         q, v, a = motion.positions, motion.velocities, motion.accelerations
         #: The range (J,) of the way to rest, from `motion` on.
@@ -99,8 +100,6 @@ class Way:
             turn_s = np.where(turns, (np.abs(a) - np.sqrt(np.maximum(beyond, 0.0))) / jerk, 0.0)
             turn = q + turn_s * (v + turn_s * (a / 2.0 - np.sign(a) * jerk * turn_s / 6.0))
             self.least, self.most = np.minimum(self.least, turn), np.maximum(self.most, turn)
-        #: No axis is faster than this between two ticks (J,).
-        self.peak = np.maximum(np.abs(q - start.positions) / period_s, np.abs(v) + a * a / (2.0 * jerk))
 
     def at(self, time_s: float) -> Motion:
         """The motion `time_s` after the step; exactly at rest from the end on."""
@@ -109,7 +108,14 @@ class Way:
         zeros = np.zeros_like(self.end)
         return Motion(self.end, zeros, zeros)
 
-    @property
+    @cached_property
+    def peak(self) -> Array:
+        """No axis is faster than this between two ticks (J,)."""
+        now, then = self.start, self.motion
+        onward = np.abs(then.velocities) + then.accelerations**2 / (2.0 * self._jerk)
+        return np.maximum(np.abs(then.positions - now.positions) / self.period_s, onward)
+
+    @cached_property
     def travel(self) -> Array:
         """How far each axis comes from where it is now (J,)."""
         now = self.start.positions
@@ -155,6 +161,7 @@ class Interpolator:
         self._limits = limits
         self._period_s = period_s
         self._guards = guards
+        self._velocity = limits.velocity * _USED  # wherever the axes are
         self._jerk = limits.jerk * _USED
         self._planner = ruckig.Ruckig(count)
         self._pursuit, self._stop = ruckig.InputParameter(count), ruckig.InputParameter(count)
@@ -162,7 +169,7 @@ class Interpolator:
             request.synchronization = ruckig.Synchronization.No
             request.max_acceleration = (limits.acceleration * _USED).tolist()
             request.max_jerk = self._jerk.tolist()
-            request.max_velocity = (limits.velocity * _USED).tolist()
+            request.max_velocity = self._velocity.tolist()
         if straight:
             self._pursuit.synchronization = ruckig.Synchronization.Phase
         self._stop.control_interface = ruckig.ControlInterface.Velocity
@@ -190,7 +197,8 @@ class Interpolator:
     def follow(self, positions: Array, velocities: Array) -> Motion:
         """Step towards a target that is at `positions` (J,) when the step ends and moves with `velocities` (J,)."""
         slowest, fastest = self._velocity_bounds()
-        wanted = self._pursue(positions, np.clip(velocities, _FOLLOWED * slowest, _FOLLOWED * fastest))
+        speed = np.minimum(np.maximum(velocities, _FOLLOWED * slowest), _FOLLOWED * fastest)
+        wanted = self._pursue(positions, speed, slowest, fastest)
         if wanted is None:
             self._acted = ("planner",)
             return self.brake()
@@ -221,14 +229,15 @@ class Interpolator:
 
     def _velocity_bounds(self) -> tuple[Array, Array]:
         """The least and the greatest velocity (J,) to plan with, from where the axes will be at the next tick."""
+        if self._limits.envelope is None:
+            return -self._velocity, self._velocity
         now = self._motion
         slowest, fastest = self._limits.velocity_bounds(now.positions + now.velocities * self._period_s)
         return np.minimum(slowest * _USED, -_CRAWL), np.maximum(fastest * _USED, _CRAWL)
 
-    def _pursue(self, positions: Array, speed: Array) -> Motion | None:
+    def _pursue(self, positions: Array, speed: Array, slowest: Array, fastest: Array) -> Motion | None:
         """One period of the fastest way to meet the target, or None where the planner finds none."""
         now, period_s = self._motion, self._period_s
-        slowest, fastest = self._velocity_bounds()
         start = positions - speed * period_s  # where the target is as the step begins: the moving frame's origin
         request = self._pursuit
         request.current_position = (now.positions - start).tolist()
@@ -273,22 +282,21 @@ class Interpolator:
         limits, now, then = self._limits, way.start.positions, way.motion.positions
         below = np.minimum(then - np.minimum(limits.lower, now), way.least - np.minimum(limits.lower, then))
         above = np.minimum(np.maximum(limits.upper, now) - then, np.maximum(limits.upper, then) - way.most)
-        return np.asarray((np.minimum(below, above) < -_ROUNDING) | self._races(way), dtype=np.bool_)
+        leaves = np.asarray(np.minimum(below, above) < -_ROUNDING, dtype=np.bool_)
+        return leaves if limits.envelope is None else leaves | self._races(way)
 
     def _races(self, way: Way) -> NDArray[np.bool_]:
         """Joints (J,) bool that are somewhere on the way faster than they may be there."""
-        limits = self._limits
-        if limits.envelope is not None:
-            now = way.start.positions
-            slowest, _ = limits.velocity_bounds(np.minimum(now, way.least))
-            _, fastest = limits.velocity_bounds(np.maximum(now, way.most))
-            if (way.peak > np.minimum(fastest, -slowest)).any():
-                velocities = np.diff(way.ticks, axis=0) / self._period_s
-                slowest, fastest = limits.velocity_bounds(way.ticks)
-                low = velocities < np.maximum(slowest[1:], slowest[:-1]) - _ROUNDING
-                high = velocities > np.minimum(fastest[1:], fastest[:-1]) + _ROUNDING
-                return np.asarray((low | high).any(axis=0), dtype=np.bool_)
-        return np.zeros(way.end.size, dtype=np.bool_)
+        limits, now = self._limits, way.start.positions
+        slowest, _ = limits.velocity_bounds(np.minimum(now, way.least))
+        _, fastest = limits.velocity_bounds(np.maximum(now, way.most))
+        if (way.peak <= np.minimum(fastest, -slowest)).all():
+            return np.zeros(way.end.size, dtype=np.bool_)
+        velocities = np.diff(way.ticks, axis=0) / self._period_s
+        slowest, fastest = limits.velocity_bounds(way.ticks)
+        low = velocities < np.maximum(slowest[1:], slowest[:-1]) - _ROUNDING
+        high = velocities > np.minimum(fastest[1:], fastest[:-1]) + _ROUNDING
+        return np.asarray((low | high).any(axis=0), dtype=np.bool_)
 
     def _plans(self, request: ruckig.InputParameter, trajectory: ruckig.Trajectory) -> bool:
         try:
