@@ -94,6 +94,9 @@ def test_intrinsics_are_estimated_from_tilted_views() -> None:
     views = [detect(Board(), seen_from(Board(), MATRIX, turn, 0.42)[0]) for turn in turns]
     found = estimate_intrinsics(Board(), views, 640, 480)
     assert np.allclose(found.matrix, MATRIX, atol=6.0)
+    facing = [detect(Board(), seen_from(Board(), MATRIX, (0.02 * turn, 0.05, 0.0), 0.9)[0]) for turn in range(6)]
+    with pytest.raises(ValueError, match="leave the focal length open by .* bring the board nearer, tilt it more"):
+        estimate_intrinsics(Board(), facing, 640, 480)
     with pytest.raises(ValueError, match="at least 6 views .* got 3"):
         estimate_intrinsics(Board(), views[:3], 640, 480)
 

@@ -16,6 +16,10 @@ from vla_ros.values import Array, Image
 FEWEST_CORNERS = 8
 
 
+#: One standard deviation of it that is still good enough: as much as the camera's distance from the board is off.
+_FOCAL_TOLERANCE = 0.005
+
+
 class BoardNotSeen(ValueError):
     """The board is not in the picture, or not enough of it; the text says what to do."""
 
@@ -116,9 +120,9 @@ def reprojection_rms_px(board: Board, corners: Corners, intrinsics: Intrinsics, 
 
 
 def estimate_intrinsics(board: Board, views: Sequence[Corners], width: int, height: int) -> Intrinsics:
-    """The camera itself from views of the board, by cv2.calibrateCamera: focal lengths, centre, k1 k2 p1 p2.
+    """The camera itself from views of the board, by cv2.calibrateCamera: focal lengths, centre, k1 k2.
 
-    Raises ValueError for fewer than 6 views.
+    Raises ValueError for fewer than 6 views, and where they leave the focal length open.
     """
     if len(views) < 6:
         raise ValueError(
@@ -126,9 +130,17 @@ def estimate_intrinsics(board: Board, views: Sequence[Corners], width: int, heig
         )
     points = [view.points_m(board).astype(np.float32) for view in views]
     pixels = [view.pixels.astype(np.float32) for view in views]
-    _, matrix, distortion, _, _ = cv2.calibrateCamera(
-        points, pixels, (width, height), np.eye(3), np.zeros(5), flags=cv2.CALIB_FIX_K3
+    # Tangential distortion and the centre explain the same few views, so that both would be wrong.
+    flags = cv2.CALIB_FIX_K3 | cv2.CALIB_ZERO_TANGENT_DIST
+    _, matrix, distortion, _, _, deviations, _, _ = cv2.calibrateCameraExtended(
+        points, pixels, (width, height), np.eye(3), np.zeros(5), flags=flags
     )
+    focal_px, deviation_px = float(matrix[0, 0]), float(deviations.ravel()[0])
+    if deviation_px > _FOCAL_TOLERANCE * focal_px:
+        raise ValueError(
+            f"these views leave the focal length open by {deviation_px:.0f} of {focal_px:.0f} pixels: bring the board "
+            "nearer, tilt it more and show it in the corners of the picture; or calibrate the camera by itself"
+        )
     return Intrinsics(_floats(matrix), _floats(distortion).ravel())
 
 

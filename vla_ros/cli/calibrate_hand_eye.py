@@ -12,7 +12,7 @@ import typer
 from vla_ros.cli.common import EXIT_FAILED, Simulate, System, clear_errors, obstacle, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from vla_ros.calibration.board import Board
     from vla_ros.calibration.hand_eye import Mounting
@@ -108,6 +108,8 @@ def hand_eye(
                 plan = _plan(chosen, camera, mounting, link, _board(board), views, auto or simulates, intrinsics)
                 taken = _take(chosen, plan, where, simulates, yes)
             solved = kept.solve(where, taken)
+        except config.ConfigError:
+            raise
         except ValueError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(EXIT_FAILED) from None
@@ -226,6 +228,16 @@ def _with_board(system: SystemConfig, plan: Plan) -> SystemConfig:
 
 def _show(solved: Solved) -> None:
     """What was found, how well it is known, and what tells TF."""
+    found, about = solved.hand_eye, solved.set
+    for name, text in _measured(solved).items():
+        typer.echo(f"{name:<16} {text}")
+    names = ("x", "y", "z", "qx", "qy", "qz", "qw")
+    flags = " ".join(f"--{name} {value:.6f}" for name, value in zip(names, found.pose, strict=True))
+    frames = f"--frame-id {about.parent} --child-frame-id {about.frame_id or about.camera}"
+    typer.echo(f"ros2 run tf2_ros static_transform_publisher {flags} {frames}")
+
+
+def _measured(solved: Solved) -> dict[str, str]:
     from math import degrees
 
     import numpy as np
@@ -235,7 +247,6 @@ def _show(solved: Solved) -> None:
     found, about = solved.hand_eye, solved.set
     matrix = rotation_matrix(found.pose[3:], RotationForm.QUATERNION)
     angles = np.degrees(rotation_values(matrix, RotationForm.EULER_XYZ))
-    used = len(solved.kept) - len(found.rejected)
     rejected = [f"{solved.kept[number] + 1} ({found.view_rms_px[number]:.1f} px)" for number in found.rejected]
     lines = {
         f"camera {about.camera}": f"in {about.parent}, its optical frame",
@@ -246,28 +257,25 @@ def _show(solved: Solved) -> None:
         "corners": f"{found.rms_px:.2f} px from where they should be",
         "board": f"{1000 * found.error_m:.2f} mm, {degrees(found.error_rad):.2f} deg from where it should be; "
         f"by the arm's measure {100 * found.scale:.2f} % of its size",
-        "views used": f"{used} of {len(about.views)}{'; rejected ' if rejected else ''}{', '.join(rejected)}",
+        "views used": f"{len(solved.kept) - len(rejected)} of {len(about.views)}",
     }
+    if rejected:
+        lines["views rejected"] = ", ".join(rejected)
     if about.pose_in_tf is not None:
         apart_mm = 1000 * float(np.linalg.norm(found.pose[:3] - about.pose_in_tf[:3]))
         apart_deg = degrees(rotation_angle(found.pose[3:], np.array(about.pose_in_tf[3:])))
         lines["TF said"] = f"{apart_mm:.2f} mm, {apart_deg:.3f} deg from this"
     if not about.matrix:
-        focal_x, focal_y = np.diag(solved.intrinsics.matrix)[:2]
-        center_x, center_y = solved.intrinsics.matrix[:2, 2]
-        lines["intrinsics"] = f"fx {focal_x:.1f} fy {focal_y:.1f} cx {center_x:.1f} cy {center_y:.1f}; distortion "
-        lines["intrinsics"] += _numbers(solved.intrinsics.distortion, 4)
-    for name, text in lines.items():
-        typer.echo(f"{name:<16} {text}")
-    flags = (
-        f"--{name} {value:.6f}" for name, value in zip(("x", "y", "z", "qx", "qy", "qz", "qw"), found.pose, strict=True)
-    )
-    frames = f"--frame-id {about.parent} --child-frame-id {about.frame_id or about.camera}"
-    typer.echo(f"ros2 run tf2_ros static_transform_publisher {' '.join(flags)} {frames}")
+        (focal_x, _, center_x), (_, focal_y, center_y) = solved.intrinsics.matrix[:2]
+        lines["intrinsics"] = (
+            f"estimated: fx {focal_x:.1f} fy {focal_y:.1f} cx {center_x:.1f} cy {center_y:.1f}, distortion "
+            f"{_numbers(solved.intrinsics.distortion[:2], 4)}; what they are off comes on top"
+        )
+    return lines
 
 
-def _numbers(values: object, digits: int) -> str:
-    return " ".join(f"{value:.{digits}f}" for value in values)  # type: ignore[attr-defined]
+def _numbers(values: Iterable[float], digits: int) -> str:
+    return " ".join(f"{value:.{digits}f}" for value in values)
 
 
 def _write(name: str, camera: str, solved: Solved) -> None:

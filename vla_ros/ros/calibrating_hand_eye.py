@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from rclpy.context import Context
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
@@ -141,16 +142,24 @@ class ViewTaker(OperatorNode):
     # --- a person moves the arm --------------------------------------------------------------------------------------
 
     def watch(self) -> ViewSet:
-        """Take a view wherever the arm stands and the board is seen from anew, until there are enough."""
+        """Take a view wherever the arm stands and the board is seen from anew, until there are enough.
+
+        Ctrl-C ends it earlier, with the views so far.
+        """
         self._say("move the arm, and let it stand where the board is seen; turn the hand about all its axes")
         looked_ns = 0
-        while (taken := self._taken()) is None or len(taken.views) < self._plan.count:
-            observation = self._standing()
-            if observation is None or observation.instant_ns - looked_ns < _LOOK_NS:
-                self.spin()
-            elif self._is_new(observation):
-                looked_ns = observation.instant_ns
-                self._take(observation)
+        try:
+            while (taken := self._taken()) is None or len(taken.views) < self._plan.count:
+                observation = self._standing()
+                if observation is None or observation.instant_ns - looked_ns < _LOOK_NS:
+                    self.spin()
+                elif self._is_new(observation):
+                    looked_ns = observation.instant_ns
+                    self._take(observation)
+        except KeyboardInterrupt:
+            if (taken := self._taken()) is None:
+                raise
+            self._say(f"ended with {len(taken.views)} views")
         return taken
 
     def _is_new(self, observation: Observation) -> bool:
@@ -177,8 +186,8 @@ class ViewTaker(OperatorNode):
         poses = self._poses()
         self.wait_for_services(topics.START, topics.STOP)
         self.hear_from("controller")
+        self.refuse_other_commanders()  # before there is a second publisher, which stops a policy's arm
         chunks = self.create_publisher(JointTrajectory, topics.CHUNK, qos.COMMAND)
-        self._refuse_others()
         try:
             self.call(topics.START)
             here = self._here()
@@ -202,7 +211,7 @@ class ViewTaker(OperatorNode):
         middle = self._here() if self._plan.viewpoint is None else self._plan.viewpoint
         return around(middle, self._plan.mounting, self._plan.count)
 
-    def _go(self, start: Array, end: Array, chunks: object) -> Observation | None:
+    def _go(self, start: Array, end: Array, chunks: Publisher) -> Observation | None:
         """Move the TCP from one pose (7,) to the other, straight; what is seen there at rest, None without rest."""
         away_m, away_rad = float(np.linalg.norm(end[:3] - start[:3])), rotation_angle(start[3:], end[3:])
         duration_s = _EASE_S + 1.5 * max(away_m / _SPEED_M_S, away_rad / _SPEED_RAD_S)  # 1.5: it eases in and out
@@ -214,8 +223,8 @@ class ViewTaker(OperatorNode):
                 times_s = [ns_to_s(now_ns - start_ns + row * _STEP_NS) for row in range(_ROWS)]
                 rows = np.stack([interpolate_pose(start, end, _eased(time_s / duration_s)) for time_s in times_s])
                 chunk = ActionChunk(now_ns, _STEP_NS, POSE_DIMENSIONS, rows)
-                chunks.publish(convert.chunk_to_trajectory(chunk, self._robot.base_frame))  # type: ignore[attr-defined]
-                self._refuse_others()
+                chunks.publish(convert.chunk_to_trajectory(chunk, self._robot.base_frame))
+                self.refuse_other_commanders()
             self.spin()
             ran_ns = now_ns if self._runs() else ran_ns
             if now_ns - ran_ns > _PATIENCE_NS:
@@ -227,12 +236,6 @@ class ViewTaker(OperatorNode):
 
     def _runs(self) -> bool:
         return self.states["controller"].get("safety_state") == SafetyState.RUNNING.value
-
-    def _refuse_others(self) -> None:
-        """The arm follows one, or none."""
-        others = {info.node_name for info in self.get_publishers_info_by_topic(topics.CHUNK)} - {self.get_name()}
-        if others:
-            raise Unanswered(f"{' and '.join(sorted(others))} publishes {topics.CHUNK}: end it, the arm follows one")
 
     def _here(self) -> Array:
         return self._tcp.forward(self._joints)
@@ -301,9 +304,10 @@ class ViewTaker(OperatorNode):
         self._joints = observation.proprioception["joints"]
         here = self._link.forward(self._joints)
         self._stands.append((instant_ns, here))
-        while self._stands[0][0] < instant_ns - _STILL_NS:
+        # The first one kept is as old as that at least, however slow the camera.
+        while len(self._stands) > 1 and self._stands[1][0] <= instant_ns - _STILL_NS:
             self._stands.popleft()
-        if instant_ns - self._stands[0][0] < 0.8 * _STILL_NS:
+        if instant_ns - self._stands[0][0] < _STILL_NS:
             return None
         is_still = all(_are_near(pose, here, _STILL_M, _STILL_RAD) for _, pose in self._stands)
         return observation if is_still else None

@@ -113,7 +113,7 @@ class Calibrator(OperatorNode):
         self.wait_for_services(topics.START, topics.STOP)
         self.wait_for_time()
         self.hear_from("controller")
-        self._refuse_others()
+        self.refuse_other_commanders()
         endpoints = self._robot.endpoints
         for key, arrived in (("joint_states", self._joints), ("gripper_joint_states", self._widths)):
             self.wait(partial(self._has_arrived, arrived), APPEAR_S, f"nothing on {endpoints[key].name}")
@@ -197,22 +197,12 @@ class Calibrator(OperatorNode):
             self._published_ns = now_ns
             chunk = ActionChunk(now_ns, _STEP_NS, dimensions, rows(now_ns + _STEP_NS * np.arange(_ROWS)))
             self._chunks.publish(convert.chunk_to_trajectory(chunk, self._robot.base_frame))
-            self._refuse_others()
+            self.refuse_other_commanders()
         controller = self.states["controller"]
         if controller["safety_state"] == SafetyState.RUNNING.value:
             self._ran_ns = now_ns
         elif now_ns - self._ran_ns > _PATIENCE_NS:
             raise Unanswered(f"the controller does not move the arm: {controller['message']}")
-
-    def _refuse_others(self) -> None:
-        """The arm follows one, or none."""
-        for topic, ours in ((topics.CHUNK, self.get_name()), (topics.COMMAND, "controller")):
-            publishers = [info.node_name for info in self.get_publishers_info_by_topic(topic)]
-            if publishers.count(ours) > 1 or set(publishers) - {ours}:
-                raise Unanswered(
-                    f"{' and '.join(sorted(publishers))} publish {topic}, but the arm follows one at a time: end what "
-                    "else runs in this ROS domain"
-                )
 
     # --- the gripper -------------------------------------------------------------------------------------------------
 

@@ -123,6 +123,16 @@ class OperatorNode(Node):
         name = client.srv_name
         self.wait(client.service_is_ready, APPEAR_S, f"nobody serves {name}: is the node {_OWNERS[name]} running?")
 
+    def refuse_other_commanders(self) -> None:
+        """The arm follows one, or none: raises Unanswered where somebody else publishes chunks or commands."""
+        for topic, ours in ((topics.CHUNK, self.get_name()), (topics.COMMAND, "controller")):
+            publishers = [info.node_name for info in self.get_publishers_info_by_topic(topic)]
+            if publishers.count(ours) > 1 or set(publishers) - {ours}:
+                raise Unanswered(
+                    f"{' and '.join(sorted(publishers))} publish {topic}, but the arm follows one at a time: end what "
+                    "else runs in this ROS domain"
+                )
+
     def _on_state(self, message: DiagnosticArray) -> None:
         for status in message.status:
             state = {"message": status.message, **{entry.key: entry.value for entry in status.values}}
