@@ -194,6 +194,20 @@ def test_a_slow_controller_is_soon_not_missed(loop: Callable[..., Loop]) -> None
     assert 1 <= run.mirror.waits <= 3  # of 15 commands
 
 
+def test_a_controller_that_was_only_held_up_is_missed_as_soon_as_before(loop: Callable[..., Loop]) -> None:
+    run = loop()
+    run.mirror.period_ns = 10 * MS
+    for waits in (1, 2, 3, 4):
+        run.mirror.commanding = True
+        start_ns = run.simulation.call(lambda: run.world.time_ns)
+        run.until(lambda start_ns=start_ns: run.world.time_ns > start_ns + 150 * MS)
+        run.mirror.commanding = False
+        commanded_ns = run.simulation.call(lambda: run.mirror.commanded_ns)
+        run.until(lambda waits=waits: run.mirror.waits == waits)
+        assert run.world.time_ns - commanded_ns <= 20 * MS, "missed after 10 ms, at the end of a slice"
+        run.until(lambda commanded_ns=commanded_ns: run.world.time_ns > commanded_ns + 60 * MS)
+
+
 def test_calls_are_answered_between_slices(loop: Callable[..., Loop]) -> None:
     run = loop()
     name = run.simulation.call(lambda: threading.current_thread().name)

@@ -27,8 +27,9 @@ OnFrame = Callable[[str, int, Image], None]  # camera, stamp_ns, picture
 
 _STEP_NS = NANOSECONDS_PER_MILLISECOND
 #: A controller that commanded is missed when nothing came for its period, 10 ms unless it proves to be slower, and is
-#: then waited for so long.
+#: then waited for so long. So many commands at that period prove that it was only held up.
 _MISSED_AFTER_NS, _MISSED_AFTER_AT_MOST_NS = 10 * NANOSECONDS_PER_MILLISECOND, 50 * NANOSECONDS_PER_MILLISECOND
+_PROVING_COMMANDS = 5
 _PATIENCE_S = 0.1
 _ANSWER_TIMEOUT_S = 30.0
 
@@ -68,8 +69,9 @@ class Simulation:
         self._on_slice = on_slice
         self._shutters = [_Shutter(name, timing) for name, timing in cameras.items()]
         self._calls: deque[tuple[Callable[[], object], Future]] = deque()
-        self._missed_after_ns = max(_MISSED_AFTER_NS, self._steps * _STEP_NS)
+        self._missed_after_least_ns = self._missed_after_ns = max(_MISSED_AFTER_NS, self._steps * _STEP_NS)
         self._missed_ns: int | None = None  # the last command before a wait that was in vain
+        self._commands_ns: deque[int] = deque(maxlen=_PROVING_COMMANDS + 1)
         self._speed = 0.0
         self._closing = threading.Event()
         self._failure: BaseException | None = None
@@ -141,6 +143,11 @@ class Simulation:
         commanded_ns = self._mirror.commanded_ns
         if commanded_ns is None or commanded_ns == self._missed_ns:
             return
+        if commanded_ns not in self._commands_ns:
+            self._commands_ns.append(commanded_ns)
+            span_ns = commanded_ns - self._commands_ns[0]
+            if len(self._commands_ns) > _PROVING_COMMANDS and span_ns <= (_PROVING_COMMANDS + 1) * _MISSED_AFTER_NS:
+                self._missed_after_ns = self._missed_after_least_ns
         missed = self._world.time_ns - commanded_ns > self._missed_after_ns
         if missed and not self._mirror.wait_for_target(_PATIENCE_S):
             self._missed_ns = commanded_ns
