@@ -18,7 +18,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_ros.robots.panda import PANDA
 from vla_ros.ros import convert
 from vla_ros.simulation.world import WorldState
-from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, ActionChunk, Command
+from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, ActionChunk, Command, Target
 
 HEIGHT, WIDTH = 6, 8
 
@@ -263,3 +263,16 @@ def test_world_states_survive() -> None:
     for wrong in (Float64MultiArray(), Float64MultiArray(layout=sent.layout, data=[1.0])):
         with pytest.raises(ValueError, match="a world state is labelled"):
             convert.array_to_world_state(wrong)
+
+
+@pytest.mark.parametrize("dimensions", [PANDA.joint_names, (*POSE_DIMENSIONS, GRIPPER_DIMENSION)])
+def test_a_teleoperators_targets_survive(dimensions: tuple[str, ...]) -> None:
+    sent = Target(1_700_000_000_123_456_789, dimensions, np.linspace(0.1, 0.8, len(dimensions)))
+    message = convert.target_to_trajectory(sent, "panda_link0")
+    assert message.header.frame_id == "panda_link0"
+    received = convert.trajectory_to_target(message)
+    assert (received.time_ns, received.dimensions) == (sent.time_ns, dimensions)
+    np.testing.assert_array_equal(received.values, sent.values)
+    message.points.append(message.points[0])
+    with pytest.raises(ValueError, match="a target is one point, got 2"):
+        convert.trajectory_to_target(message)
