@@ -156,20 +156,17 @@ def assert_keeps_clear(path, config):
     return distances
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_no_command_comes_nearer_than_it_may(assert_keeps, home, seed):
     config = LimitsConfig(planes={"wall": WALL}, clearance_m=0.03)
     limits, random = AxisLimits.of_joints(PANDA, config), np.random.default_rng(seed)
-    crowded = random.random() < 0.5
-    start = np.clip(CROWDED if crowded else home, limits.lower, limits.upper)
+    start = np.clip(CROWDED if random.random() < 0.5 else home, limits.lower, limits.upper)
     interpolator = Interpolator(limits, PERIOD_S, start, guards=(ClearanceGuard(PANDA, config),))
-    path, acted = [start], set()
+    path = [start]
     for _ in range(6):
         target = np.clip(random.choice([CROWDED, home]) + random.normal(size=7) * 0.7, limits.lower, limits.upper)
-        for _ in range(40):
-            path.append(interpolator.follow(target, np.zeros(7)).positions)
-            acted.update(interpolator.acted)
+        path += [interpolator.follow(target, np.zeros(7)).positions for _ in range(40)]
     assert_keeps(np.array(path), limits)
     assert_keeps_clear(path, config)
 
