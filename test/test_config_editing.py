@@ -62,6 +62,13 @@ def test_sections_that_are_missing_are_made(file: Path) -> None:
     assert file.read_text() == TEXT + section
 
 
+def test_a_pose_is_one_line(file: Path) -> None:
+    pose = [0.08, 0.004, 0.032, 0.0, 0.0, 0.0, 1.0]
+    set_values(file, {"cameras.wrist.frame": "panda_hand", "cameras.wrist.pose": pose})
+    assert "    frame: panda_hand\n    pose: [0.08, 0.004, 0.032, 0.0, 0.0, 0.0, 1.0]\n" in file.read_text()
+    assert config.load(str(file)).cameras["wrist"].pose == tuple(pose)
+
+
 def test_what_comes_after_a_section_stays_after_it(file: Path) -> None:
     set_values(file, {"cameras.wrist.width": 128, "cameras.wrist.height": 96})
     expected = TEXT.replace(

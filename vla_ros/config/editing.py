@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ruamel.yaml import YAML, CommentToken
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from vla_ros.config.files import load
 from vla_ros.config.problems import ConfigError
@@ -55,13 +55,20 @@ def _put(place: CommentedMap, key: str, value: object) -> None:
     """Set `key`; after a new one comes what came after the last: an empty line, the comment of the next section."""
     holder, last = _last_leaf(place)
     is_new = key not in place
-    place[key] = value
+    place[key] = _on_one_line(value) if isinstance(value, list) else value
     comments = holder.ca.items.get(last)
     if is_new and comments and comments[2]:
         same_line, _, below = comments[2].value.partition("\n")
         comments[2].value = same_line + "\n"
         if below:
             place.ca.items[key] = [None, None, CommentToken("\n" + below, comments[2].start_mark), None]
+
+
+def _on_one_line(values: list[object]) -> CommentedSeq:
+    """A pose is read as [x, y, z, ...], not as a line for each number."""
+    line = CommentedSeq(values)
+    line.fa.set_flow_style()
+    return line
 
 
 def _last_leaf(place: CommentedMap) -> tuple[CommentedMap, object]:
