@@ -139,8 +139,10 @@ class Episode:
             if time_ns > fault_ns and not message.startswith("running")
         )
         assert first.startswith(("ramping: ", "holding: ")) and cause in first, first
-        assert first_ns <= counts_ns + 2 * PERIOD_NS, (first, (first_ns - counts_ns) / MS)
-        braking = speeds[(times_ns >= counts_ns + 2 * PERIOD_NS) & (times_ns <= still_until_ns)]
+        # A machine that has no time for the controller loses ticks: a few periods, in which it counts its own.
+        ticks = np.count_nonzero((times_ns > counts_ns) & (times_ns < first_ns))
+        assert ticks <= 2 and first_ns <= counts_ns + 5 * PERIOD_NS, (first, ticks, (first_ns - counts_ns) / MS)
+        braking = speeds[(times_ns >= max(first_ns, counts_ns)) & (times_ns <= still_until_ns)]
         assert (np.diff(braking) < 0.01).all(), "ever slower, but for the end of an acceleration"
         still = speeds[(times_ns > counts_ns + STOPS_WITHIN_NS) & (times_ns <= still_until_ns)]
         assert still.size and not still.any(), "it stands"
