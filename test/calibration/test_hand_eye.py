@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from vla_ros.calibration.board import Board
 from vla_ros.calibration.detection import Corners, Intrinsics
-from vla_ros.calibration.hand_eye import CannotCalibrate, Mounting, View, calibrate, missing_rotation
+from vla_ros.calibration.hand_eye import CannotCalibrate, Mounting, View, advice, calibrate, missing_rotation
+from vla_ros.calibration.hand_eye_motion import MOST_POSES, around
 from vla_ros.geometry import RotationForm, matrix_pose, pose_matrix, rotation_angle, rotation_matrix
 from vla_ros.values import Array
 
@@ -150,6 +151,34 @@ def test_two_axes_are_enough() -> None:
     views = take(Mounting.IN_HAND, truth, 4, axes=(1.0, 1.0, 0.0))
     assert missing_rotation([view.link_pose for view in views]) == ""
     assert off(calibrate(BOARD, CAMERA, views, Mounting.IN_HAND).pose, truth) < (3.0, 0.3)
+
+
+def test_progress_names_the_axis_that_was_turned_about_least() -> None:
+    home = transform(np.array([0.4, 0.1, 0.3]), np.array([0.5, 2.0, 1.0]))
+    poses = [matrix_pose(home)]
+    assert advice(poses) == "turn the hand about its x, y and z axis, by 20 degrees each"
+    for axis, then in enumerate(("rotate more about", "rotate more about z", "")):
+        for side in (-0.5, 0.5):
+            poses.append(matrix_pose(home @ transform(np.zeros(3), side * np.eye(3)[axis])))
+        assert advice(poses).startswith(then) and bool(advice(poses)) == bool(then)
+
+
+@pytest.mark.parametrize("mounting", Mounting)
+def test_the_arms_own_poses_determine_a_camera_and_stay_near(mounting: Mounting) -> None:
+    here = matrix_pose(transform(np.array([0.4, 0.1, 0.3]), np.array([3.0, 0.2, 0.0])))
+    poses = around(here, mounting)
+    assert np.allclose(poses[0], here)
+    assert len(poses) == MOST_POSES
+    for count in range(5, MOST_POSES + 1):
+        assert missing_rotation(poses[:count]) == ""
+    assert advice(poses) == ""
+    assert max(np.linalg.norm(pose[:3] - here[:3]) for pose in poses) < 0.2
+    assert max(degrees(rotation_angle(pose[3:], here[3:])) for pose in poses) < 35.0
+    for index, pose in enumerate(poses):  # each is a view of its own
+        for other in poses[:index]:
+            assert degrees(rotation_angle(pose[3:], other[3:])) > 7.0
+    with pytest.raises(ValueError, match="1 to 15 poses to go to, got 16"):
+        around(here, mounting, 16)
 
 
 def test_too_few_views_are_refused() -> None:
