@@ -35,6 +35,7 @@ def recording(front_ms: float, wrist_sees: bool) -> Recording:
     widths = np.clip(0.08 - 0.1 * (widths_s - GOAL_S - 0.08), 0.0, 0.08)
     return Recording(
         joint=0,
+        along=np.eye(7)[0],
         commands=series(TIMES_S, commands),
         joints=series(TIMES_S, joints),
         pictures={"front": series(TIMES_S, seen), "wrist": series(TIMES_S, seen if wrist_sees else noise)},

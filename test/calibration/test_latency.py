@@ -208,7 +208,7 @@ def record_world(config: TabletopConfig, duration_s: float = 5.0) -> Recording:
         world.advance(NANOSECONDS_PER_MILLISECOND)
         if world.time_ns % period_ns(15.0) < NANOSECONDS_PER_MILLISECOND:
             widths.append((world.time_ns, np.array([world.gripper_width_m])))
-    return Recording(0, Series.of(commands), Series.of(joints), {}, Series.of(widths), (goal_ns,))
+    return Recording(0, np.eye(7)[0], Series.of(commands), Series.of(joints), {}, Series.of(widths), (goal_ns,))
 
 
 @pytest.mark.parametrize("extra_ms", [0.0, 40.0])

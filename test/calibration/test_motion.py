@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla_ros.calibration.motion import Sway
+from vla_ros.calibration.motion import Sway, along
 from vla_ros.robots.panda import PANDA
 
 TIMES_S = np.arange(-1.0, 10.0, 0.001)
@@ -33,3 +33,11 @@ def test_it_is_not_like_itself_or_its_mirror_image_at_another_time(sign: float) 
     inside = Sway().offsets_rad(TIMES_S)
     for shift in range(200, 600, 20):  # ms; up to the latest delay that is looked for, and the earliest
         assert np.corrcoef(inside[shift:], sign * inside[:-shift])[0, 1] < 0.9
+
+
+def test_what_other_joints_add_to_the_motion_of_the_hand() -> None:
+    # Two upright axes, 0.6 m and 0.2 m behind the hand, and one across, through it.
+    jacobian = np.array([[0, 0.6, 0, 0, 0, 1], [0, 0.2, 0, 0, 0, 1], [0, 0, 0, 1, 0, 0]]).T
+    assert along(jacobian, 0) == pytest.approx([1.0, (0.6 * 0.2 + 0.09) / (0.6**2 + 0.09), 0.0])
+    assert along(jacobian, 1) == pytest.approx([(0.6 * 0.2 + 0.09) / (0.2**2 + 0.09), 1.0, 0.0])
+    assert along(jacobian, 2) == pytest.approx([0.0, 0.0, 1.0])

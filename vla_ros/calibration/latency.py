@@ -102,11 +102,22 @@ class Recording:
     """What was seen while one joint swayed, and then while the gripper worked."""
 
     joint: int  # the one that swayed
+    along: Array  # (J,) as `motion.along` gives: the others are shaken, and cameras see that too
     commands: Series  # of all joints (N, J) rad
     joints: Series  # measured (M, J) rad
     pictures: Mapping[str, Series]  # camera -> as `look` gives
     widths: Series  # of the gripper (K, 1) m
     goals_ns: tuple[int, ...] = ()  # when the gripper was sent each goal to shut; it stood open before
+
+    @property
+    def swayed(self) -> Series:
+        """The joint that swayed (M, 1) rad, as measured."""
+        return self.joints.column(self.joint)
+
+    @property
+    def hand(self) -> Series:
+        """The hand's motion (M, 1), as so many radians of the joint that swayed."""
+        return Series(self.joints.stamps_ns, (self.joints.values @ self.along)[:, None])
 
 
 @dataclass(frozen=True)
@@ -120,12 +131,11 @@ class Delay:
 
 def measure(recording: Recording) -> dict[str, Delay | Unmeasurable]:
     """Every latency by its key in a system's file, or why it cannot be told."""
-    joint = recording.joints.column(recording.joint)
     measured: dict[str, Delay | Unmeasurable] = {}
     for name, pictures in recording.pictures.items():
-        measured[camera_key(name)] = _or_why(camera_latency, joint, pictures)
+        measured[camera_key(name)] = _or_why(camera_latency, recording.hand, pictures)
     measured[ACTUATION_KEY] = _or_why(
-        actuation_latency, recording.commands.column(recording.joint), joint.thinned(_ENOUGH)
+        actuation_latency, recording.commands.column(recording.joint), recording.swayed.thinned(_ENOUGH)
     )
     if recording.goals_ns:
         measured[GRIPPER_KEY] = _or_why(gripper_latency, recording.goals_ns, recording.widths)
@@ -144,12 +154,12 @@ def _or_why(measuring: Callable[..., Delay], *given: object) -> Delay | Unmeasur
         return why
 
 
-def camera_latency(joint: Series, pictures: Series) -> Delay:
-    """Stamp minus capture of a camera that sees the arm: `joint` (N, 1) rad as measured, `pictures` as `look` gives.
+def camera_latency(motion: Series, pictures: Series) -> Delay:
+    """Stamp minus capture of a camera that sees the arm: `motion` (N, 1) rad as measured, `pictures` as `look` gives.
 
     Raises Unmeasurable, as the two below.
     """
-    delay = _delay(joint, patterns(pictures), _IMAGE_DEGREE, "the camera")
+    delay = _delay(motion, patterns(pictures), _IMAGE_DEGREE, "the camera")
     if delay is None:
         raise Unmeasurable(
             "it saw no motion that goes with the arm's: does it look at the arm, is it sharp and light enough there, "

@@ -1,4 +1,4 @@
-"""A gentle motion of one joint that does not repeat itself, so that its delay has one answer only."""
+"""A gentle motion of one joint that never repeats itself, so that its delay has one answer; and the hand's by it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from vla_ros.values import Array
 
 #: A second, slower swing below the first; their frequencies have no common period (the golden section).
 _SLOWER, _SHARE = 0.618034, 0.5
+_LEVER_M = 0.3
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,15 @@ class Sway:
         swing = (np.sin(phase) + _SHARE * np.sin(_SLOWER * phase)) / (1.0 + _SHARE)
         rise = _smooth(times_s / self.ease_s) * _smooth((self.duration_s - times_s) / self.ease_s)
         return np.asarray(self.amplitude_rad * rise * swing, dtype=np.float64)
+
+
+def along(jacobian: Array, joint: int) -> Array:
+    """What a radian of each joint (J,) adds to the hand's motion as `joint` moves it: 1 for itself.
+
+    `jacobian` is the hand's (6, J), moved along [m] and turned [rad]; a turn counts as what a point 0.3 m off moves.
+    """
+    twist = jacobian[:, joint] * np.array([1.0, 1.0, 1.0, *[_LEVER_M**2] * 3])
+    return np.asarray(twist @ jacobian / (twist @ jacobian[:, joint]), dtype=np.float64)
 
 
 def _smooth(fraction: NDArray[np.floating]) -> Array:

@@ -17,7 +17,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import topics
 from vla_ros.calibration.latency import Recording, Series, look
-from vla_ros.calibration.motion import Sway
+from vla_ros.calibration.motion import Sway, along
 from vla_ros.config import SystemConfig
 from vla_ros.control import kinematics
 from vla_ros.robots import catalogue
@@ -158,6 +158,7 @@ class Calibrator(OperatorNode):
         self.call(topics.STOP)
         return Recording(
             joint=self._plan.joint,
+            along=along(kinematics.for_robot(self._robot).jacobian(home), self._plan.joint),
             commands=Series.of(self._commands).between(start_ns, end_ns),
             joints=Series.of(self._joints).between(start_ns, end_ns),
             pictures={name: Series.of(shown).between(start_ns, end_ns) for name, shown in self._pictures.items()},

@@ -26,12 +26,11 @@ def render(recording: Recording, measured: Mapping[str, Delay | Unmeasurable], p
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("the plot needs matplotlib: pip install 'vla_ros[sim]'") from error
-    joint = recording.joints.column(recording.joint)
     compared = {
-        f"camera {name}": (joint, patterns(pictures), measured[camera_key(name)])
+        f"camera {name}": (recording.hand, patterns(pictures), measured[camera_key(name)])
         for name, pictures in recording.pictures.items()
     }
-    compared["arm"] = (recording.commands.column(recording.joint), joint, measured[ACTUATION_KEY])
+    compared["arm"] = (recording.commands.column(recording.joint), recording.swayed, measured[ACTUATION_KEY])
     figure = Figure(figsize=(_WIDTH_IN, _ROW_IN * len(compared)), dpi=_DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots(len(compared), 3, squeeze=False, width_ratios=(3, 1, 1))
     for row, (title, (cause, effect, delay)) in zip(axes, compared.items(), strict=True):
