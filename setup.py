@@ -11,6 +11,7 @@ SHARE = f"share/{NAME}"
 
 # The core. A robot's computer needs this and a ROS installation, and nothing of the extras.
 CORE = [
+    "coal>=3",
     "numpy>=1.26",
     "opencv-python-headless",
     "pillow",
