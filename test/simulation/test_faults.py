@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from vla_ros import config
 from vla_ros.config import SimulatorNodeConfig, from_parameters, to_parameters
 from vla_ros.robots.panda import PANDA
 from vla_ros.simulation.faults import JOINTS, FaultConfig, FaultKind, Faults, Stream
@@ -33,7 +34,7 @@ EVERY_KIND: dict[str, dict[str, Any]] = {
 
 
 def faults(**configs: dict[str, Any]) -> Faults:
-    return Faults({name: FaultConfig(**config) for name, config in configs.items()})
+    return Faults({name: FaultConfig(**fault) for name, fault in configs.items()})
 
 
 def through(stream: Stream[int], times_ns: range) -> list[tuple[int, int]]:
@@ -42,17 +43,17 @@ def through(stream: Stream[int], times_ns: range) -> list[tuple[int, int]]:
 
 
 def test_every_kind_passes_through_flat_ros_parameters_both_ways() -> None:
-    assert {config["kind"] for config in EVERY_KIND.values()} == {kind.value for kind in FaultKind}
-    config = SimulatorNodeConfig(world=TabletopConfig.model_validate({"faults": EVERY_KIND}))
-    flat = to_parameters(config)
+    assert {fault["kind"] for fault in EVERY_KIND.values()} == {kind.value for kind in FaultKind}
+    node = SimulatorNodeConfig(world=TabletopConfig.model_validate({"faults": EVERY_KIND}))
+    flat = to_parameters(node)
     assert flat["world.faults.stall.kind"] == "camera_stall"
     assert flat["world.faults.late.shift_ms"] == -150.0
     assert "world.faults.hit.for_s" not in flat
-    assert from_parameters(SimulatorNodeConfig, flat) == config
+    assert from_parameters(SimulatorNodeConfig, flat) == node
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("fault", "told"),
     [
         ({"kind": "camera_stall", "at_s": 1.0}, "camera_stall needs camera and for_s (given none)"),
         ({"kind": "reflex", "at_s": 1.0, "for_s": 1.0}, "reflex takes no for_s; beside at_s it takes none"),
@@ -75,9 +76,9 @@ def test_every_kind_passes_through_flat_ros_parameters_both_ways() -> None:
         ({"kind": "stal", "at_s": 1.0}, "camera_stall"),
     ],
 )
-def test_what_cannot_be_is_refused_in_words(config: dict[str, Any], told: str) -> None:
+def test_what_cannot_be_is_refused_in_words(fault: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError) as refused:
-        TabletopConfig.model_validate({"faults": {"a": config}})
+        TabletopConfig.model_validate({"faults": {"a": fault}})
     assert told in str(refused.value)
 
 
@@ -87,6 +88,15 @@ def test_names_and_jumps_that_add_up_are_checked() -> None:
     jumps = {f"jump{at}": {"kind": "clock_jump", "at_s": at, "shift_s": -2.0} for at in (2, 3)}
     with pytest.raises(ValidationError, match="the jump at 3 s, with those before"):
         TabletopConfig.model_validate({"faults": jumps})
+
+
+def test_a_system_without_the_camera_cannot_have_its_fault() -> None:
+    values = config.load("franka_upvla").model_dump(mode="json")
+    values["simulation"]["faults"] = {"hung": EVERY_KIND["hung"]}
+    config.SystemConfig.model_validate(values)
+    del values["cameras"]["wrist"]
+    with pytest.raises(ValidationError, match="hung: no camera 'wrist'; should be of front"):
+        config.SystemConfig.model_validate(values)
 
 
 def test_times_count_from_the_last_reset() -> None:
