@@ -81,7 +81,7 @@ def check(folder: Path, mounting: Mounting, taken: views.ViewSet, truth: Array) 
     print(f"{mounting.value}: {len(taken.views)} views, {apart_mm:.2f} mm, {apart_deg:.3f} deg, {found.rms_px:.2f} px")
     assert len(solved.kept) == len(taken.views)
     assert found.rejected == ()
-    assert (apart_mm, apart_deg) <= (3.0, 0.3)
+    assert apart_mm <= 3.0
     assert apart_deg <= 0.3
     assert found.rms_px < 0.5
     assert found.error_m < 0.003
