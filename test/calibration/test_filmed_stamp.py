@@ -71,7 +71,7 @@ def test_the_latency_is_that_between_capture_and_stamp(latency_ms: float, period
         for captured, shown, unread in zip(captured_ns, shown_ns, random.random(120) < 0.3, strict=True)
     ]
     found = filmed_latency(read, list(zip(codes_ns.tolist(), drawn_ns.tolist(), strict=True)))
-    assert found.delay_ms == pytest.approx(latency_ms, abs=max(1.0, 0.15 * period_ms))
+    assert found.delay_ms == pytest.approx(latency_ms, abs=0.3 * period_ms)  # the median of some 80
     assert found.spread_ms < 0.5 * period_ms
 
 

@@ -82,7 +82,6 @@ class Calibrator(OperatorNode):
 
     def __init__(self, system: SystemConfig, plan: Plan, context: Context, simulate: bool) -> None:
         super().__init__(context, use_sim_time=simulate, name="calibrator")
-        self._system = system
         self._plan = plan
         self._robot = robot = catalogue.find(system.robot)
         self._arm_reader = convert.JointReader(robot.joint_names)
