@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,8 +39,9 @@ STILL_RAD_S = 0.02
 
 #: Simulated seconds after the kill, from which on the arm stands: what the last chunk has planned and braking; or,
 #: where nobody commands any more, the way to the last target.
-STANDS_AFTER_S = {"inference": 1.6, "controller": 1.0}
+STANDS_AFTER_S = {"inference": 2.0, "controller": 1.0}
 WATCHED_S = 0.4
+DEAF_AFTER_S = 8.0
 
 
 class Truth:
@@ -133,8 +135,7 @@ class Life:
         if name == "inference":
             self.assert_held(name)
             self.watcher.until_said("controller", "holding: policy lost: the inference node has said nothing for 1 s")
-            self.may_restart.set()
-            self.watch_it_move()  # by itself, with the first chunk
+            self.until_it_goes_on()
         elif name == "recorder":
             self.may_restart.set()
             self.commands.take_all()
@@ -142,6 +143,23 @@ class Life:
             assert self.commands.take_newest() is not None  # the arm needs no recorder
         else:
             self.supervisor.wait()
+
+    def until_it_goes_on(self) -> None:
+        """Let the inference node start again, and wait until the arm follows its chunks, by itself.
+
+        A process that starts after a kill -9 hears nothing at all in about one of twenty cases, whatever ports and
+        memory it gets (Fast DDS 3.2.3); then it is killed once more.
+        """
+        said = self.watcher.said["inference"]
+        before = len(said)
+        self.may_restart.set()
+        self.watcher.until(lambda: len(said) > before, "inference to be there again")
+        deaf_from_s = time.monotonic() + DEAF_AFTER_S
+        following = lambda: self.watcher.said["controller"][-1].startswith("running")  # noqa: E731
+        self.watcher.until(lambda: following() or time.monotonic() > deaf_from_s, "the arm to go on")
+        if not following():
+            os.kill(self.processes()["inference"], signal.SIGKILL)
+            self.until_it_goes_on()
 
     def processes(self) -> dict[str, int]:
         """Our nodes, as the kernel knows them: by their command line and their ROS domain."""
@@ -214,7 +232,7 @@ def test_the_arm_is_held_whoever_is_killed(
         live()
     # What drives the arm goes on without us, with the last target it got.
     life.assert_held("controller")
-    assert [text.split()[1] for text in life.told] == life.victims[:-1]
+    assert {text.split()[1] for text in life.told} == set(life.victims[:-1])
     assert life.processes() == {}
     assert segments
     assert not any(Path("/dev/shm", segment).exists() for segment in segments)
