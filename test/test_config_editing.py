@@ -70,12 +70,20 @@ def test_a_pose_is_one_line(file: Path) -> None:
 
 
 def test_what_comes_after_a_section_stays_after_it(file: Path) -> None:
-    set_values(file, {"cameras.wrist.width": 128, "cameras.wrist.height": 96})
-    expected = TEXT.replace(
-        "# as measured in May\n",
-        "# as measured in May\n    width: 128\n    height: 96\n",
+    before = TEXT.replace("# Without", "controller:\n  rate_hz: 100\n\n# Without")
+    file.write_text(before)
+    set_values(
+        file,
+        {
+            "cameras.wrist.width": 128,
+            "cameras.wrist.height": 96,
+            "controller.gripper.latency_ms": 30.0,
+            "controller.gripper.force_n": 20.0,
+        },
     )
-    assert file.read_text() == expected
+    expected = before.replace("# as measured in May\n", "# as measured in May\n    width: 128\n    height: 96\n")
+    section = "rate_hz: 100\n  gripper:\n    latency_ms: 30.0\n    force_n: 20.0\n"
+    assert file.read_text() == expected.replace("rate_hz: 100\n", section)
 
 
 @pytest.mark.parametrize("name", config.names())

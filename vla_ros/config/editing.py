@@ -39,29 +39,31 @@ def set_values(file: Path, values: Mapping[str, object]) -> None:
 
 
 def _set(document: CommentedMap, key: str, value: object) -> None:
-    *sections, name = key.split(".")
-    place = document
-    for section in sections:
-        if place.get(section) is None:
-            _put(place, section, CommentedMap())
-        inner = place[section]
-        if not isinstance(inner, CommentedMap):
-            raise ConfigError([f"{key}: cannot be set: {section} is {inner!r}; should be a mapping of keys to values"])
-        place = inner
+    place, (*sections, name) = document, key.split(".")
+    while sections and place.get(sections[0]) is not None:
+        section = sections.pop(0)
+        if not isinstance(place[section], CommentedMap):
+            given = place[section]
+            raise ConfigError([f"{key}: cannot be set: {section} is {given!r}; should be a mapping of keys to values"])
+        place = place[section]
+    if isinstance(value, list):
+        value = _on_one_line(value)
+    for section in reversed(sections):  # those that are missing
+        name, value = section, CommentedMap({name: value})
     _put(place, name, value)
 
 
 def _put(place: CommentedMap, key: str, value: object) -> None:
     """Set `key`; after a new one comes what came after the last: an empty line, the comment of the next section."""
     holder, last = _last_leaf(place)
-    is_new = key not in place
-    place[key] = _on_one_line(value) if isinstance(value, list) else value
-    comments = holder.ca.items.get(last)
-    if is_new and comments and comments[2]:
+    comments = None if key in place else holder.ca.items.get(last)
+    place[key] = value
+    if comments and comments[2]:
         same_line, _, below = comments[2].value.partition("\n")
         comments[2].value = same_line + "\n"
         if below:
-            place.ca.items[key] = [None, None, CommentToken("\n" + below, comments[2].start_mark), None]
+            holder, last = _last_leaf(place)
+            holder.ca.items[last] = [None, None, CommentToken("\n" + below, comments[2].start_mark), None]
 
 
 def _on_one_line(values: list[object]) -> CommentedSeq:
