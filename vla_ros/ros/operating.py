@@ -29,6 +29,8 @@ _OWNERS = {
     topics.STOP: "controller",
     topics.RESUME: "controller",
 }
+#: What ROS calls a publisher whose node it does not know, or not yet.
+_NAMELESS = {"_NODE_NAME_UNKNOWN_", "_CREATED_BY_BARE_DDS_APP_"}
 DEEP = QoSProfile(depth=100)
 
 
@@ -126,12 +128,21 @@ class OperatorNode(Node):
     def refuse_other_commanders(self) -> None:
         """The arm follows one, or none: raises Unanswered where somebody else publishes chunks or commands."""
         for topic, ours in ((topics.CHUNK, self.get_name()), (topics.COMMAND, "controller")):
-            publishers = [info.node_name for info in self.get_publishers_info_by_topic(topic)]
+            # A publisher is discovered a moment before the name of its node.
+            named = partial(self._are_named, topic)
+            self.wait(named, ANSWER_S, f"somebody publishes {topic} and gives no name: end what else runs here")
+            publishers = self._publisher_names(topic)
             if publishers.count(ours) > 1 or set(publishers) - {ours}:
                 raise Unanswered(
                     f"{' and '.join(sorted(publishers))} publish {topic}, but the arm follows one at a time: end what "
                     "else runs in this ROS domain"
                 )
+
+    def _publisher_names(self, topic: str) -> list[str]:
+        return [info.node_name for info in self.get_publishers_info_by_topic(topic)]
+
+    def _are_named(self, topic: str) -> bool:
+        return not _NAMELESS & set(self._publisher_names(topic))
 
     def _on_state(self, message: DiagnosticArray) -> None:
         for status in message.status:
