@@ -150,10 +150,9 @@ class Life:
         A process that starts after a kill -9 hears nothing at all in about one of twenty cases, whatever ports and
         memory it gets (Fast DDS 3.2.3); then it is killed once more.
         """
-        said = self.watcher.said["inference"]
-        before = len(said)
+        self.watcher.values.pop("inference", None)
         self.may_restart.set()
-        self.watcher.until(lambda: len(said) > before, "inference to be there again")
+        self.watcher.until(lambda: "inference" in self.watcher.values, "inference to be there again")
         deaf_from_s = time.monotonic() + DEAF_AFTER_S
         following = lambda: self.watcher.said["controller"][-1].startswith("running")  # noqa: E731
         self.watcher.until(lambda: following() or time.monotonic() > deaf_from_s, "the arm to go on")
