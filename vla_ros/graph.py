@@ -102,7 +102,8 @@ def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0, 
     else:
         externals += [_driver(robot, system.controller.command_interface), *_cameras(system)]
     if system.record:
-        nodes.append(_recorder(system.record, (*nodes, *externals)))
+        # Before the controller, so that it ends after it: an arm that is told to end must not wait for a bag to close.
+        nodes.insert(-1, _recorder(system.record, (*nodes, *externals)))
     timed = (node if node.executable == "simulator" else _timed(node, simulate) for node in nodes)
     return Graph(system.title, tuple(timed), tuple(externals))
 
