@@ -38,12 +38,10 @@ def test_who_runs(system: SystemConfig, real: SystemConfig) -> None:
     assert [*by_name(graph.build(recorded, simulate=False))] == ["inference", "recorder", "controller"]
 
 
-def test_the_controller_ends_first_so_that_the_arm_brakes_at_once(system: SystemConfig) -> None:
-    for simulate, chosen in (
-        (True, {"record": "bag"}),
-        (False, {"record": "bag", "policy": "up_vla", "checkpoint": "w"}),
-    ):
-        assert graph.build(config.override(system, **chosen), simulate=simulate).nodes[-1].executable == "controller"
+def test_the_controller_ends_first_so_that_the_arm_brakes_at_once(system: SystemConfig, real: SystemConfig) -> None:
+    for chosen, simulate in ((system, True), (real, False)):
+        recorded = graph.build(config.override(chosen, record="bag"), simulate=simulate)
+        assert recorded.nodes[-1].executable == "controller"
 
 
 def test_only_a_simulated_arm_that_was_told_what_to_do_starts_by_itself(

@@ -213,10 +213,10 @@ def test_the_arm_is_held_whoever_is_killed(
     make_watcher: Callable[..., Any],
     tmp_path: Path,
 ) -> None:
-    simulator, *nodes, recorder = graph.build(small_system(str(tmp_path / "bag")), seed=seed).nodes
-    nodes.append(replace(recorder, params={**recorder.params, "topics": [topics.CHUNK]}))
+    simulator, inference, recorder, controller = graph.build(small_system(str(tmp_path / "bag")), seed=seed).nodes
+    recorder = replace(recorder, params={**recorder.params, "topics": [topics.CHUNK]})
     start_node(simulator)
-    life = Life(make_watcher(), seed, Graph("all but the robot", tuple(nodes)), ros_domain_id)
+    life = Life(make_watcher(), seed, Graph("all but the robot", (inference, recorder, controller)), ros_domain_id)
     segments: set[str] = set()
 
     def live() -> None:
