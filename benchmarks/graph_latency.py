@@ -10,8 +10,9 @@ import tempfile
 import time
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from vla_ros.robots.robot import Robot
 from vla_ros.ros import convert, qos, transport
 from vla_ros.ros.main import run
 from vla_ros.ros.supervising import params_file
-from vla_ros.values import NANOSECONDS_PER_SECOND, Committed, ModelChunk, Window
+from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Committed, Config, ModelChunk, Window
 
 HEIGHT, WIDTH, CAMERA_HZ, JOINTS_HZ = 480, 640, 30.0, 100.0
 CAMERAS = {f"camera_{i}": f"/bench/camera_{i}/image_raw" for i in range(3)}
@@ -50,6 +51,14 @@ HERE = Path(__file__)
 # --- the processes ----------------------------------------------------------------------------------------------------
 
 
+def swing(from_ns: int, rows: int) -> Array:
+    """Joint positions (rows, J): the first joint swings slowly about home."""
+    due_s = from_ns / NANOSECONDS_PER_SECOND + np.arange(rows) / STEP_HZ
+    positions = np.tile(PANDA.home_rad, (rows, 1))
+    positions[:, 0] += SWING_RAD * np.sin(due_s)
+    return positions
+
+
 class Instant:
     """A policy that looks at all cameras and answers at once: swing the first joint slowly about where it was."""
 
@@ -62,18 +71,13 @@ class Instant:
             joint_names=robot.joint_names,
         )
         self.window_spec = WindowSpec()
-        self._home = np.array(robot.home_rad)
 
     def reset(self, instruction: str) -> None:
         """Follows any."""
 
     def infer(self, window: Window, committed: Committed) -> Inference:
         """The same swing over time, whatever is seen."""
-        instant_ns = window[-1].instant_ns
-        due_s = instant_ns / NANOSECONDS_PER_SECOND + np.arange(ROWS) / STEP_HZ
-        actions = np.tile(self._home, (ROWS, 1))
-        actions[:, 0] += SWING_RAD * np.sin(due_s)
-        return Inference(ModelChunk(instant_ns, actions))
+        return Inference(ModelChunk(window[-1].instant_ns, swing(window[-1].instant_ns, ROWS)))
 
 
 def load(robot: Robot, checkpoint: str, action: ActionSpec | None) -> Instant:
@@ -110,6 +114,7 @@ class Cameras(Node):
 
     def _on_timer(self) -> None:
         self._image.header.stamp = self.get_clock().now().to_msg()
+        self._image.data[0] = (self._image.data[0] + 1) % 256  # one that stays the same would count as frozen
         for publisher in self._images:
             self._image.header.frame_id = str(self.get_clock().now().nanoseconds)  # when this one is published
             publisher.publish(self._image)
@@ -118,13 +123,13 @@ class Cameras(Node):
 class Arm(Node):
     """A robot that is where it was commanded last."""
 
-    def __init__(self) -> None:
+    def __init__(self, rate_hz: float = JOINTS_HZ) -> None:
         super().__init__("arm")
         self._state = JointState(name=list(PANDA.joint_names), position=list(PANDA.home_rad), velocity=[0.0] * 7)
         self._states = self.create_publisher(JointState, PANDA.endpoints["joint_states"].name, qos.STATE)
         self._faults = self.create_publisher(FrankaState, PANDA.endpoints["robot_state"].name, qos.STATE)
         self.create_subscription(JointTrajectory, topics.COMMAND, self._on_command, qos.COMMAND)
-        self.create_timer(1 / JOINTS_HZ, self._on_timer)
+        self.create_timer(1 / rate_hz, self._on_timer)
 
     def _on_command(self, message: JointTrajectory) -> None:
         self._state.position = list(message.points[0].positions[:7])
@@ -135,41 +140,47 @@ class Arm(Node):
         self._faults.publish(FrankaState(robot_mode=FrankaState.ROBOT_MODE_MOVE))
 
 
+class Hop(Node):
+    """The bare hop: takes the last camera's images and prints each one's stamp, when it was sent, how long it took."""
+
+    def __init__(self) -> None:
+        super().__init__("hop")
+        self._lines: list[str] = []
+        self.create_subscription(Image, list(CAMERAS.values())[-1], self._on_image, qos.SENSOR)
+
+    def _on_image(self, message: Image) -> None:
+        published_ns = int(message.header.frame_id)
+        stamp_ns = convert.stamp_to_ns(message.header.stamp)
+        self._lines.append(f"{stamp_ns} {published_ns} {self.get_clock().now().nanoseconds - published_ns}")
+
+    def destroy_node(self) -> None:
+        """Print what was taken."""
+        print(*self._lines, sep="\n", flush=True)
+        super().destroy_node()
+
+
 class Observer(Node):
-    """Takes the times: of the bare hop on the last camera's topic, of chunks, of commands."""
+    """Takes the times at which chunks and commands arrive."""
 
     def __init__(self) -> None:
         super().__init__("observer")
-        self.hops_ms: list[float] = []
-        self.chunks_ms: list[float] = []
+        self.chunks: dict[int, int] = {}  # the instant it is of -> when it came [ns]
         self.commands_ms: list[float] = []
         self.counts: dict[str, int] = defaultdict(int)
         self._due_ns: list[int] = []
-        self._published_ns: dict[int, int] = {}  # stamp -> when the last image of that instant was published
-        self.create_subscription(Image, list(CAMERAS.values())[-1], self._on_image, qos.SENSOR)
         self.create_subscription(JointTrajectory, topics.CHUNK, self._on_chunk, qos.STATE)
         self.create_subscription(JointTrajectory, topics.COMMAND, self._on_command, qos.STATE)
 
     def forget(self) -> None:
         """Begin to measure."""
-        for times in (self.hops_ms, self.chunks_ms, self.commands_ms):
-            times.clear()
+        self.chunks.clear()
+        self.commands_ms.clear()
         self.counts.clear()
-
-    def _age_ms(self, time_ns: int) -> float:
-        return (self.get_clock().now().nanoseconds - time_ns) * 1e-6
-
-    def _on_image(self, message: Image) -> None:
-        published_ns = int(message.header.frame_id)
-        self.hops_ms.append(self._age_ms(published_ns))
-        self._published_ns[convert.stamp_to_ns(message.header.stamp)] = published_ns
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         now_ns = self.get_clock().now().nanoseconds
         chunk = convert.trajectory_to_chunk(message)
-        published_ns = self._published_ns.pop(chunk.observation_ns, None)
-        if published_ns is not None:
-            self.chunks_ms.append((now_ns - published_ns) * 1e-6)
+        self.chunks[chunk.observation_ns] = now_ns
         # Rows that are due before the next chunk can be here.
         newest_ns = self._due_ns[-1] if self._due_ns else 0
         self._due_ns += [due for k in range(ROWS) if (due := chunk.due_ns(k)) > max(now_ns, newest_ns)][:1]
@@ -178,34 +189,56 @@ class Observer(Node):
         self.counts["commands"] += 1
         stamp_ns = convert.stamp_to_ns(message.header.stamp)
         while self._due_ns and self._due_ns[0] <= stamp_ns:
-            self.commands_ms.append(self._age_ms(self._due_ns.pop(0)))
+            self.commands_ms.append((self.get_clock().now().nanoseconds - self._due_ns.pop(0)) * 1e-6)
+
+
+ROLES: dict[str, Callable[[], int]] = {
+    "cameras": partial(run, Cameras),
+    "arm": partial(run, Arm),
+    "hop": partial(run, Hop),
+    "inference": inference,
+    "controller": controller,
+}
 
 
 # --- the measurement --------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def processes(rate_hz: float) -> Iterator[None]:
-    """Cameras, arm, inference and controller, each in a process of its own."""
+def inference_config() -> InferenceNodeConfig:
+    """All cameras, as often as they can."""
     cameras = {name: CameraConfig(topic=topic, width=WIDTH, height=HEIGHT) for name, topic in CAMERAS.items()}
-    look = InferenceNodeConfig(policy=POLICY, instruction="swing", cameras=cameras, max_rate_hz=100.0)
-    control = ControllerNodeConfig.model_validate({"arm": {"rate_hz": rate_hz}})
+    return InferenceNodeConfig(policy=POLICY, instruction="swing", cameras=cameras, max_rate_hz=100.0)
+
+
+def controller_config(rate_hz: float) -> ControllerNodeConfig:
+    """Defaults, at this rate."""
+    return ControllerNodeConfig.model_validate({"arm": {"rate_hz": rate_hz}})
+
+
+@contextmanager
+def processes(roles: Mapping[str, Config | None], script: Path = HERE) -> Iterator[dict[str, str]]:
+    """Each role of `script` in a process of its own; what they print is in the mapping after the block."""
+    printed: dict[str, str] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for role, config in (("cameras", None), ("arm", None), ("inference", look), ("controller", control)):
-            command = [sys.executable, str(HERE), "--role", role]
+        running = {}
+        for role, config in roles.items():
+            command = [sys.executable, str(script), "--role", role]
             if config is not None:
                 file = folder / f"{role}.yaml"
                 file.write_text(params_file(NodeSpec(role, role, params=to_parameters(config))))
                 command += ["--ros-args", "-r", f"__ns:={topics.NAMESPACE}", "--params-file", str(file)]
-            process = subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL)
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-        yield
+            running[role] = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            stack.callback(running[role].kill)
+        yield printed
+        for process in running.values():
+            process.terminate()
+        for role, process in running.items():
+            printed[role] = process.communicate(timeout=10.0)[0]
 
 
-def measure(seconds: float, rate_hz: float) -> Observer:
-    """Everything running, for `seconds` after a warm-up."""
+def measure(seconds: float, rate_hz: float) -> dict[str, list[float]]:
+    """Everything running, for `seconds` after a warm-up; times [ms] by what they are of."""
     rclpy.init()
     observer = Observer()
     executor = SingleThreadedExecutor()
@@ -216,16 +249,30 @@ def measure(seconds: float, rate_hz: float) -> Observer:
         while time.monotonic() < end_s and not done():
             executor.spin_once(timeout_sec=0.1)
 
-    with processes(rate_hz):
+    roles = {
+        "cameras": None,
+        "arm": None,
+        "hop": None,
+        "inference": inference_config(),
+        "controller": controller_config(rate_hz),
+    }
+    with processes(roles) as printed:
         start = observer.create_client(Trigger, topics.START)
-        spin(30.0, lambda: start.service_is_ready() and observer.chunks_ms)
+        spin(30.0, lambda: start.service_is_ready() and observer.chunks)
         start.call_async(Trigger.Request())
         spin(30.0, lambda: observer.counts["commands"] > rate_hz)
         spin(WARM_UP_S)
         observer.forget()
         spin(seconds)
     rclpy.shutdown()
-    return observer
+    print(f"commands {observer.counts['commands'] / seconds:.1f} Hz of {rate_hz:g}")
+    hops = {stamp: rest for stamp, *rest in (map(int, line.split()) for line in printed["hop"].splitlines())}
+    both = [(hops[instant], came_ns) for instant, came_ns in observer.chunks.items() if instant in hops]
+    return {
+        "one bare hop of the last image": [hop_ns * 1e-6 for (_, hop_ns), _ in both],
+        "last image published, chunk there": [(came_ns - sent_ns) * 1e-6 for (sent_ns, _), came_ns in both],
+        "action due, its command there": observer.commands_ms,
+    }
 
 
 def quantiles(times_ms: list[float]) -> tuple[float, float, float]:
@@ -241,37 +288,27 @@ def main() -> None:
     parser.add_argument("--role", default="", help=argparse.SUPPRESS)
     given, _ = parser.parse_known_args()
     if given.role:
-        sys.exit(spin_forever(given.role) if given.role in ("cameras", "arm") else globals()[given.role]())
+        sys.exit(ROLES[given.role]())
     with transport.locked_domain_id() as domain_id:
         os.environ.update(transport.local_environment(os.environ, domain_id))
-        observer = measure(given.seconds, given.rate_hz)
-    report(observer, given.seconds, given.rate_hz)
+        measured = measure(given.seconds, given.rate_hz)
+    report(measured, given.seconds, given.rate_hz)
 
 
-def spin_forever(role: str) -> int:
-    """A node of this file, until it is told to end."""
-    return run({"cameras": Cameras, "arm": Arm}[role])
-
-
-def report(observer: Observer, seconds: float, rate_hz: float) -> None:
+def report(measured: dict[str, list[float]], seconds: float, rate_hz: float) -> None:
     """What was measured, against the goals."""
     print(f"3 x {WIDTH}x{HEIGHT} rgb8 at {CAMERA_HZ:g} Hz, joints at {JOINTS_HZ:g} Hz, {seconds:g} s; in ms:")
     print(f"{'':34} {'p50':>6} {'p99':>6} {'worst':>6}")
-    measured = {
-        "one bare hop of the last image": observer.hops_ms,
-        "last image published, chunk there": observer.chunks_ms,
-        "action due, its command there": observer.commands_ms,
-    }
     for what, times_ms in measured.items():
+        if not times_ms:
+            sys.exit(f"{what}: nothing came")
         p50, p99, worst = quantiles(times_ms)
         print(f"{what:34} {p50:6.1f} {p99:6.1f} {worst:6.1f}   of {len(times_ms)}")
-    print(f"commands {observer.counts['commands'] / seconds:.1f} Hz of {rate_hz:g}")
     hop, chunk, command = map(quantiles, measured.values())
-    period_ms = 1e3 / rate_hz
     for what, figure, limit in (
         ("chunk p50 in hops", chunk[0] / hop[0], HOPS_P50),
         ("chunk p99 [ms]", chunk[1], CHUNK_P99_MS),
-        ("command p99 [ms]", command[1], period_ms + COMMAND_P99_MS),
+        ("command p99 [ms]", command[1], 1e3 / rate_hz + COMMAND_P99_MS),
     ):
         print(f"{what:20} {figure:6.2f}   limit {limit:g}: {'kept' if figure <= limit else 'MISSED'}")
 

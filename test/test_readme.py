@@ -26,8 +26,8 @@ COMMANDS = [
 UNTIL_INTERRUPTED = [".venv/bin/vla-ros", "run", "franka_upvla", "--instruction", "lift the red cube"]
 
 
-def test_it_shows_the_three_commands_of_the_command_line() -> None:
-    assert {command[1] for command in COMMANDS} == {"check", "graph", "run"}
+def test_it_shows_the_commands_that_need_no_robot() -> None:
+    assert {command[1] for command in COMMANDS} == {"check", "graph", "doctor", "run"}
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c != UNTIL_INTERRUPTED], ids=" ".join)
