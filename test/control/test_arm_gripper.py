@@ -36,3 +36,18 @@ def test_a_goal_is_sent_its_latency_before_it_is_due_whatever_the_arm_s(
         bench.run(0.001 * TICK_MS)
     sent_ms = (bench.now_ns - first_ns) / NANOSECONDS_PER_MILLISECOND
     assert sent_ms == pytest.approx(due_ms - gripper_ms, abs=TICK_MS + 1e-6)
+
+
+@pytest.mark.parametrize("gripper_ms", [300.0, 900.0])  # less than the chunk lasts, and more
+def test_beyond_the_chunk_s_end_its_last_wish_stays(new_bench: type[Any], gripper_ms: float) -> None:
+    bench = new_bench(ArmConfig(gripper=GripperConfig(latency_ms=gripper_ms))).started()
+    widths = np.where(np.arange(6) < 5, 0.08, 0.0)[:, None]  # closed in the last row alone
+    bench.send(np.hstack([np.tile(bench.measured, (6, 1)), widths]), (*PANDA.joint_names, GRIPPER_DIMENSION))
+    kinds = []
+    for _ in range(70):
+        if goal := bench.arm.gripper_goal(bench.now_ns):
+            kinds.append(goal.kind)
+            bench.arm.gripper_done(True)
+        bench.run(0.001 * TICK_MS)
+    assert "grasp" in kinds
+    assert kinds[kinds.index("grasp") :] == ["grasp"]  # it does not let go again

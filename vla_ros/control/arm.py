@@ -351,7 +351,7 @@ class ArmController:
             motion = interpolator.follow(*wanted)
             for name in interpolator.acted:
                 self._interventions.act(name)
-            self._wish(self._intake.target(now_ns + self._gripper_lead_ns) or target)
+            self._wish(self._intake.last_target(now_ns + self._gripper_lead_ns) or target)
         else:
             self._reference.forget()
             motion = interpolator.brake()

@@ -143,6 +143,10 @@ class Intake:
         """What is due half a window later, as far as anybody knows."""
         return self.target(now_ns + self._window * self._period_ns // 2)
 
+    def last_target(self, by_ns: int) -> Target | None:
+        """What is due by `by_ns`: where a policy has planned no further, the last that it has."""
+        return self._wanted if self._mode is Mode.TELEOP else self._schedule.last_target(by_ns)
+
     def age_ms(self, now_ns: int) -> float:
         """How long ago it was observed, or wanted."""
         return ns_to_ms(now_ns - self._acted_on_ns)

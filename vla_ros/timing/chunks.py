@@ -116,6 +116,11 @@ class Schedule:
         value = self._value(time_ns)
         return None if value is None else Target(time_ns, self._splices[-1].chunk.dimensions, value)
 
+    def last_target(self, now_ns: int) -> Target | None:
+        """As `target`; the newest chunk's last one for a time after that."""
+        end_ns = self.end_ns
+        return None if end_ns is None else self.target(min(now_ns, end_ns - self._latency_ns))
+
     def committed(self, from_ns: int, rows: int, step_ns: int) -> ActionChunk | None:
         """What was sent or is scheduled for `from_ns + k * step_ns`: `rows` rows, fewer where the schedule ends.
 
