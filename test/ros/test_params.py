@@ -61,3 +61,18 @@ def test_mistakes_are_told_all_at_once(context: rclpy.Context) -> None:
         params.read(node, Outer)
     told = str(caught.value)
     assert "inner.steps" in told and "box" in told and "inner.gian" in told
+
+
+def test_a_change_that_nobody_would_heed_is_refused(context: rclpy.Context) -> None:
+    node = node_with(context, each__left__steps=7, box=[1.0, 2.0, 3.0])
+    params.read(node, Outer, changeable=("name",))
+    for name, value in (("inner.gain", 1.0), ("each.left.steps", 9), ("box", [0.0, 0.0, 0.0])):
+        (refused,) = node.set_parameters([Parameter(name, value=value)])
+        assert (refused.successful, refused.reason) == (
+            False,
+            f"{name}: read once, at the start; change the system's file and start it again",
+        )
+    both = node.set_parameters_atomically([Parameter("name", value="new"), Parameter("inner.gain", value=1.0)])
+    assert not both.successful and node.get_parameter("name").value == "a name"
+    assert all(result.successful for result in node.set_parameters([Parameter("name", value="new")]))
+    assert node.get_parameter("inner.gain").value == 2.0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from vla_ros.config import from_parameters, to_parameters
 from vla_ros.values import Config
@@ -17,10 +20,11 @@ _OF_ROS = ("use_sim_time", "start_type_description_service")
 _OF_ROS_PREFIXES = ("qos_overrides.",)
 
 
-def read(node: Node, model: type[C]) -> C:
+def read(node: Node, model: type[C], changeable: Collection[str] = ()) -> C:
     """The parameters of `node` as `model`; those not given are declared with their defaults, for `ros2 param` to show.
 
-    The node must have been created with `automatically_declare_parameters_from_overrides=True`. Raises ConfigError
+    They are read this once, so later changes of all but `changeable` are refused: nobody shall believe that the limit
+    he has just lowered is kept. The node must have been created with `automatically_declare_parameters_from_overrides=True`. Raises ConfigError
     (a ValueError) with every unknown name and every wrong value.
     """
     given = {
@@ -32,6 +36,14 @@ def read(node: Node, model: type[C]) -> C:
     for name, value in to_parameters(config).items():
         if not node.has_parameter(name):
             node.declare_parameter(name, value)
+    fixed = set(to_parameters(config)) - set(changeable)
+
+    def refuse_changes(parameters: Sequence[Parameter]) -> SetParametersResult:
+        changed = [parameter.name for parameter in parameters if parameter.name in fixed]
+        reason = f"{', '.join(changed)}: read once, at the start; change the system's file and start it again"
+        return SetParametersResult(successful=not changed, reason=reason if changed else "")
+
+    node.add_on_set_parameters_callback(refuse_changes)
     return config
 
 

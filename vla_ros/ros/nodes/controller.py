@@ -32,7 +32,7 @@ class ControllerNode(Node):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("controller", automatically_declare_parameters_from_overrides=True, **kwargs)
-        config = params.read(self, ControllerNodeConfig)
+        config = params.read(self, ControllerNodeConfig, changeable=("mode",))
         self._robot = catalogue.find(config.robot)
         self._arm = ArmController(self._robot, config.arm, config.mode, is_obeyed=not config.dry_run)
         self._period_ns = period_ns(config.arm.rate_hz)
