@@ -326,6 +326,11 @@ def test_an_emergency_stop_needs_a_resume(watcher: Any) -> None:
     assert watcher.call(topics.ESTOP).message == "mode policy, stopped: emergency stop"
     watcher.call(topics.START)
     watcher.until_said("controller", "stopped: emergency stop")
+    homed = watcher.call(topics.HOME_GRIPPER)
+    assert (homed.success, homed.message) == (
+        False,
+        "nothing moves after an emergency stop; call /vla/stop, then /vla/resume first",
+    )
     assert watcher.call(topics.RESUME).message.startswith("mode policy, holding")
     send(watcher, chunk_of(HOME, watcher.now_ns))
     watcher.until_said("controller", "running")

@@ -90,6 +90,8 @@ class Orders:
             failures.append("nothing is sent to the gripper in a dry run")
         elif self._arm.safety is SafetyState.RUNNING:
             failures.append(f"the arm is running, and may hold something; call {topics.HOLD} first")
+        elif self._arm.safety is SafetyState.STOPPED:
+            failures.append(f"nothing moves after an emergency stop; call {topics.STOP}, then {topics.RESUME} first")
         else:
             self._driver.home_gripper(lambda success, message: self._on_homed(success, message, failures))
         response.success = not failures
