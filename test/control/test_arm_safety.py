@@ -306,6 +306,26 @@ def test_a_clock_that_jumps_back_holds_until_resume(new_bench):
     assert bench.safety is SafetyState.RUNNING
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_clock_that_jumps_ahead_makes_no_command_jump(new_bench, assert_keeps, limits, goes_on):
+    bench = new_bench().started()
+    bench.send_joints(0.05)
+    bench.run(0.5)
+    moving, velocities = bench.path(), bench.commands[-1].joint_velocities
+    assert velocities.max() > 0.2
+    bench.now_ns += 700_000_000
+    # The process was suspended, and the arm came to rest; or only the clock was set, and it goes on.
+    bench.arm.on_joint_state(bench.now_ns, bench.measured, velocities if goes_on else np.zeros(7))
+    bench.commands = [bench.arm.step(bench.now_ns)]
+    bench.run(0.5)
+    assert bench.safety is SafetyState.HOLDING
+    assert bench.reason.startswith("clock jump: 0.70 s ahead")
+    if goes_on:
+        assert_keeps(np.concatenate([moving, bench.path()]), limits)
+    else:
+        assert (bench.path() == moving[-1]).all()
+
+
 def test_hold_and_resume(new_bench):
     bench = new_bench().started()
     bench.send_joints(0.05)

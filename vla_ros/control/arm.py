@@ -274,16 +274,17 @@ class ArmController:
     def _watch_clock(self, now_ns: int) -> None:
         """Where time jumps, every stamp from before is worthless.
 
-        Time that goes on without ticks was a suspended process too: the robot came to rest at the last command. To an
-        arm that stands and may not move that is nothing.
+        Time that goes on without ticks was a suspended process, unless the arm is seen to move as it was commanded: the
+        robot came to rest at the last command. To an arm that stands and may not move that is nothing.
         """
         last_ns, moves = self._last_tick_ns, self.safety is SafetyState.RUNNING or not self.is_at_rest
         if self._clock.observe(now_ns):
             detail = "" if last_ns is None else f"{ns_to_s(last_ns - now_ns):.2f} s back"
         elif last_ns is not None and now_ns - last_ns > s_to_ns(_LONGEST_TICK_S) and moves:
             detail = f"{ns_to_s(now_ns - last_ns):.2f} s ahead, or nothing ran for as long"
-            if self._interpolator is not None:
-                self._interpolator.anchor(self._interpolator.motion.positions)
+            motion = None if self._interpolator is None else self._interpolator.motion
+            if self._interpolator and motion and not self._measured.moves_as(motion.velocities, now_ns):
+                self._interpolator.anchor(motion.positions)
         else:
             return
         self._watchdog.on(now_ns, Event.CLOCK_JUMPED, detail)

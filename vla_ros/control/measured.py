@@ -53,6 +53,13 @@ class Measured:
         else:  # a stamp far behind the last one shows that the last one was wrong: it is taken, and its age looked at
             self._state = JointState(stamp_ns, np.array(positions, dtype=np.float64), velocities)
 
+    def moves_as(self, velocities: Array, now_ns: int) -> bool:
+        """Whether a fresh state tells velocities that are nearer to these (J,) [rad/s] than to standing."""
+        if self._state is None or self._state.velocities is None or self.stale(now_ns):
+            return False
+        told = np.asarray(self._state.velocities)
+        return bool(np.linalg.norm(told - velocities) < np.linalg.norm(told))
+
     def forget(self) -> None:
         """The stamp of what is there is worthless."""
         self._state, self._forgot = None, True
