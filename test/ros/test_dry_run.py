@@ -31,7 +31,7 @@ from vla_ros.ros import convert, operating, qos
 from vla_ros.ros.diagnostics import INTERVENTION
 from vla_ros.ros.watching import CommandWatcher
 from vla_ros.timing.stamps import s_to_ns
-from vla_ros.values import Command
+from vla_ros.values import ActionChunk, Command
 
 
 def test_nothing_is_sent_and_what_would_have_been_is_drawn(
@@ -110,6 +110,24 @@ def test_the_watcher_forgets_what_is_old_and_notes_when_something_acted(
     ]
     assert trace.interventions == [(s_to_ns(2.1), "workspace"), (s_to_ns(2.1), "jump")]
     assert trace.states == [(s_to_ns(0.5), "holding"), (s_to_ns(2.0), "running")]
+
+
+def test_the_watcher_survives_what_the_controller_refuses(ros_domain_id: int) -> None:
+    with operating.context() as context:
+        watcher = CommandWatcher(config.load("franka_upvla"), context)
+        watcher._on_command(JointTrajectory())
+        watcher._on_chunk(JointTrajectory())
+        for names, value in ((PANDA.joint_names[:3], 0.0), (PANDA.joint_names, np.nan)):
+            chunk = ActionChunk(s_to_ns(1.0), s_to_ns(0.1), names, np.full((2, len(names)), value))
+            watcher._on_chunk(convert.chunk_to_trajectory(chunk, PANDA.base_frame))
+        home = np.array(PANDA.home_rad)
+        command = Command(s_to_ns(1.0), home, np.zeros(7), np.arange(7.0), None)
+        watcher._on_command(convert.command_to_trajectory(command, PANDA.joint_names, PANDA.base_frame))
+        assert watcher.trace("", "").planned == []
+        good = ActionChunk(s_to_ns(1.0), s_to_ns(0.1), PANDA.joint_names, np.tile(home, (2, 1)))
+        watcher._on_chunk(convert.chunk_to_trajectory(good, PANDA.base_frame))
+        assert [path.shape for path in watcher.trace("", "").planned] == [(2, 3)]
+        watcher.destroy_node()
 
 
 def said(time_s: float, state: str, **counts: int) -> DiagnosticArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -16,7 +17,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_ros import topics
 from vla_ros.config import SystemConfig
 from vla_ros.control import kinematics
-from vla_ros.control.limits import AxisLimits
+from vla_ros.control.limits import AxisLimits, refuse_meaningless
 from vla_ros.robots import catalogue
 from vla_ros.rollout.loop import NORMAL_COUNTS
 from vla_ros.ros import convert, qos
@@ -87,17 +88,26 @@ class CommandWatcher(Node):
         return 0.0 if self._first_ns is None else ns_to_s(self._commands[-1].time_ns - self._first_ns)
 
     def _on_command(self, message: JointTrajectory) -> None:
-        command = convert.trajectory_to_command(message, self._robot.joint_names)
+        try:
+            command = convert.trajectory_to_command(message, self._robot.joint_names)
+        except ValueError:  # of a second publisher, which the controller names
+            return
         if self._commands and command.time_ns <= self._commands[-1].time_ns:  # the clock was set back
             return
         self._first_ns = self._first_ns or command.time_ns
         self._commands.append(command)
         state = self._joint_states.take_newest()
         if state is not None:
-            self._measured.append((convert.stamp_to_ns(state.header.stamp), self._joints.positions(state)))
+            with suppress(ValueError):  # the controller says what is wrong with it
+                self._measured.append((convert.stamp_to_ns(state.header.stamp), self._joints.positions(state)))
 
     def _on_chunk(self, message: JointTrajectory) -> None:
-        self._planned.append(self._path_m(convert.trajectory_to_chunk(message)))
+        try:
+            chunk = convert.trajectory_to_chunk(message)
+            refuse_meaningless(chunk, self._robot.joint_names)
+        except ValueError:  # by the controller too: it counts them, and that is drawn
+            return
+        self._planned.append(self._path_m(chunk))
 
     def _path_m(self, chunk: ActionChunk) -> Array:
         if chunk.dimensions[:7] == POSE_DIMENSIONS:
