@@ -24,8 +24,9 @@ def read(node: Node, model: type[C], changeable: Collection[str] = ()) -> C:
     """The parameters of `node` as `model`; those not given are declared with their defaults, for `ros2 param` to show.
 
     They are read this once, so later changes of all but `changeable` are refused: nobody shall believe that the limit
-    he has just lowered is kept. The node must have been created with `automatically_declare_parameters_from_overrides=True`. Raises ConfigError
-    (a ValueError) with every unknown name and every wrong value.
+    he has just lowered is kept. The node must have been created with
+    `automatically_declare_parameters_from_overrides=True`. Raises ConfigError (a ValueError) with every unknown name
+    and every wrong value.
     """
     given = {
         name: _plain(parameter.value)
