@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +40,6 @@ STILL_RAD_S = 0.02
 #: where nobody commands any more, the way to the last target.
 STANDS_AFTER_S = {"inference": 2.0, "controller": 1.0}
 WATCHED_S = 0.4
-DEAF_AFTER_S = 8.0
 
 
 class Truth:
@@ -147,18 +145,14 @@ class Life:
     def until_it_goes_on(self) -> None:
         """Let the inference node start again, and wait until the arm follows its chunks, by itself.
 
-        A process that starts after a kill -9 hears nothing at all in about one of twenty cases, whatever ports and
-        memory it gets (Fast DDS 3.2.3); then it is killed once more.
+        That may take a second start: see `ros.hearing`.
         """
         self.watcher.values.pop("inference", None)
         self.may_restart.set()
         self.watcher.until(lambda: "inference" in self.watcher.values, "inference to be there again")
-        deaf_from_s = time.monotonic() + DEAF_AFTER_S
-        following = lambda: self.watcher.said["controller"][-1].startswith("running")  # noqa: E731
-        self.watcher.until(lambda: following() or time.monotonic() > deaf_from_s, "the arm to go on")
-        if not following():
-            os.kill(self.processes()["inference"], signal.SIGKILL)
-            self.until_it_goes_on()
+        self.may_restart.set()  # for the second start
+        self.watcher.until(lambda: self.watcher.said["controller"][-1].startswith("running"), "the arm to go on")
+        self.may_restart.clear()
 
     def processes(self) -> dict[str, int]:
         """Our nodes, as the kernel knows them: by their command line and their ROS domain."""

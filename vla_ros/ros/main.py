@@ -18,6 +18,9 @@ from rclpy.signals import SignalHandlerOptions
 
 from vla_ros.graph import EXIT_CONFIG
 from vla_ros.ros import transport
+from vla_ros.ros.hearing import Hearing
+
+EXIT_DEAF = 1
 
 #: A signal is noticed between two spins, so the process ends at most this long after it.
 _SPIN_TIMEOUT_S = 0.2
@@ -29,6 +32,8 @@ _LAST_WORD_S = 0.1
 
 def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT, SIGTERM or SIGHUP; the exit code: 0, or 2 when it cannot be made as configured.
+
+    1 when it took a dead one's place and hears nobody (see `hearing`).
 
     A node with a method `wind_down() -> bool` is spun on until that says True: it brings to rest what it moves. A
     second signal, or _WIND_DOWN_S, ends that as well.
@@ -58,6 +63,7 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
         except (ValueError, RuntimeError, OSError) as error:  # a ConfigError; a machine or file that is not as needed
             print(f"error: {error}", file=sys.stderr)
             return EXIT_CONFIG
+        hearing = Hearing(node) if transport.RESTARTED in os.environ else None
         executor = _executor()
         executor.add_node(node)
         gc.collect()
@@ -65,6 +71,9 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
         try:
             while not ending:
                 executor.spin_once(timeout_sec=_SPIN_TIMEOUT_S)
+                if hearing and hearing.failure:
+                    print(f"error: {hearing.failure}", file=sys.stderr)
+                    return EXIT_DEAF
             _wind_down(node, executor, ending)
         finally:
             executor.shutdown(timeout_sec=0)

@@ -125,10 +125,11 @@ class Supervisor:
             signal.signal(number, handler)
         self._handlers.clear()
 
-    def _start(self, node: NodeSpec) -> _Child:
+    def _start(self, node: NodeSpec, added: Mapping[str, str] | None = None) -> _Child:
         file = Path(self._files.name) / f"{node.name}.yaml"
         file.write_text(params_file(node), encoding="utf-8")
-        return _Child(node, command(node, file, self._package), self._environment, self._log, self._on_end)
+        environment = {**self._environment, **(added or {})}
+        return _Child(node, command(node, file, self._package), environment, self._log, self._on_end)
 
     def _on_end(self, child: _Child) -> None:
         """In the thread of a child that ended: see to it that it starts again, or that the others end."""
@@ -150,7 +151,7 @@ class Supervisor:
                 if self._leaving:
                     continue
                 try:
-                    self._children[node.name] = self._start(node)
+                    self._children[node.name] = self._start(node, {transport.RESTARTED: "1"})
                 except OSError as error:
                     self._give_up(f"node {node.name} cannot be started again: {error}")
 

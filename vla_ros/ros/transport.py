@@ -24,6 +24,9 @@ _TRANSPORT_VARIABLES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
 #: Domains whose ports lie below Linux's ephemeral range; 0 is everybody's default, and people pick small ones by hand.
 _DOMAIN_IDS = range(101, 0, -1)
 
+#: In the environment of a process that takes a dead one's place (see `hearing`).
+RESTARTED = "VLA_ROS_RESTARTED"
+
 _RANGE_LOCALHOST = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 SHARED_MEMORY = Path("/dev/shm")
