@@ -364,6 +364,16 @@ def test_who_joins_an_ensemble_moves_it_no_faster_than_its_weight_over_a_step(
 
 
 @pytest.mark.parametrize("mode", list(ScheduleMode))
+def test_the_gripper_has_no_width_between_two_rows(mode: ScheduleMode) -> None:
+    plan = schedule(mode)
+    plan.add(chunk(0, [[0.0, 0.08], [1.0, 0.0], [2.0, 0.08]], dimensions=("j1", "gripper")), T0)
+    for at_ms in range(0, 300, 10):
+        target = plan.target(T0 + at_ms * MS)
+        assert target is not None
+        assert target.gripper_width_m == (0.0 if 100 <= at_ms < 200 else 0.08)
+
+
+@pytest.mark.parametrize("mode", list(ScheduleMode))
 def test_the_gripper_follows_the_newest_chunk(mode: ScheduleMode) -> None:
     plan = schedule(mode)
     for observed_ms, width in ((0, 0.08), (100, 0.0), (200, 0.04)):

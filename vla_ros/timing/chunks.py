@@ -70,7 +70,7 @@ class Schedule:
     In `blend` and `ensemble` the target is continuous: a chunk that comes moves it no faster than its distance from
     what was scheduled over the length of its fade (in `ensemble` one step, times its weight); a chunk that leaves an
     ensemble does so over its last step. In `newest` the target jumps, and the limits of the arm decide how it gets
-    there. The gripper follows the newest chunk in every mode: a mean of two widths is nobody's wish.
+    there. The gripper follows the newest chunk in every mode, row by row: a mean of two widths is nobody's wish.
 
     Looking changes nothing: the same chunks added at the same times to a new schedule give the same targets, live or
     replayed. The delays of chunks are part of that: what is added later depends on them.
@@ -270,15 +270,23 @@ class _Stack:
         mixed: Array = starts + fractions_n[:, None] * (ends - starts)
         if _is_pose(self._dimensions):
             mixed[:, 3:7] = slerp_rows(starts[:, 3:7], ends[:, 3:7], fractions_n)
+        if self._dimensions[-1] == GRIPPER_DIMENSION:
+            mixed[:, -1] = starts[:, -1]
         return mixed
 
 
 def _row(chunk: ActionChunk, time_ns: int) -> Array:
-    """What a chunk says about a time, between its rows interpolated; its last row for later ones. A new array."""
+    """What a chunk says about a time, between its rows interpolated, but for the gripper; its last row for later ones.
+
+    A new array.
+    """
     row, beyond_ns = divmod(time_ns - chunk.observation_ns, chunk.step_ns)
     if row >= len(chunk) - 1:
         return np.array(chunk.actions[-1], dtype=np.float64)
-    return _mixed(chunk.dimensions, chunk.actions[row], chunk.actions[row + 1], beyond_ns / chunk.step_ns)
+    value = _mixed(chunk.dimensions, chunk.actions[row], chunk.actions[row + 1], beyond_ns / chunk.step_ns)
+    if chunk.dimensions[-1] == GRIPPER_DIMENSION:
+        value[-1] = chunk.actions[row, -1]
+    return value
 
 
 def _mixed(dimensions: tuple[str, ...], start: Array, end: Array, fraction: float) -> Array:
