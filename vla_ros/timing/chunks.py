@@ -202,7 +202,7 @@ class Schedule:
             return _blended(counting, time_ns)
         if self._stack is None:
             self._stack = _Stack(self._splices)
-        return self._stack.mean(time_ns, newest.end_ns, self._config.ensemble_m)
+        return self._stack.mean(time_ns, self._config.ensemble_m)
 
 
 def _blended(counting: list[_Splice], time_ns: int) -> Array:
@@ -234,22 +234,22 @@ class _Stack:
         self._firsts = np.cumsum(self._lasts + 1) - (self._lasts + 1)
         self._rows = np.concatenate([chunk.actions for chunk in chunks])
 
-    def mean(self, time_ns: int, end_ns: int, m: float) -> Array:
-        """The weighted mean (D,) of what the chunks say; `end_ns`: of the newest, whose last row is kept for a step."""
-        shares_n = self._shares(time_ns, end_ns)
+    def mean(self, time_ns: int, m: float) -> Array:
+        """The weighted mean (D,) of what the chunks say of a time."""
+        shares_n = self._shares(time_ns)
         speaking = np.flatnonzero(shares_n)
         weights_n = shares_n[speaking] * np.exp(-m * np.arange(speaking.size))
         weights_n /= weights_n.sum()
-        values = self._values(speaking, min(time_ns, end_ns))
+        values = self._values(speaking, time_ns)
         mean = np.asarray(weights_n @ values, dtype=np.float64)
         if _is_pose(self._dimensions):
             mean[3:7] = mean_quaternion(values[:, 3:7], weights_n)
         if self._dimensions[-1] == GRIPPER_DIMENSION:
             newest = np.flatnonzero(self._starts_ns <= time_ns)[-1:]
-            mean[-1] = self._values(newest, min(time_ns, end_ns))[0, -1]
+            mean[-1] = self._values(newest, time_ns)[0, -1]
         return mean
 
-    def _shares(self, time_ns: int, end_ns: int) -> Array:
+    def _shares(self, time_ns: int) -> Array:
         """How far each chunk has come in (over its fade) and not gone out again (over its last step), 0 to 1.
 
         None goes out further than a newer one has come in: so there is always one that speaks.
@@ -258,7 +258,7 @@ class _Stack:
         fading_n = np.maximum(elapsed_n, 0) / np.maximum(self._fades_ns, 1)
         in_n = np.where(elapsed_n < self._fades_ns, fading_n, elapsed_n >= 0)
         newer_in_n = np.append(np.maximum.accumulate(in_n[:0:-1])[::-1], 0.0)
-        out_n = np.clip((self._ends_ns - min(time_ns, end_ns)) / self._steps_ns, 0.0, 1.0)
+        out_n = np.clip((self._ends_ns - time_ns) / self._steps_ns, 0.0, 1.0)
         return np.asarray(in_n * np.maximum(out_n, 1.0 - newer_in_n), dtype=np.float64)
 
     def _values(self, of: NDArray[np.int64], time_ns: int) -> Array:
