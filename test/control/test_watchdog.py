@@ -79,6 +79,7 @@ def test_a_loss_waits_for_the_operator_where_so_configured(lost, back):
         (Event.CLOCK_JUMPED, RAMPING, "clock jump"),
         (Event.SECOND_PUBLISHER, RAMPING, "second publisher"),
         (Event.DEVIATED, RAMPING, "the arm is not where it was commanded"),
+        (Event.OTHER_TASK, RAMPING, "the policy started again with another task"),
         (Event.HOLD, RAMPING, "held by the operator"),
     ],
 )
@@ -153,6 +154,7 @@ BY_CAUSE: dict[Cause, tuple[tuple[Event, ...], tuple[Event, ...], tuple[Event, .
     Cause.CLOCK_JUMP: ((Event.CLOCK_JUMPED,), OPERATOR, ()),
     Cause.SECOND_PUBLISHER: ((Event.SECOND_PUBLISHER,), OPERATOR, ()),
     Cause.DEVIATED: ((Event.DEVIATED,), OPERATOR, ()),
+    Cause.OTHER_TASK: ((Event.OTHER_TASK,), OPERATOR, ()),
     Cause.OPERATOR_HOLD: ((Event.HOLD,), OPERATOR, ()),
     Cause.NOT_STARTED: ((Event.STOP,), STARTS, ()),
     Cause.ANCHORING: ((*OPERATOR, *RECOVERS), (Event.ANCHORED,), ()),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from controller_manager_msgs.srv import SwitchController
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from franka_msgs.msg import FrankaState
 from franka_msgs.srv import ErrorRecovery
 from rcl_interfaces.srv import SetParameters
@@ -241,6 +241,27 @@ def test_it_recovers_by_itself_where_so_configured(
     assert robot.asked == RESTART
     send(watcher, chunk_of(HOME, watcher.now_ns, rows=100))
     watcher.until_said("controller", "running")
+
+
+def test_a_policy_that_comes_back_with_another_task_waits_for_the_operator(watcher: Any) -> None:
+    watcher.call(topics.START)
+    send(watcher, chunk_of(HOME, watcher.now_ns, rows=100))
+    watcher.until_said("controller", "running")
+    states = watcher.create_publisher(DiagnosticArray, topics.STATE, qos.STATE)
+    watcher.until(lambda: states.get_subscription_count() == 2, "the controller to listen")
+    told_by_the_operator = inference_at("push", instructed=2)
+    states.publish(DiagnosticArray(status=[told_by_the_operator, inference_at("lift", instructed=1)]))
+    watcher.until_said("controller", "holding: the policy started again with another task: 'lift', which was 'push'")
+    send(watcher, chunk_of(HOME, watcher.now_ns, rows=100))
+    assert "another task" in watcher.call(topics.HOLD).message
+    assert watcher.call(topics.RESUME).message.startswith("mode policy, holding: ")
+    send(watcher, chunk_of(HOME, watcher.now_ns, rows=100))
+    watcher.until_said("controller", "running")
+
+
+def inference_at(task: str, instructed: int) -> DiagnosticStatus:
+    values = {"instruction": task, "instructed": str(instructed)}
+    return DiagnosticStatus(name="inference", values=[KeyValue(key=key, value=value) for key, value in values.items()])
 
 
 def test_a_teleoperator_moves_it_until_he_is_silent_or_somebody_else_commands(watcher: Any) -> None:

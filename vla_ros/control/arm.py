@@ -149,6 +149,11 @@ class ArmController:
         if self._intake.mode is not Mode.TELEOP:
             self._watchdog.on(now_ns, Event.POLICY_LOST, detail)
 
+    def on_other_task(self, now_ns: int, detail: str = "") -> None:
+        """The policy started again and does not do what it did, as `detail` says: what is right the operator knows."""
+        if self._intake.mode is not Mode.TELEOP:
+            self._watchdog.on(now_ns, Event.OTHER_TASK, detail)
+
     # What the operator says
 
     def set_mode(self, mode: Mode, now_ns: int) -> None:
@@ -328,7 +333,7 @@ class ArmController:
         self._watchdog.on(now_ns, Event.ANCHORED)
         if self._interpolator is None:
             self._interpolator = Interpolator(
-                self._limits, self._period_ns * 1e-9, state.positions, guards=self._guards
+                self._limits, self._period_ns * 1e-9, state.positions, straight=True, guards=self._guards
             )
         elif not self._watchdog.has(Cause.FAULT) and _apart(state.positions, self._interpolator.motion) < _SAME_RAD:
             return

@@ -37,6 +37,7 @@ class Cause(str, Enum):
     CLOCK_JUMP = "clock jump"
     SECOND_PUBLISHER = "second publisher"
     DEVIATED = "the arm is not where it was commanded"
+    OTHER_TASK = "the policy started again with another task"
     OPERATOR_HOLD = "held by the operator"
     NOT_STARTED = "not started"
     DEADMAN = "dead-man switch"
@@ -68,6 +69,7 @@ class Event(str, Enum):
     CLOCK_JUMPED = "clock jumped"
     SECOND_PUBLISHER = "second publisher"
     DEVIATED = "deviated"
+    OTHER_TASK = "other task"
     DEADMAN_RELEASED = "dead-man switch released"
     DEADMAN_HELD = "dead-man switch held"
     STATE_STALE = "joint state stale"
@@ -104,7 +106,14 @@ LOSSES = (
     Cause.STARVED,
 )
 #: What both of the operator's words end, begin with a policy, and begin with a teleoperator.
-_LOOKED_AT = (Cause.CLOCK_JUMP, Cause.SECOND_PUBLISHER, Cause.DEVIATED, Cause.OPERATOR_HOLD, *LOSSES)
+_LOOKED_AT = (
+    Cause.CLOCK_JUMP,
+    Cause.SECOND_PUBLISHER,
+    Cause.DEVIATED,
+    Cause.OTHER_TASK,
+    Cause.OPERATOR_HOLD,
+    *LOSSES,
+)
 _FOR_POLICY = (Cause.ANCHORING, Cause.WAITING)
 _FOR_TELEOP = (Cause.ANCHORING, Cause.TELEOP_WAITING)
 _STARTED = (Cause.NOT_STARTED, Cause.WAITING, Cause.TELEOP_WAITING, *_LOOKED_AT)
@@ -127,6 +136,7 @@ TABLE: dict[Event, Effect] = {
     Event.CLOCK_JUMPED: Effect(begins=(Cause.CLOCK_JUMP,)),
     Event.SECOND_PUBLISHER: Effect(begins=(Cause.SECOND_PUBLISHER,)),
     Event.DEVIATED: Effect(begins=(Cause.DEVIATED,)),
+    Event.OTHER_TASK: Effect(begins=(Cause.OTHER_TASK,)),
     Event.DEADMAN_RELEASED: Effect(begins=(Cause.DEADMAN,)),
     Event.DEADMAN_HELD: Effect(ends=(Cause.DEADMAN,)),
     Event.STATE_STALE: Effect(begins=(Cause.STATE_STALE,)),

@@ -1,4 +1,4 @@
-"""Whether the inference node is still there: by what it says, and by whether anybody publishes chunks."""
+"""Whether the inference node is still there, and at the same task: by what it says, and by who publishes chunks."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ _SILENCE_S = 1.0
 
 
 class Liveliness:
-    """Calls `on_lost(why)`, again and again, while nobody seems to plan; on the steady clock."""
+    """Calls `on_lost(why)`, again and again, while nobody seems to plan; on the steady clock.
 
-    def __init__(self, node: Node, on_lost: Callable[[str], None]) -> None:
+    And `on_other_task(which)` once when a process that took a dead one's place follows another task.
+    """
+
+    def __init__(self, node: Node, on_lost: Callable[[str], None], on_other_task: Callable[[str], None]) -> None:
         self._node = node
         self._on_lost = on_lost
+        self._on_other_task = on_other_task
+        self._task = TaskWatch()
         self._seen_s: float | None = None
         node.create_subscription(DiagnosticArray, topics.STATE, self._on_state, qos.STATE)
         node.create_timer(_PERIOD_S, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -34,11 +39,36 @@ class Liveliness:
         self._seen_s = time.monotonic()
 
     def _on_state(self, message: DiagnosticArray) -> None:
-        if any(status.name == _INFERENCE for status in message.status):
+        for status in message.status:
+            if status.name != _INFERENCE:
+                continue
             self.seen()
+            values = {entry.key: entry.value for entry in status.values}
+            instructed = values.get("instructed", "")
+            if instructed.isdecimal() and (other := self._task.see(values.get("instruction", ""), int(instructed))):
+                self._on_other_task(other)
 
     def _check(self) -> None:
         if self._node.count_publishers(topics.CHUNK) == 0:
             self._on_lost(f"no publisher on {topics.CHUNK}")
         elif self._seen_s is not None and time.monotonic() - self._seen_s > _SILENCE_S:
             self._on_lost(f"the inference node has said nothing for {_SILENCE_S:g} s")
+
+
+class TaskWatch:
+    """Whether a policy that began anew does what it did: it knows its parameters, but not what it was told since."""
+
+    def __init__(self) -> None:
+        self._task = ""
+        self._instructed = 0
+        self._is_new = False
+
+    def see(self, task: str, instructed: int) -> str:
+        """It follows `task`, and was instructed so often; what differs, in words, if it is new and something does."""
+        self._is_new |= instructed < self._instructed
+        self._instructed = instructed
+        if not task:
+            return ""
+        before, self._task = self._task, task
+        is_new, self._is_new = self._is_new, False
+        return f"{task!r}, which was {before!r}" if is_new and before not in ("", task) else ""

@@ -54,7 +54,11 @@ class ControllerNode(Node):
         self._recovering = Recovering(self, self._arm, self._commanded, by_itself, self._now_ns)
         self._reporter = StatusReporter(self, self._status)
         self.create_subscription(JointTrajectory, topics.CHUNK, self._on_chunk, qos.COMMAND)
-        self._liveliness = Liveliness(self, lambda why: self._arm.on_policy_lost(self._now_ns(), why))
+        self._liveliness = Liveliness(
+            self,
+            on_lost=lambda why: self._arm.on_policy_lost(self._now_ns(), why),
+            on_other_task=lambda which: self._arm.on_other_task(self._now_ns(), which),
+        )
         self._rivals = Rivals(
             self,
             mine=[self._command.topic_name, *([self._commanded.target_topic] if self._commanded else [])],
