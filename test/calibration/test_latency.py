@@ -155,6 +155,22 @@ def test_the_latency_of_an_arm_is_found(delay_ms: float, gain: float, noise: flo
     assert found.delay_ms == pytest.approx(delay_ms, abs=1.0)
 
 
+def test_nothing_moves_before_it_is_told_to() -> None:
+    """A system's file takes no latency below 0: one that is a little wrong is 0, one that is very wrong is refused."""
+    times_s = np.arange(0.0, END_S, 0.005)
+    command = Series(stamps(times_s), joint_at(times_s)[:, None])
+    assert actuation_latency(command, Series(stamps(times_s - 0.002), command.values)).delay_ms == 0.0
+    with pytest.raises(
+        Unmeasurable, match="the joint moved 30 ms before it was told to: do the clocks of the driver's"
+    ):
+        actuation_latency(command, Series(stamps(times_s - 0.030), command.values))
+    widths_m = np.clip(0.08 - 0.1 * (times_s - 1.0), 0.0, 0.08)[:, None]
+    sent_ns = EPOCH_NS + NANOSECONDS_PER_SECOND
+    assert gripper_latency([sent_ns], Series(stamps(times_s - 0.002), widths_m)).delay_ms == 0.0
+    with pytest.raises(Unmeasurable, match="the gripper moved 40 ms before"):
+        gripper_latency([sent_ns], Series(stamps(times_s - 0.040), widths_m))
+
+
 def test_a_joint_that_stays_where_it_is_does_not_follow() -> None:
     stays = 0.3 + 0.001 * np.random.default_rng(0).standard_normal((2000, 1))
     with pytest.raises(Unmeasurable, match="the measured joint does not follow its command"):

@@ -10,7 +10,7 @@ there, needs no speed of either, and is the same for a camera on the wall and on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -35,6 +35,8 @@ _FEWEST_SAMPLES = 10
 #: As many as are of use of a joint that is measured a thousand times a second.
 _ENOUGH = 1000
 _LEAST_MOTION_RAD = 0.01
+#: Nobody moves before he is told to; by so much the measurement, and stamps that jitter, can be wrong.
+_MOST_EARLY_MS = 5.0
 #: Pictures are compared at this width; and by so many patterns of change, the strongest.
 _PICTURE_WIDTH = 32
 _PATTERNS, _ITERATIONS = 5, 4
@@ -173,7 +175,7 @@ def actuation_latency(command: Series, joint: Series) -> Delay:
     delay = _delay(command, Series(joint.stamps_ns, joint.values - joint.values.mean()), _JOINT_DEGREE, "the joint")
     if delay is None:
         raise Unmeasurable("the measured joint does not follow its command: is the driver's controller running?")
-    return delay
+    return _after(delay, "the joint")
 
 
 def onset_ms(sent_ns: int, widths: Series) -> float:
@@ -202,7 +204,17 @@ def gripper_latency(goals_ns: Sequence[int], widths: Series) -> Delay:
     ends_ns = [*goals_ns[1:], int(widths.stamps_ns[-1]) if len(widths) else 0]
     spans = zip(goals_ns, ends_ns, strict=True)
     onsets_ms = [onset_ms(sent_ns, widths.between(sent_ns - _BEFORE_NS, end_ns)) for sent_ns, end_ns in spans]
-    return Delay(float(np.mean(onsets_ms)), float(np.std(onsets_ms)))
+    return _after(Delay(float(np.mean(onsets_ms)), float(np.std(onsets_ms))), "the gripper")
+
+
+def _after(delay: Delay, who: str) -> Delay:
+    """The delay, but none below 0, which a system's file does not take."""
+    if delay.delay_ms < -_MOST_EARLY_MS:
+        raise Unmeasurable(
+            f"{who} moved {-delay.delay_ms:.0f} ms before it was told to: do the clocks of the driver's machine and of "
+            "this one agree? vla-ros doctor tells"
+        )
+    return replace(delay, delay_ms=max(0.0, delay.delay_ms))
 
 
 def look(picture: Image) -> Array:
