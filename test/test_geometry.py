@@ -16,7 +16,9 @@ from vla_ros.geometry import (
     matrix_pose,
     mean_quaternion,
     pose_matrix,
+    rotated,
     rotation_angle,
+    rotation_between,
     rotation_matrix,
     rotation_values,
     slerp,
@@ -170,3 +172,15 @@ def test_the_angle_between_two_rotations_is_exact_however_small(angle: float) ->
     turned = np.array([sin(angle / 2), 0.0, 0.0, cos(angle / 2)])
     assert rotation_angle(identity, turned) == pytest.approx(angle, rel=1e-9, abs=1e-15)
     assert rotation_angle(identity, -turned) == pytest.approx(angle, rel=1e-9, abs=1e-15)
+
+
+@given(unit_quaternions(), st.tuples(component, component, component), st.sampled_from([1e-9, 1e-5, 0.1, 1.8]))
+def test_a_turned_rotation_is_the_exponential_after_it_and_the_turn_is_found_again(
+    quaternion: Array, direction: tuple[float, float, float], scale: float
+) -> None:
+    turn = scale * np.array(direction)  # of pi at most
+    turned = rotated(quaternion, turn)
+    before, after = (rotation_matrix(one, RotationForm.QUATERNION) for one in (quaternion, turned))
+    np.testing.assert_allclose(after, rodrigues(turn) @ before, atol=1e-12)
+    np.testing.assert_allclose(rotation_between(quaternion, turned), turn, atol=1e-12, rtol=1e-7)
+    np.testing.assert_allclose(rotation_between(quaternion, -turned), turn, atol=1e-12, rtol=1e-7)

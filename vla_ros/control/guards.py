@@ -1,4 +1,4 @@
-"""What keeps the TCP within its speeds and its workspace on every way the arm may go."""
+"""What keeps the TCP within its speeds and its workspace on every way the arm may go, or is planned to go."""
 
 from __future__ import annotations
 
@@ -69,3 +69,22 @@ class TcpGuard:
     def _leaves(self, positions: Array) -> bool:
         depths_m = self._workspace.depths_m(positions)
         return bool((depths_m[1:] < np.minimum(depths_m[:-1], -_SLACK_M) - _ROUNDING_M).any())
+
+
+class PaceGuard:
+    """Keeps the speed of the TCP's planned way: axes that are each slow enough can together be too fast."""
+
+    def __init__(self, velocity: Array) -> None:
+        """`velocity` (6,) of the position's axes [m/s], then the turn's [rad/s]; what one may, three may together."""
+        self._linear_m_s, self._angular_rad_s = float(velocity[0]), float(velocity[3])
+
+    def objection(self, way: Way) -> str:
+        """tcp_speed or ""."""
+        if self._is_slow(way.peak):
+            return ""
+        velocities = np.diff(way.ticks, axis=0) / way.period_s
+        return "" if all(self._is_slow(row) for row in velocities) else "tcp_speed"
+
+    def _is_slow(self, velocities: Array) -> bool:
+        linear, angular = velocities[:3], velocities[3:]
+        return bool(linear @ linear <= self._linear_m_s**2 and angular @ angular <= self._angular_rad_s**2)

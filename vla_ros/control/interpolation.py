@@ -170,8 +170,7 @@ class Interpolator:
             request.max_acceleration = (limits.acceleration * _USED).tolist()
             request.max_jerk = self._jerk.tolist()
             request.max_velocity = self._velocity.tolist()
-        if straight:
-            self._pursuit.synchronization = ruckig.Synchronization.Phase
+        self._together = ruckig.Synchronization.Phase if straight else ruckig.Synchronization.No
         self._stop.control_interface = ruckig.ControlInterface.Velocity
         self._trajectory = ruckig.Trajectory(count)
         self.anchor(positions)
@@ -203,9 +202,8 @@ class Interpolator:
             self._acted = ("planner",)
             return self.brake()
         acted: dict[str, None] = {}  # in order, once each
-        braked = self._braked()
         for share in _SHARES:
-            way = self._permitted_way(_mix(braked, wanted, share), braked, acted)
+            way = self._permitted_way(wanted if share == 1.0 else _mix(self._braked(), wanted, share), acted)
             if way is not None:
                 if (
                     (way.motion.velocities > fastest * _AT_LIMIT) | (way.motion.velocities < slowest * _AT_LIMIT)
@@ -246,18 +244,21 @@ class Interpolator:
         request.max_velocity = (fastest - speed).tolist()
         request.min_velocity = (slowest - speed).tolist()
         trajectory = self._trajectory
+        request.synchronization = self._together
         if not self._plans(request, trajectory):
-            return None
+            request.synchronization = ruckig.Synchronization.No  # by rounding some have arrived and others have not
+            if not self._plans(request, trajectory):
+                return None
         moved = _motion_at(trajectory, period_s)
         motion = Motion(moved.positions + positions, moved.velocities + speed, moved.accelerations)
         return motion if np.isfinite(motion.positions).all() else None
 
-    def _permitted_way(self, motion: Motion, braked: Motion, acted: dict[str, None]) -> Way | None:
-        """The way over `motion`, axes that would leave their limits `braked`; None, and why, where it is forbidden."""
+    def _permitted_way(self, motion: Motion, acted: dict[str, None]) -> Way | None:
+        """The way over `motion`, axes that would leave their limits braked; None, and why, where it is forbidden."""
         way = self._way(motion)
         if way is not None and (unsafe := self._leaves(way)).any():
             acted["joint_stop"] = None
-            way = self._way(_merge(unsafe, braked, motion))
+            way = self._way(_merge(unsafe, self._braked(), motion))
             if way is not None and self._leaves(way).any():
                 return None
         if way is None:
@@ -313,8 +314,6 @@ def _motion_at(trajectory: ruckig.Trajectory, time_s: float) -> Motion:
 
 def _mix(start: Motion, end: Motion, share: float) -> Motion:
     """`share` of the way from one motion to another; as both come from one, it keeps every rate that both keep."""
-    if share == 1.0:
-        return end
     return Motion(
         start.positions + share * (end.positions - start.positions),
         start.velocities + share * (end.velocities - start.velocities),

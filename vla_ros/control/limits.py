@@ -19,6 +19,8 @@ Vector3 = tuple[float, float, float]
 _ABSURD = 1000.0
 #: How far from 1 the length of a plane's normal may be.
 _UNIT_TOLERANCE = 1e-4
+#: Part of the TCP's speeds that its way is planned with: the rest serves to catch up with it.
+PACED = 0.95
 #: As good as inside [m], and how often a position is moved from boundary to boundary until it is.
 _INSIDE_M = 1e-6
 _PROJECTIONS = 200
@@ -27,8 +29,9 @@ _PROJECTIONS = 200
 class LimitsConfig(Config):
     """How much of what the robot can do is permitted. Scales multiply the robot's own limits.
 
-    The TCP's speeds hold for joint and pose targets alike, and never exceed the robot's own. Its acceleration and jerk
-    keep the arm on a straight line where a pose target steps; the joints' limits hold in any case.
+    The TCP's speeds hold for joint and pose targets alike. Its accelerations and jerks, as it moves and as it turns,
+    keep the arm on a straight line where a pose target steps; the joints' limits hold in any case. None is ever taken
+    for more than the robot's own.
     Workspace: where the TCP may be, in the base frame [m]: in a box, whose lowest point keeps the fingertips off a
     table at z = 0, on the permitted side of each of the `planes`, and above the table. The arm itself, but for the
     fingers, keeps `clearance_m` from planes, table and itself. Where there is no table, say that it is far below: -10.
@@ -42,6 +45,8 @@ class LimitsConfig(Config):
     tcp_angular_velocity_rad_s: float = Field(default=2.0, gt=0.0)
     tcp_acceleration_m_s2: float = Field(default=1.5, gt=0.0)  # of each axis, for pose targets, as the next
     tcp_jerk_m_s3: float = Field(default=30.0, gt=0.0)
+    tcp_angular_acceleration_rad_s2: float = Field(default=4.0, gt=0.0)
+    tcp_angular_jerk_rad_s3: float = Field(default=80.0, gt=0.0)
     workspace_lower_m: Vector3 = (0.15, -0.6, 0.005)
     workspace_upper_m: Vector3 = (0.85, 0.6, 0.9)
     # By name: n_x n_y n_z d with n of length 1; keep n . p >= d.
@@ -127,7 +132,7 @@ class Refused(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class AxisLimits:
-    """The permitted range and rates of axes, (N,) each: of joints in rad, or of the TCP's position in m, and s."""
+    """The permitted range and rates of axes, (N,) each: of joints in rad, or of the TCP in m and rad, and s."""
 
     lower: Array
     upper: Array
@@ -150,14 +155,24 @@ class AxisLimits:
         )
 
     @classmethod
-    def of_tcp(cls, config: LimitsConfig) -> AxisLimits:
-        """The workspace's box, and how fast a pose target may be followed in it."""
+    def of_tcp(cls, robot: Robot, config: LimitsConfig) -> AxisLimits:
+        """How fast a pose target may be followed: the TCP's position in the workspace's box, then its turn (6,)."""
+        facts = robot.cartesian
+        velocity = np.array(tcp_speeds(robot, config)) * PACED
+        acceleration = (
+            min(config.tcp_acceleration_m_s2, facts.linear_acceleration_m_s2),
+            min(config.tcp_angular_acceleration_rad_s2, facts.angular_acceleration_rad_s2),
+        )
+        jerk = (
+            min(config.tcp_jerk_m_s3, facts.linear_jerk_m_s3),
+            min(config.tcp_angular_jerk_rad_s3, facts.angular_jerk_rad_s3),
+        )
         return cls(
-            lower=np.array(config.workspace_lower_m),
-            upper=np.array(config.workspace_upper_m),
-            velocity=np.full(3, config.tcp_velocity_m_s),
-            acceleration=np.full(3, config.tcp_acceleration_m_s2),
-            jerk=np.full(3, config.tcp_jerk_m_s3),
+            lower=np.array([*config.workspace_lower_m, *[-np.inf] * 3]),
+            upper=np.array([*config.workspace_upper_m, *[np.inf] * 3]),
+            velocity=np.repeat(velocity, 3),
+            acceleration=np.repeat(acceleration, 3),
+            jerk=np.repeat(jerk, 3),
         )
 
     def velocity_bounds(self, positions: Array) -> tuple[Array, Array]:

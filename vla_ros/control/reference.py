@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 
-from vla_ros.control.interpolation import Interpolator, Motion, Smoother
+from vla_ros.control.guards import PaceGuard
+from vla_ros.control.interpolation import Interpolator, Smoother
 from vla_ros.control.kinematics import Kinematics
 from vla_ros.control.limits import (
+    PACED,
     AxisLimits,
     Interventions,
     LimitsConfig,
@@ -19,15 +21,15 @@ from vla_ros.control.limits import (
     refuse_pose_jump,
     tcp_speeds,
 )
-from vla_ros.geometry import interpolate_pose, rotation_angle
+from vla_ros.geometry import rotated, rotation_angle, rotation_between
 from vla_ros.robots.robot import Robot
 from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Target
 
 #: Further than this from the pose asked for, without being on the way, is out of reach [m, rad].
 _REACHED_M = 0.005
 _REACHED_RAD = 0.05
-#: Part of the TCP's speeds a reference uses: the rest serves to catch up with it.
-_PACED = 0.95
+#: What the limits of the way's axes are to the TCP.
+_OF_THE_TCP = {"velocity": "tcp_speed", "joint_stop": "workspace"}
 #: Newton steps that bring a joint target back into the workspace: once per tick, and only where it is outside.
 _PROJECTION_ITERATIONS = 8
 
@@ -35,10 +37,10 @@ _PROJECTION_ITERATIONS = 8
 class Reference:
     """The joint reference of one arm, tick by tick: refuse, move into the permitted space, smooth, solve.
 
-    The TCP's way to a pose is planned as the joints' is, straight and jerk-limited, gently enough that the joints keep
-    up and the arm stays on it: joints that are late each by themselves leave it by centimetres. A pose is solved from
-    the last reference (at first from the command), never further than the velocity limits allow in a tick: so the
-    reference is continuous and never changes the elbow's side.
+    The TCP's way to a pose, moving and turning, is planned as the joints' is, straight and jerk-limited, gently enough
+    that the joints keep up and the arm stays on it: joints that are late each by themselves leave it by centimetres. A
+    pose is solved from the last reference (at first from the command), never further than the velocity limits allow in
+    a tick: so the reference is continuous and never changes the elbow's side.
     """
 
     def __init__(
@@ -52,10 +54,10 @@ class Reference:
         self._workspace = Workspace.of(config)
         self._pace = Pace(robot, config, self._period_s)
         self._smoother = Smoother()
-        self._tcp_limits = AxisLimits.of_tcp(config)
-        self._way: Interpolator | None = None  # of the TCP's position
+        self._tcp_limits = AxisLimits.of_tcp(robot, config)
+        self._way: PoseWay | None = None
         self._last: Array | None = None  # joint positions
-        self._last_pose: Array | None = None  # the TCP's
+        self._last_pose: Array | None = None  # the TCP's, of joint targets
 
     def forget(self) -> None:
         """Start from the command again."""
@@ -79,16 +81,10 @@ class Reference:
             if moved:
                 interventions.act("workspace")
             mean, change = self._smoother.add(self._same_sign(pose), window)
-            way = self._on_the_way(command_pose[:3], mean[:3], change[:3] / self._period_s)
-            pose = np.concatenate([way.positions, _unit(mean[3:])])
-            following = np.concatenate([way.positions + way.velocities * self._period_s, _unit(mean[3:] + change[3:])])
-            last_pose = command_pose if self._last_pose is None else self._last_pose
-            share = self._pace.share(last_pose, pose, following, interventions)
-            if share < 1.0:
-                following = interpolate_pose(last_pose, pose, min(2.0 * share, 1.0))
-                pose = interpolate_pose(last_pose, pose, share)
-            self._last_pose = pose
-            return self._solve(pose, following, command, interventions)
+            if self._way is None:
+                self._way = PoseWay(self._tcp_limits, self._period_s, command_pose)
+            wanted, following = _with_unit_quaternion(mean), _with_unit_quaternion(mean + change)
+            return self._solve(*self._way.follow(wanted, following, interventions), command, interventions)
         assert target.joint_positions is not None  # a target is either
         refuse_joint_jump(target.joint_positions, command, self._config)
         permitted = self._permitted(target.joint_positions, interventions)
@@ -117,11 +113,6 @@ class Reference:
         if last is not None and last.size == pose.size and last[3:] @ pose[3:] < 0.0:
             return np.concatenate([pose[:3], -pose[3:]])
         return pose
-
-    def _on_the_way(self, command_m: Array, target_m: Array, velocity_m_s: Array) -> Motion:
-        if self._way is None:
-            self._way = Interpolator(self._tcp_limits, self._period_s, command_m, straight=True)
-        return self._way.follow(target_m, velocity_m_s)
 
     def _solve(
         self, pose: Array, following: Array, command: Array, interventions: Interventions
@@ -173,6 +164,38 @@ class Reference:
         ).joint_positions
 
 
+class PoseWay:
+    """The TCP's way to a pose that moves: position and turn as six axes, straight and jerk-limited, within its speeds.
+
+    Turns have no coordinates that go on for ever. Those of the turning axes add up the small turns of every tick; only
+    how they change means something.
+    """
+
+    def __init__(self, limits: AxisLimits, period_s: float, pose: Array) -> None:
+        """`pose` (7,): where the TCP is, at rest."""
+        self._period_s = period_s
+        self._linear_m_s, self._angular_rad_s = float(limits.velocity[0]), float(limits.velocity[3])
+        self._pose = pose
+        start = np.concatenate([pose[:3], np.zeros(3)])
+        guard = PaceGuard(limits.velocity)
+        self._axes = Interpolator(limits, period_s, start, straight=True, guards=(guard,))
+
+    def follow(self, pose: Array, following: Array, interventions: Interventions) -> tuple[Array, Array]:
+        """Where the TCP goes now and a tick later (7,), for a target at `pose` that is at `following` a tick later.
+
+        Says in `interventions` what keeps it from the target beyond smoothing.
+        """
+        axes = self._axes.motion.positions
+        velocities = _between(pose, following) / self._period_s
+        linear, angular = velocities[:3] / self._linear_m_s, velocities[3:] / self._angular_rad_s
+        velocities /= max(1.0, math.sqrt(linear @ linear), math.sqrt(angular @ angular))
+        motion = self._axes.follow(axes + _between(self._pose, pose), velocities)
+        for name in self._axes.acted:
+            interventions.act(_OF_THE_TCP.get(name, name))
+        self._pose = _moved(self._pose, motion.positions - axes)
+        return self._pose, _moved(self._pose, motion.velocities * self._period_s)
+
+
 class Pace:
     """Scales time: how much of the way to a target the TCP may come in a tick, so that it keeps its speeds.
 
@@ -196,12 +219,12 @@ class Pace:
         Says tcp_speed in `interventions` where it is the TCP's speed that allows no more.
         """
         behind_s = self._needs_s(last, pose)
-        if not self._is_behind and behind_s <= _PACED * self._period_s:
+        if not self._is_behind and behind_s <= PACED * self._period_s:
             return 1.0
         own = self._needs_s(pose, following) / self._period_s
         paced = own + math.sqrt(2.0 * self._slowing_hz * behind_s)
-        if paced > _PACED:
-            paced = _PACED
+        if paced > PACED:
+            paced = PACED
             interventions.act("tcp_speed")
         self._is_behind = paced * self._period_s < behind_s
         return paced * self._period_s / behind_s if self._is_behind else 1.0
@@ -212,5 +235,14 @@ class Pace:
         return max(math.sqrt(way @ way) / self._linear_m_s, rotation_angle(start[3:], end[3:]) / self._angular_rad_s)
 
 
-def _unit(quaternion: Array) -> Array:
-    return np.asarray(quaternion / np.linalg.norm(quaternion), dtype=np.float64)
+def _between(start: Array, end: Array) -> Array:
+    """The way from one pose (7,) to another (6,): metres, then the rotation vector [rad]."""
+    return np.concatenate([end[:3] - start[:3], rotation_between(start[3:], end[3:])])
+
+
+def _moved(pose: Array, way: Array) -> Array:
+    return np.concatenate([pose[:3] + way[:3], rotated(pose[3:], way[3:])])
+
+
+def _with_unit_quaternion(pose: Array) -> Array:
+    return np.concatenate([pose[:3], pose[3:] / math.sqrt(pose[3:] @ pose[3:])])
