@@ -299,3 +299,14 @@ def test_a_robot_that_is_not_commanded_is_not_expected_to_follow(new_bench):
         bench.run(0.01)
     assert bench.safety is SafetyState.RUNNING
     assert np.abs(bench.path() - stands).max() > 0.35
+
+
+def test_the_first_command_is_where_somebody_moved_the_arm_meanwhile(new_bench) -> None:
+    bench = new_bench()
+    bench.run(0.1)  # not started: nothing is sent, and the arm may be moved by hand
+    assert not bench.commands
+    bench.measured = moved = HOME + 0.015
+    bench.arm.start(bench.now_ns)
+    bench.run(0.02)
+    assert bench.commands
+    assert (bench.path() == moved).all()

@@ -85,6 +85,7 @@ class ArmController:
         self._interpolator: Interpolator | None = None  # None until a pose is known
         self._reference = Reference(self._kinematics, robot, config.limits, self._limits, self._period_ns)
         self._tcp_pose: Array = np.zeros(7)  # of the commanded joint positions
+        self._has_commanded = False
         self._stood_since_ns: int | None = 0  # the command is at rest since; None while it moves
         self._last_tick_ns: int | None = None
         self._deadman = DeadmanSwitch(config.watchdog.max_deadman_age_ms)
@@ -220,6 +221,7 @@ class ArmController:
             return None
         self._tcp_pose = self._kinematics.forward(motion.positions)
         self._interventions.count("commands")
+        self._has_commanded = True
         return Command(now_ns, motion.positions, motion.velocities, self._tcp_pose, self._wish_width_m)
 
     def gripper_goal(self, now_ns: int) -> GripperGoal | None:
@@ -320,7 +322,8 @@ class ArmController:
     def _anchor_if_due(self, now_ns: int) -> None:
         """Take the measured pose as the command where that was asked for, measured since and standing; or in a fault.
 
-        A robot in a fault follows nobody: when it recovers it must find the command where it stands.
+        A robot in a fault follows nobody: when it recovers it must find the command where it stands. One that hears
+        its first command must not jump to where it was before somebody moved it.
         """
         state = self._measured.state
         due = self._interpolator is None or self._has_any(Cause.ANCHORING, Cause.FAULT)
@@ -331,11 +334,12 @@ class ArmController:
         if state.stamp_ns < max(self._stood_since_ns, self._intake.earliest_ns):
             return
         self._watchdog.on(now_ns, Event.ANCHORED)
+        follows = self._has_commanded and not self._watchdog.has(Cause.FAULT)
         if self._interpolator is None:
             self._interpolator = Interpolator(
                 self._limits, self._period_ns * 1e-9, state.positions, straight=True, guards=self._guards
             )
-        elif not self._watchdog.has(Cause.FAULT) and _apart(state.positions, self._interpolator.motion) < _SAME_RAD:
+        elif follows and np.abs(state.positions - self._interpolator.motion.positions).max() < _SAME_RAD:
             return
         self._interpolator.anchor(state.positions)
         self._tcp_pose = self._kinematics.forward(state.positions)
@@ -393,7 +397,3 @@ class ArmController:
         self._wish_width_m, clamped = clamp_width(target.gripper_width_m, self._robot.gripper.max_width_m)
         if clamped:
             self._interventions.act("gripper_width")
-
-
-def _apart(positions: Array, motion: Motion) -> float:
-    return float(np.abs(positions - motion.positions).max())
