@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from vla_ros.ros import rivals
 from vla_ros.ros.rivals import Rivals
 
 ME, OTHER, POLICY = ("/vla", "controller"), ("/", "script"), ("/vla", "inference")
@@ -70,3 +71,22 @@ def test_one_without_a_name_has_a_second_to_get_one(topic: str, known: tuple[str
     assert graph.told == []
     graph.rivals.look()
     assert len(graph.told) == 1 and "a program without a name" in graph.told[0]
+
+
+@pytest.mark.parametrize("publishers", [[], [ME], [ME, ME], [ME, NAMELESS]], ids=str)
+def test_a_simulation_that_is_alone_runs(publishers: list[tuple[str, str]]) -> None:
+    rivals.refuse_a_robot(Graph(joint_states=publishers), "/joint_states")  # type: ignore[arg-type]
+
+
+def test_a_simulation_waits_for_a_robot_to_appear_and_then_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = Graph(joint_states=[ME])
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        graph.publishers["/joint_states"] = [ME, ("/", "joint_state_broadcaster")][: len(waits)]
+
+    monkeypatch.setattr(rivals.time, "sleep", sleep)
+    with pytest.raises(RuntimeError, match="^/joint_state_broadcaster publishes /joint_states: a robot is in this ROS"):
+        rivals.refuse_a_robot(graph, "/joint_states", within_s=60.0)  # type: ignore[arg-type]
+    assert len(waits) == 2

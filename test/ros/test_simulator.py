@@ -235,6 +235,17 @@ def test_a_wrong_configuration(ros_domain_id: int, tmp_path: Path, parameters: s
     assert "Traceback" not in errors
 
 
+def test_it_ends_beside_a_robot_that_would_be_commanded_too(listener: Listener, tmp_path: Path) -> None:
+    process = start(PARAMETERS, tmp_path)
+    try:
+        listener.until(lambda: listener.span_ns > 0, "time runs")
+        listener.node.create_publisher(JointState, JOINTS, 10)
+        listener.until(lambda: process.poll() is not None, "the simulation has ended")
+        assert "a robot is in this ROS domain" in process.communicate()[1]
+    finally:
+        process.kill()
+
+
 def matrix(transform: Any) -> np.ndarray:
     """A transform message as a 4x4 matrix, by the textbook formula."""
     x, y, z, w = transform.rotation.x, transform.rotation.y, transform.rotation.z, transform.rotation.w

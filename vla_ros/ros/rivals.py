@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
+#: Who is there when a node starts is known after this long, in wall time (0.2 s measured, and now and then 0.6 s).
+DISCOVERED_WITHIN_S = 1.0
 _PERIOD_S = 0.1
 #: What ROS calls a publisher whose node it does not know: for a moment those of every node that just appeared, for ever
 #: those of a program that speaks DDS without ROS. So one counts when it has had no name for this many looks.
@@ -50,6 +53,29 @@ class Rivals:
         """Without those that have no name yet."""
         looks = self._nameless_looks[topic] = self._nameless_looks.get(topic, 0) + 1 if "" in names else 0
         return [name or "a program without a name" for name in names if name or looks > _NAMELESS_LOOKS]
+
+
+def refuse_a_robot(node: Node, joint_states: str, within_s: float = 0.0) -> None:
+    """For a simulation: raise RuntimeError where somebody else, appearing within so long, publishes `joint_states`.
+
+    That is the driver of a real robot, which would follow every target that the simulated one is sent.
+    """
+    deadline_s = time.monotonic() + within_s
+    while not (drivers := _others(node, joint_states)) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    if drivers:
+        raise RuntimeError(
+            f"{' and '.join(drivers)} publishes {joint_states}: a robot is in this ROS domain, and would follow what "
+            "the simulated one is sent; end its driver, or choose another ROS_DOMAIN_ID"
+        )
+
+
+def _others(node: Node, topic: str) -> list[str]:
+    """The nodes that publish there besides this one, as far as their names are known."""
+    if node.count_publishers(topic) < 2:
+        return []
+    names = {_name(info) for info in node.get_publishers_info_by_topic(topic)}
+    return sorted(names - {"", node.get_fully_qualified_name()})
 
 
 def _name(info: TopicEndpointInfo) -> str:

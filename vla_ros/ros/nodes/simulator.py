@@ -16,7 +16,7 @@ from tf2_msgs.msg import TFMessage
 from vla_ros import topics
 from vla_ros.config import SimulatorNodeConfig
 from vla_ros.robots import catalogue
-from vla_ros.ros import convert, frames, params, qos
+from vla_ros.ros import convert, frames, params, qos, rivals
 from vla_ros.ros.diagnostics import ERROR, OK, Status, StatusReporter
 from vla_ros.ros.drivers import catalogue as drivers
 from vla_ros.ros.main import run
@@ -62,6 +62,10 @@ class SimulatorNode(Node):
             for name, camera in config.cameras.items()
         }
         self._publish_fixed_frames()
+        self._joint_states = robot.endpoints["joint_states"].name
+        rivals.refuse_a_robot(
+            self, self._joint_states, rivals.DISCOVERED_WITHIN_S
+        )  # before time runs, and commands come
         self._simulation = Simulation(
             self._world,
             self._mirror,
@@ -124,6 +128,7 @@ class SimulatorNode(Node):
 
     def _status(self) -> Status:
         self._simulation.check()
+        rivals.refuse_a_robot(self, self._joint_states)
         fault = self._world.fault
         values = {"real_time_factor": self._simulation.speed, "resets": self._resets, "task": self._world.instruction}
         if fault is not None:
