@@ -22,6 +22,12 @@ def test_a_board_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "board.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_a_file_that_cannot_be_written_is_said_in_a_line() -> None:
+    result = vla_ros("board", "/proc/board.pdf")  # where not even root makes files
+    assert result.exit_code == 1
+    assert result.output.startswith("error: ") and "/proc/board.pdf" in result.output and result.output.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

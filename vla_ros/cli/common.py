@@ -112,6 +112,6 @@ def clear_errors() -> Iterator[None]:
             err=True,
         )
         raise typer.Exit(EXIT_FAILED) from None
-    except RuntimeError as error:  # a node died, or does not answer
+    except (RuntimeError, OSError) as error:  # a node died, or does not answer; a file cannot be written
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
