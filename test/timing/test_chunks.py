@@ -169,12 +169,17 @@ def test_dropping_late_rows_loses_no_displacement(delay_ms: int, mode: ScheduleM
 
 
 @FEW
-@given(plans(), st.sampled_from([ScheduleMode.BLEND, ScheduleMode.ENSEMBLE]), st.sampled_from([None, 1, 3, 8]))
+@given(
+    plans(),
+    st.sampled_from([ScheduleMode.BLEND, ScheduleMode.ENSEMBLE]),
+    st.sampled_from([None, 1, 3, 8]),
+    st.floats(0.0, 1.0),
+)
 def test_what_is_scheduled_never_jumps(
-    adds: list[tuple[ActionChunk, int]], mode: ScheduleMode, blend_steps: int | None
+    adds: list[tuple[ActionChunk, int]], mode: ScheduleMode, blend_steps: int | None, m: float
 ) -> None:
     """Around every instant where something may begin or end, it moves as slowly as rows and fades of a step allow."""
-    plan = schedule(mode, blend_steps=blend_steps, ensemble_m=0.0)
+    plan = schedule(mode, blend_steps=blend_steps, ensemble_m=m)
     ends_ns, instants_ns = [], []
     for one, added_ns in adds:
         plan.add(one, added_ns)
@@ -333,7 +338,7 @@ def test_an_ensemble_is_the_exponentially_weighted_mean(
         newer = max((share for _, share in kept[index + 1 :]), default=0.0)
         shares.append(come * max(1.0 - newer, ramp(now_ns, one.end_ns, -one.step_ns)))
     speaking = [(one, share) for (one, _), share in zip(kept, shares, strict=True) if share > 0.0]
-    weights = [share * math.exp(-m * age) for age, (_, share) in enumerate(speaking)]
+    weights = [share * math.exp(-m * sum(shares[:index])) for index, share in enumerate(shares) if share > 0.0]
     mean = sum((w / sum(weights) * said(one, now_ns) for w, (one, _) in zip(weights, speaking, strict=True)), 0.0)
     assert target is not None
     assert np.allclose(target.values, mean, atol=1e-12)

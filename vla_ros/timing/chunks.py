@@ -238,7 +238,8 @@ class _Stack:
         """The weighted mean (D,) of what the chunks say of a time."""
         shares_n = self._shares(time_ns)
         speaking = np.flatnonzero(shares_n)
-        weights_n = shares_n[speaking] * np.exp(-m * np.arange(speaking.size))
+        older_n = np.cumsum(shares_n) - shares_n  # by their shares: whole numbers would jump where one falls silent
+        weights_n = (shares_n * np.exp(-m * older_n))[speaking]
         weights_n /= weights_n.sum()
         values = self._values(speaking, time_ns)
         mean = np.asarray(weights_n @ values, dtype=np.float64)
