@@ -141,7 +141,7 @@ class Episode:
         first_ns, first = next(
             (time_ns, message)
             for time_ns, message in self.said()
-            if time_ns > fault_ns and not message.startswith("running")
+            if time_ns >= fault_ns and not message.startswith("running")
         )
         assert first.startswith(("ramping: ", "holding: ")) and cause in first, first
         # A machine that has no time for the controller loses ticks: a few periods, in which it counts its own.
