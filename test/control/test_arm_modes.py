@@ -115,7 +115,7 @@ def test_what_a_teleoperator_sends_in_vain_is_counted_by_name(new_bench):
     teleoperate(bench, np.zeros(7), POSE_DIMENSIONS)
     teleoperate(bench, bench.measured, age_ms=500.0)
     teleoperate(bench, bench.measured, age_ms=201.0)
-    teleoperate(bench, bench.measured, age_ms=-51.0)
+    teleoperate(bench, bench.measured, age_ms=-101.0)
     teleoperate(bench, bench.measured)
     teleoperate(bench, bench.measured, age_ms=1.0)
     bench.arm.on_malformed("teleop")

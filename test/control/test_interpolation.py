@@ -132,13 +132,16 @@ def test_from_outside_the_range_it_only_moves_inward(home, limits):
     assert path[-1] <= limits.upper[3]
 
 
-def test_saturated_velocity_is_told(home, limits):
+def test_rates_that_reach_their_limits_are_told(home, limits):
     interpolator = Interpolator(limits, PERIOD_S, home)
-    acted = set()
+    acted = []
     for _ in range(200):
         interpolator.follow(home + np.array([2.0, 0, 0, 0, 0, 0, 0]), np.zeros(7))
-        acted.update(interpolator.acted)
-    assert acted == {"velocity"}
+        acted.append(interpolator.acted)
+    assert acted[0] == ("jerk",)
+    assert ("velocity",) in acted, "at full speed nothing else is at its limit"
+    assert set().union(*acted) == {"velocity", "acceleration", "jerk"}
+    assert acted[-1] == ()
 
 
 @given(slope=st.floats(-5.0, 5.0), offset=st.floats(-3.0, 3.0), window=st.integers(1, 20), ticks=st.integers(25, 60))

@@ -15,7 +15,7 @@ def test_a_limit_is_told_at_once_then_once_a_second_and_then_no_more():
     told: list[tuple[float, str]] = []
     for tick in range(60):
         counters = {name: count + (tick < 25 or name != "velocity") for name, count in counters.items()}
-        told += [(tick / 10, line) for line in news.of(counters, tick / 10)]
+        told += [(tick / 10, line) for _, line in news.of(counters, tick / 10)]
     assert told == [
         (0.0, "intervention velocity: 1 so far"),
         (1.0, "intervention velocity: 11 so far"),
@@ -26,6 +26,6 @@ def test_a_limit_is_told_at_once_then_once_a_second_and_then_no_more():
 
 def test_each_name_has_its_own_second():
     news = News()
-    assert [*news.of({"jump": 1}, 0.0)] == ["intervention jump: 1 so far"]
-    assert [*news.of({"jump": 2, "workspace": 3}, 0.5)] == ["intervention workspace: 3 so far"]
-    assert [*news.of({"jump": 2, "workspace": 3}, 1.0)] == ["intervention jump: 2 so far"]
+    assert [line for _, line in news.of({"jump": 1}, 0.0)] == ["intervention jump: 1 so far"]
+    assert [line for _, line in news.of({"jump": 2, "workspace": 3}, 0.5)] == ["intervention workspace: 3 so far"]
+    assert [line for _, line in news.of({"jump": 2, "workspace": 3}, 1.0)] == ["intervention jump: 2 so far"]

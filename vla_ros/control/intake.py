@@ -16,8 +16,9 @@ from vla_ros.values import ActionChunk, Mode, Target
 
 #: Chunk latencies kept for the quantiles.
 _LATENCIES_KEPT = 1000
-#: A target may be stamped this much later than it is taken in: clocks that are read one after the other.
-_FUTURE_TOLERANCE_MS = 50.0
+#: A target may be stamped this much later than it is taken in: the clock of a camera that runs ahead, as far as the
+#: Aligner believes it.
+_FUTURE_TOLERANCE_MS = 100.0
 #: Steps of a chunk over which its targets are smoothed, half of it ahead: a change of velocity takes that long, and no
 #: overshoot where a motion ends, as the last row is kept for one step. And ticks, at most.
 _SMOOTHED_STEPS = 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -162,12 +162,12 @@ class Interpolator:
         self._period_s = period_s
         self._guards = guards
         self._velocity = limits.velocity * _USED  # wherever the axes are
-        self._jerk = limits.jerk * _USED
+        self._acceleration, self._jerk = limits.acceleration * _USED, limits.jerk * _USED
         self._planner = ruckig.Ruckig(count)
         self._pursuit, self._stop = ruckig.InputParameter(count), ruckig.InputParameter(count)
         for request in (self._pursuit, self._stop):
             request.synchronization = ruckig.Synchronization.No
-            request.max_acceleration = (limits.acceleration * _USED).tolist()
+            request.max_acceleration = self._acceleration.tolist()
             request.max_jerk = self._jerk.tolist()
             request.max_velocity = self._velocity.tolist()
         self._together = ruckig.Synchronization.Phase if straight else ruckig.Synchronization.No
@@ -182,7 +182,7 @@ class Interpolator:
 
     @property
     def acted(self) -> tuple[str, ...]:
-        """What shaped the last step of `follow` beyond smoothing: velocity, joint_stop, planner, or a guard's word."""
+        """What shaped the last step of `follow`: a rate at its limit, joint_stop, planner, or a guard's word."""
         return self._acted
 
     def anchor(self, positions: Array) -> None:
@@ -205,16 +205,23 @@ class Interpolator:
         for share in _SHARES:
             way = self._permitted_way(wanted if share == 1.0 else _mix(self._braked(), wanted, share), acted)
             if way is not None:
-                if (
-                    (way.motion.velocities > fastest * _AT_LIMIT) | (way.motion.velocities < slowest * _AT_LIMIT)
-                ).any():
-                    acted["velocity"] = None
+                acted.update(dict.fromkeys(self._rates_at_limit(way.motion, slowest, fastest)))
                 self._motion, self._way_out, self._way_out_s = way.motion, way, 0.0
                 break
         else:
             self.brake()
         self._acted = tuple(acted)
         return self._motion
+
+    def _rates_at_limit(self, motion: Motion, slowest: Array, fastest: Array) -> Iterator[str]:
+        """The rates that are as high as they may be in a step to `motion`."""
+        jerk = np.abs(motion.accelerations - self._motion.accelerations) / self._period_s
+        if ((motion.velocities > fastest * _AT_LIMIT) | (motion.velocities < slowest * _AT_LIMIT)).any():
+            yield "velocity"
+        if (np.abs(motion.accelerations) > self._acceleration * _AT_LIMIT).any():
+            yield "acceleration"
+        if (jerk > self._jerk * _AT_LIMIT).any():
+            yield "jerk"
 
     def brake(self) -> Motion:
         """Step along the way to a stop, as fast as the limits allow; stand once there."""

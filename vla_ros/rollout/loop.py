@@ -27,8 +27,8 @@ STREAMS = {
     "world": StreamTiming(interpolation=Interpolation.NEAREST),
 }
 
-#: What the controller counts that is no intervention.
-NORMAL_COUNTS = ("chunks", "commands", "late_rows")
+#: What the controller counts that is no intervention; the quickest of smooth motions touches the last two.
+NORMAL_COUNTS = ("chunks", "commands", "late_rows", "acceleration", "jerk")
 
 
 class RolloutConfig(Config):

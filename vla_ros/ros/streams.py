@@ -133,6 +133,7 @@ class Streams:
                 except ValueError as error:
                     self._unreadable[name] = f"on {self._topics[name]}: {error}"
                     continue
+                self._unreadable.pop(name, None)
                 if name == _MOTION:
                     self._joint_positions = values
                 if name in self._proprioception:

@@ -57,7 +57,7 @@ class Driver(Protocol):
     def recover(self, on_done: OnDone) -> None:
         """Everything the driver needs to move again after a reflex; `on_done` is called exactly once.
 
-        With a success too it may say what is left to be done by hand. A second one while one goes on fails at once.
+        A second one while one goes on fails at once.
         """
 
     @property

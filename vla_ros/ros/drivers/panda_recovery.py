@@ -41,7 +41,7 @@ class PandaRecovery:
         self._deadline_s = 0.0
 
     def start(self, on_done: OnDone) -> None:
-        """Begin; `on_done` is called once, with what is left to do by hand even after a success."""
+        """Begin; `on_done` is called once."""
         if self._on_done is not None:
             on_done(False, f"{self._step} has not ended")
         elif not self._recovery.service_is_ready():
@@ -60,9 +60,8 @@ class PandaRecovery:
         if not response.success and response.error != NO_ERRORS:
             self._finish(False, f"{self._step}: {response.error or 'refused'}")
         elif not self._switch.service_is_ready():
-            self._finish(
-                True, f"nobody answers on {self._switch.srv_name}: activate {self._controller} by hand if nothing moves"
-            )
+            # An arm that follows nobody must not be taken for one that follows: by hand, it would start with a jump.
+            self._finish(False, f"nobody answers on {self._switch.srv_name}, so {self._controller} stays inactive")
         else:
             request = SwitchController.Request(
                 deactivate_controllers=[self._controller],
