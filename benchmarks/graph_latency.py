@@ -25,7 +25,7 @@ from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import topics
+from vla_ros import messages, topics
 from vla_ros.actions import ActionSpec, GripperConvention, Space
 from vla_ros.config import CameraConfig, ControllerNodeConfig, InferenceNodeConfig, to_parameters
 from vla_ros.graph import NodeSpec
@@ -33,7 +33,7 @@ from vla_ros.policies import registry
 from vla_ros.policies.policy import Inference, WindowSpec
 from vla_ros.robots.panda import PANDA
 from vla_ros.robots.robot import Robot
-from vla_ros.ros import convert, qos, transport
+from vla_ros.ros import qos, transport
 from vla_ros.ros.main import run
 from vla_ros.ros.supervising import params_file
 from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Committed, Config, ModelChunk, Window
@@ -150,7 +150,7 @@ class Hop(Node):
 
     def _on_image(self, message: Image) -> None:
         published_ns = int(message.header.frame_id)
-        stamp_ns = convert.stamp_to_ns(message.header.stamp)
+        stamp_ns = messages.stamp_to_ns(message.header.stamp)
         self._lines.append(f"{stamp_ns} {published_ns} {self.get_clock().now().nanoseconds - published_ns}")
 
     def destroy_node(self) -> None:
@@ -179,7 +179,7 @@ class Observer(Node):
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         now_ns = self.get_clock().now().nanoseconds
-        chunk = convert.trajectory_to_chunk(message)
+        chunk = messages.trajectory_to_chunk(message)
         self.chunks[chunk.observation_ns] = now_ns
         # Rows that are due before the next chunk can be here.
         newest_ns = self._due_ns[-1] if self._due_ns else 0
@@ -187,7 +187,7 @@ class Observer(Node):
 
     def _on_command(self, message: JointTrajectory) -> None:
         self.counts["commands"] += 1
-        stamp_ns = convert.stamp_to_ns(message.header.stamp)
+        stamp_ns = messages.stamp_to_ns(message.header.stamp)
         while self._due_ns and self._due_ns[0] <= stamp_ns:
             self.commands_ms.append((self.get_clock().now().nanoseconds - self._due_ns.pop(0)) * 1e-6)
 

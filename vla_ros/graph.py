@@ -237,6 +237,7 @@ def _controller(system: SystemConfig, robot: Robot, mode: Mode, dry_run: bool = 
         writes=(
             *(end for end in _to_driver(robot, system.controller.command_interface) if end.used),
             _ours(topics.COMMAND),
+            _ours(topics.REQUESTED),
             *_ABOUT_ITSELF,
         ),
     )

@@ -6,6 +6,7 @@ NAMESPACE = "/vla"
 
 CHUNK = f"{NAMESPACE}/chunk"
 COMMAND = f"{NAMESPACE}/command"
+REQUESTED = f"{NAMESPACE}/requested"
 INSTRUCTION = f"{NAMESPACE}/instruction"
 TELEOP = f"{NAMESPACE}/teleop"
 DEADMAN = f"{NAMESPACE}/deadman"
@@ -32,6 +33,10 @@ def prediction(camera: str) -> str:
 TABLE: dict[str, tuple[str, str]] = {
     CHUNK: ("trajectory_msgs/msg/JointTrajectory", "absolute targets; header.stamp = the observation's instant"),
     COMMAND: ("trajectory_msgs/msg/JointTrajectory", "one point: what was sent to the driver, after every limit"),
+    REQUESTED: (
+        "trajectory_msgs/msg/JointTrajectory",
+        "one point: what was asked for then, before every limit",
+    ),
     INSTRUCTION: ("std_msgs/msg/String", "the task in words; transient local"),
     TELEOP: ("trajectory_msgs/msg/JointTrajectory", "one point, absolute as a chunk's: what a teleoperator wants now"),
     DEADMAN: ("std_msgs/msg/Bool", "whether the dead-man switch is held; again and again"),

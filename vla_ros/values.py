@@ -170,7 +170,8 @@ class Command:
     """What is sent to the driver at one controller tick, after every limit.
 
     `joint_positions` (J,) rad; `tcp_pose` (7,) the same command as a pose in the base frame. `gripper_width_m` is the
-    wish after the limits (latched into goals by `control.gripper`).
+    wish after the limits (latched into goals by `control.gripper`). `requested`: what was asked for at this tick,
+    before the limits; None where nobody asks for anything that may be followed.
     """
 
     time_ns: int
@@ -178,6 +179,7 @@ class Command:
     joint_velocities: Array
     tcp_pose: Array
     gripper_width_m: float | None = None
+    requested: Target | None = None
 
     def __post_init__(self) -> None:
         for name in ("joint_positions", "joint_velocities", "tcp_pose"):

@@ -17,7 +17,7 @@ from rclpy.context import Context
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
-from vla_ros import config, graph
+from vla_ros import config, graph, messages
 from vla_ros.calibration import views
 from vla_ros.calibration.board import Board
 from vla_ros.calibration.hand_eye import Mounting
@@ -63,7 +63,7 @@ class Peer:
         state.header.stamp = stamp
         self._joint_states.publish(state)
         in_camera = np.linalg.inv(pose_matrix(self._hand.forward(joints)) @ pose_matrix(TRUTH)) @ self._board
-        image = convert.rgb_to_image(drawn(in_camera), convert.stamp_to_ns(stamp), "wrist_optical")
+        image = convert.rgb_to_image(drawn(in_camera), messages.stamp_to_ns(stamp), "wrist_optical")
         self._images.publish(image)
         info = CameraInfo(width=640, height=480, distortion_model="plumb_bob", d=[0.0] * 5, k=MATRIX.ravel().tolist())
         info.header = image.header

@@ -15,6 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
+from vla_ros import messages
 from vla_ros.robots.panda import PANDA
 from vla_ros.ros import convert
 from vla_ros.simulation.world import WorldState
@@ -59,19 +60,19 @@ def test_colour_orders(rgb: np.ndarray, encoding: str, padding: int) -> None:
     ordered = rgb[..., ::-1] if encoding.startswith("bgr") else rgb
     if encoding.endswith("a8"):
         ordered = np.concatenate([ordered, np.full((HEIGHT, WIDTH, 1), 77, np.uint8)], axis=2)
-    assert np.array_equal(convert.image_to_rgb(message(ordered, encoding, padding)), rgb)
+    assert np.array_equal(messages.image_to_rgb(message(ordered, encoding, padding)), rgb)
 
 
 @pytest.mark.parametrize("padding", [0, 3])
 def test_grey_is_the_same_in_every_channel(rgb: np.ndarray, padding: int) -> None:
     grey = rgb[..., 0]
-    assert np.array_equal(convert.image_to_rgb(message(grey, "mono8", padding)), np.stack([grey] * 3, axis=2))
+    assert np.array_equal(messages.image_to_rgb(message(grey, "mono8", padding)), np.stack([grey] * 3, axis=2))
 
 
 @pytest.mark.parametrize("big_endian", [False, True])
 def test_sixteen_bits_are_scaled_to_eight(rgb: np.ndarray, big_endian: bool) -> None:
     grey = rgb[..., 0].astype(np.uint16) * 257  # 255 becomes 65535
-    decoded = convert.image_to_rgb(message(grey, "mono16", padding=1, big_endian=big_endian))
+    decoded = messages.image_to_rgb(message(grey, "mono16", padding=1, big_endian=big_endian))
     assert np.array_equal(decoded, np.stack([rgb[..., 0]] * 3, axis=2))
 
 
@@ -81,7 +82,7 @@ def test_bayer_of_a_flat_colour_is_that_colour(pattern: str, bits: int) -> None:
     color = flat((200, 90, 30))
     sensor = mosaic(color, pattern)
     pixels = sensor if bits == 8 else sensor.astype(np.uint16) * 257
-    assert np.array_equal(convert.image_to_rgb(message(pixels, f"bayer_{pattern}{bits}")), color)
+    assert np.array_equal(messages.image_to_rgb(message(pixels, f"bayer_{pattern}{bits}")), color)
 
 
 @pytest.mark.parametrize(
@@ -93,18 +94,18 @@ def test_yuv_is_bt601(encoding: str, order: str) -> None:
     components = {"y": 81, "u": 90, "v": 240}
     pair = np.array([components[letter] for letter in order], dtype=np.uint8)
     pixels = np.tile(pair, (HEIGHT, WIDTH // 2)).reshape(HEIGHT, WIDTH, 2)
-    decoded = convert.image_to_rgb(message(pixels, encoding, padding=4))
+    decoded = messages.image_to_rgb(message(pixels, encoding, padding=4))
     assert np.abs(decoded.astype(int) - (255, 0, 0)).max() <= 2
 
 
 def test_depth_in_metres() -> None:
     millimetres = np.array([[0, 1, 1500], [65535, 20, 3]], dtype=np.uint16)
     for big_endian in (False, True):
-        depth = convert.image_to_depth_m(message(millimetres, "16UC1", padding=2, big_endian=big_endian))
+        depth = messages.image_to_depth_m(message(millimetres, "16UC1", padding=2, big_endian=big_endian))
         assert depth.dtype == np.float32
         np.testing.assert_allclose(depth, millimetres / 1000.0, rtol=1e-6)
     metres = np.array([[0.5, np.nan], [2.25, np.inf]], dtype=np.float32)
-    np.testing.assert_array_equal(convert.image_to_depth_m(message(metres, "32FC1")), metres)
+    np.testing.assert_array_equal(messages.image_to_depth_m(message(metres, "32FC1")), metres)
 
 
 @pytest.mark.parametrize("format", ["jpeg", "png"])
@@ -113,11 +114,11 @@ def test_compressed_images(format: str) -> None:
     picture = gradient.astype(np.uint8)
     packed = convert.rgb_to_compressed(picture, 5, "camera", format)
     assert packed.format == format and isinstance(packed.data, array)
-    difference = np.abs(convert.image_to_rgb(packed).astype(int) - picture)
+    difference = np.abs(messages.image_to_rgb(packed).astype(int) - picture)
     assert difference.max() == 0 if format == "png" else difference.mean() < 4
     # and one that OpenCV wrote, in its own order of colours
     _, encoded = cv2.imencode(".png", picture[..., ::-1])
-    assert np.array_equal(convert.image_to_rgb(CompressedImage(format="png", data=encoded.tobytes())), picture)
+    assert np.array_equal(messages.image_to_rgb(CompressedImage(format="png", data=encoded.tobytes())), picture)
 
 
 def test_writing_an_image(rgb: np.ndarray) -> None:
@@ -127,7 +128,7 @@ def test_writing_an_image(rgb: np.ndarray) -> None:
     assert written.header.frame_id == "front_optical"
     assert isinstance(written.data, array)  # numpy would cost 53 ms at 640x480
     assert bytes(written.data) == rgb[:, ::2].tobytes()
-    assert np.array_equal(convert.image_to_rgb(written), rgb[:, ::2])
+    assert np.array_equal(messages.image_to_rgb(written), rgb[:, ::2])
     with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8, got \(6, 8\)"):
         convert.rgb_to_image(rgb[..., 0], 0, "")
 
@@ -136,29 +137,29 @@ def test_images_that_lie_about_their_size(rgb: np.ndarray) -> None:
     short = message(rgb, "rgb8")
     short.data = short.data[:-1]
     with pytest.raises(ValueError, match=r"height x step = 144 bytes of data, got 143"):
-        convert.image_to_rgb(short)
+        messages.image_to_rgb(short)
     narrow = message(rgb, "rgb8")
     narrow.step = 3
     with pytest.raises(ValueError, match="at least 24 bytes, got step 3"):
-        convert.image_to_rgb(narrow)
+        messages.image_to_rgb(narrow)
     with pytest.raises(ValueError, match="step 0"):
-        convert.image_to_rgb(Image(encoding="rgb8"))
+        messages.image_to_rgb(Image(encoding="rgb8"))
     with pytest.raises(ValueError, match="an image of yuv422 has an even width, got 3"):
-        convert.image_to_rgb(Image(encoding="yuv422", width=3, height=2, step=6, data=bytes(12)))
+        messages.image_to_rgb(Image(encoding="yuv422", width=3, height=2, step=6, data=bytes(12)))
 
 
 def test_encodings_that_have_no_colours(rgb: np.ndarray) -> None:
     with pytest.raises(ValueError, match="'8SC1' is not one of rgb8"):
-        convert.image_to_rgb(message(rgb[..., 0], "8SC1"))
+        messages.image_to_rgb(message(rgb[..., 0], "8SC1"))
     with pytest.raises(ValueError, match="image_to_depth_m"):
-        convert.image_to_rgb(message(rgb[..., 0].astype(np.uint16), "16UC1"))
+        messages.image_to_rgb(message(rgb[..., 0].astype(np.uint16), "16UC1"))
     with pytest.raises(ValueError, match="16UC1 or 32FC1, got 'rgb8'"):
-        convert.image_to_depth_m(message(rgb, "rgb8"))
+        messages.image_to_depth_m(message(rgb, "rgb8"))
     with pytest.raises(ValueError, match="depth, not colour"):
-        convert.image_to_rgb(CompressedImage(format="16UC1; png compressed", data=b"123"))
+        messages.image_to_rgb(CompressedImage(format="16UC1; png compressed", data=b"123"))
     for data in (b"", b"no picture"):
         with pytest.raises(ValueError, match="cannot be decoded"):
-            convert.image_to_rgb(CompressedImage(format="jpeg", data=data))
+            messages.image_to_rgb(CompressedImage(format="jpeg", data=data))
 
 
 @pytest.mark.parametrize(
@@ -171,19 +172,19 @@ def test_the_same_as_cv_bridge(encoding: str) -> None:
     shape = (HEIGHT, WIDTH, channels) if channels > 1 else (HEIGHT, WIDTH)
     pixels = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, shape, dtype=dtype)
     sent = message(pixels, encoding)
-    assert np.array_equal(convert.image_to_rgb(sent), bridge.imgmsg_to_cv2(sent, "rgb8"))
+    assert np.array_equal(messages.image_to_rgb(sent), bridge.imgmsg_to_cv2(sent, "rgb8"))
 
 
 @pytest.mark.parametrize("time_ns", [0, 1, 999_999_999, 1_000_000_000, 1_763_000_000_123_456_789])
 def test_stamps(time_ns: int) -> None:
     stamp = convert.ns_to_stamp(time_ns)
     assert 0 <= stamp.nanosec < 10**9
-    assert convert.stamp_to_ns(stamp) == time_ns
-    assert convert.stamp_to_ns(convert.ns_to_duration(time_ns)) == time_ns
+    assert messages.stamp_to_ns(stamp) == time_ns
+    assert messages.stamp_to_ns(convert.ns_to_duration(time_ns)) == time_ns
 
 
 def test_joints_are_found_by_name() -> None:
-    reader = convert.JointReader(("a", "b"))
+    reader = messages.JointReader(("a", "b"))
     state = JointState(name=["gripper", "b", "a"], position=[9.0, 2.0, 1.0], velocity=[9.0, 0.2, 0.1])
     assert reader.positions(state).tolist() == [1.0, 2.0]
     assert reader.velocities(state).tolist() == [0.1, 0.2]
@@ -209,14 +210,14 @@ def test_chunks_survive(dimensions: tuple[str, ...]) -> None:
     chunk = ActionChunk(12_345_678_901, 100_000_000, dimensions, actions)
     sent = convert.chunk_to_trajectory(chunk, "panda_link0")
     assert sent.header.frame_id == "panda_link0"
-    assert convert.stamp_to_ns(sent.points[3].time_from_start) == 300_000_000
-    received = convert.trajectory_to_chunk(sent)
+    assert messages.stamp_to_ns(sent.points[3].time_from_start) == 300_000_000
+    received = messages.trajectory_to_chunk(sent)
     assert (received.observation_ns, received.step_ns, received.dimensions) == (12_345_678_901, 100_000_000, dimensions)
     np.testing.assert_array_equal(received.actions, actions)
 
 
 def test_a_chunk_of_one_row_holds_it_for_a_step() -> None:
-    received = convert.trajectory_to_chunk(convert.chunk_to_trajectory(ActionChunk(0, 5, ("a",), np.ones((1, 1))), ""))
+    received = messages.trajectory_to_chunk(convert.chunk_to_trajectory(ActionChunk(0, 5, ("a",), np.ones((1, 1))), ""))
     assert received.step_ns == 5 and received.actions.tolist() == [[1.0], [1.0]]
 
 
@@ -229,29 +230,29 @@ def _chunk_message(**changes: Any) -> JointTrajectory:
 
 def test_chunks_that_are_none() -> None:
     with pytest.raises(ValueError, match="at least two points, got 0"):
-        convert.trajectory_to_chunk(_chunk_message(points=[]))
+        messages.trajectory_to_chunk(_chunk_message(points=[]))
     for names in ([], ["a", "a"], ["tcp.x", "a"], ["gripper", "a"], list(POSE_DIMENSIONS[::-1])):
         with pytest.raises(ValueError, match="dimensions of a chunk"):
-            convert.trajectory_to_chunk(_chunk_message(joint_names=names))
+            messages.trajectory_to_chunk(_chunk_message(joint_names=names))
     with pytest.raises(ValueError, match="a point of 3 dimensions has 2 positions"):
-        convert.trajectory_to_chunk(_chunk_message(joint_names=["a", "b", "c"]))
+        messages.trajectory_to_chunk(_chunk_message(joint_names=["a", "b", "c"]))
     uneven = _chunk_message()
     uneven.points[2].time_from_start.nanosec = 30
     with pytest.raises(ValueError, match=r"evenly spaced from 0, got times \[0, 10, 30\]"):
-        convert.trajectory_to_chunk(uneven)
+        messages.trajectory_to_chunk(uneven)
 
 
 @pytest.mark.parametrize("width", [None, 0.03])
 def test_commands_survive(width: float | None) -> None:
     sent = Command(7, np.arange(7.0), np.arange(7.0) / 10, np.array([0.1, 0.2, 0.3, 0, 0, 0, 1.0]), width)
-    received = convert.trajectory_to_command(
+    received = messages.trajectory_to_command(
         convert.command_to_trajectory(sent, PANDA.joint_names, PANDA.base_frame), PANDA.joint_names
     )
     assert (received.time_ns, received.gripper_width_m) == (7, width)
     for name in ("joint_positions", "joint_velocities", "tcp_pose"):
         np.testing.assert_array_equal(getattr(received, name), getattr(sent, name))
     with pytest.raises(ValueError, match="a command has the dimensions"):
-        convert.trajectory_to_command(_chunk_message(), PANDA.joint_names)
+        messages.trajectory_to_command(_chunk_message(), PANDA.joint_names)
 
 
 def test_world_states_survive() -> None:
@@ -270,9 +271,9 @@ def test_a_teleoperators_targets_survive(dimensions: tuple[str, ...]) -> None:
     sent = Target(1_700_000_000_123_456_789, dimensions, np.linspace(0.1, 0.8, len(dimensions)))
     message = convert.target_to_trajectory(sent, "panda_link0")
     assert message.header.frame_id == "panda_link0"
-    received = convert.trajectory_to_target(message)
+    received = messages.trajectory_to_target(message)
     assert (received.time_ns, received.dimensions) == (sent.time_ns, dimensions)
     np.testing.assert_array_equal(received.values, sent.values)
     message.points.append(message.points[0])
     with pytest.raises(ValueError, match="a target is one point, got 2"):
-        convert.trajectory_to_target(message)
+        messages.trajectory_to_target(message)

@@ -22,7 +22,7 @@ from std_msgs.msg import Float64MultiArray, String
 from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import config, topics
+from vla_ros import config, messages, topics
 from vla_ros.config import SystemConfig
 from vla_ros.robots.panda import PANDA
 from vla_ros.ros import convert, qos
@@ -71,7 +71,7 @@ class Episode:
         watcher.call(topics.START)
         watcher.until(lambda: len(fixed) > resets, "the frames of the new episode")
         #: The frames are stamped with the time of the reset, from which the faults count.
-        self.start_ns = convert.stamp_to_ns(fixed[-1].transforms[0].header.stamp)
+        self.start_ns = messages.stamp_to_ns(fixed[-1].transforms[0].header.stamp)
 
     def again(self) -> Episode:
         """The same from its beginning."""
@@ -107,7 +107,7 @@ class Episode:
     @property
     def times_ns(self) -> np.ndarray:
         """Of the commands (N,)."""
-        return self._without_jump([convert.stamp_to_ns(command.header.stamp) for command in self._commands])
+        return self._without_jump([messages.stamp_to_ns(command.header.stamp) for command in self._commands])
 
     @property
     def speeds_rad_s(self) -> np.ndarray:
@@ -116,13 +116,13 @@ class Episode:
 
     def last_observed_ns(self, before_ns: int) -> int:
         """What the last chunk was inferred from that was observed before."""
-        observed = (convert.stamp_to_ns(chunk.header.stamp) for chunk in self._chunks)
+        observed = (messages.stamp_to_ns(chunk.header.stamp) for chunk in self._chunks)
         return max(time_ns for time_ns in observed if time_ns < before_ns)
 
     def said(self, node: str = "controller") -> list[tuple[int, str]]:
         """Times and messages of a node."""
         heard = [(array.header.stamp, entry) for array in self._states for entry in array.status if entry.name == node]
-        times_ns = self._without_jump([convert.stamp_to_ns(stamp) for stamp, _ in heard])
+        times_ns = self._without_jump([messages.stamp_to_ns(stamp) for stamp, _ in heard])
         return [(int(time_ns), entry.message) for time_ns, (_, entry) in zip(times_ns, heard, strict=True)]
 
     def _without_jump(self, stamps_ns: list[int]) -> np.ndarray:
@@ -257,7 +257,7 @@ def test_what_is_no_reason_to_hold_does_not_keep_it_from_its_task(begin: Callabl
     assert episode.times_ns[-1] > episode.at_ns(6.0), "the gripper was asked again"
     controller = episode.watcher.values["controller"]
     assert controller["gripper"] == "" and int(controller["intervention.gripper_failures"]) >= 1
-    stamps_ns = np.array([convert.stamp_to_ns(image.header.stamp) for image in seen])
+    stamps_ns = np.array([messages.stamp_to_ns(image.header.stamp) for image in seen])
     overtaken_ns = stamps_ns[1:][np.diff(stamps_ns) < 0]
     assert overtaken_ns.size and (overtaken_ns < episode.at_ns(1.6)).all()
     between = (stamps_ns > episode.at_ns(1.5)) & (stamps_ns < episode.at_ns(3.0))

@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import topics
+from vla_ros import messages, topics
 from vla_ros.actions import ActionSpec, GripperConvention, Space
 from vla_ros.graph import NodeSpec
 from vla_ros.policies.policy import Inference, WindowSpec
@@ -81,14 +81,14 @@ def test_it_waits_for_an_instruction_refuses_a_wrong_one_and_infers_on_a_good_on
     tell(watcher, "lift the red cube")
     watcher.until(lambda: len(chunks) >= 5, "five chunks")
     watcher.until_said("inference", "inferring")
-    observed_ns = [convert.stamp_to_ns(chunk.header.stamp) for chunk in chunks]
+    observed_ns = [messages.stamp_to_ns(chunk.header.stamp) for chunk in chunks]
     assert set(observed_ns) <= set(surroundings.stamps_ns)
     assert observed_ns[0] >= told_ns
     # At most 5 Hz: of frames at 30 Hz every sixth, give or take the jitter of stamps.
     assert np.diff(observed_ns).min() > 190 * NANOSECONDS_PER_MILLISECOND
     assert chunks[0].header.frame_id == PANDA.base_frame
     # It heads for the cube from where the TCP is.
-    chunk = convert.trajectory_to_chunk(chunks[0])
+    chunk = messages.trajectory_to_chunk(chunks[0])
     assert np.linalg.norm(chunk.actions[0, :2] - (0.3, 0.0)) < np.linalg.norm(chunk.actions[-1, :2] - (0.3, 0.0))
     values = watcher.values["inference"]
     assert values["instruction"] == "lift the red cube"
@@ -161,7 +161,7 @@ def test_what_a_policy_gets_wrong_is_not_published_but_said(
     assert "not finite: nan in row 4, panda_joint4" in errors[0]
     assert "shape (9, 7), expected (10, 7)" in errors[1]
     assert len(policy.windows) >= 4
-    observed_ns = [convert.stamp_to_ns(chunk.header.stamp) for chunk in chunks]
+    observed_ns = [messages.stamp_to_ns(chunk.header.stamp) for chunk in chunks]
     assert observed_ns[:2] == [policy.windows[0][-1].instant_ns, policy.windows[3][-1].instant_ns]
     steps_ns = np.diff([observation.instant_ns for observation in policy.windows[3]])
     assert steps_ns.tolist() == [100 * NANOSECONDS_PER_MILLISECOND] * 2

@@ -23,11 +23,11 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import config, graph, topics
+from vla_ros import config, graph, messages, topics
 from vla_ros.config import SystemConfig
 from vla_ros.graph import Graph, NodeSpec
 from vla_ros.robots.panda import PANDA
-from vla_ros.ros import convert, qos
+from vla_ros.ros import qos
 from vla_ros.ros.polling import PolledSubscription
 from vla_ros.ros.supervising import NodeDied, Supervisor
 from vla_ros.timing.stamps import s_to_ns
@@ -75,7 +75,7 @@ class Truth:
 
     def _take(self) -> None:
         for state in self._states.take_all():
-            self._stamps_ns.append(convert.stamp_to_ns(state.header.stamp))
+            self._stamps_ns.append(messages.stamp_to_ns(state.header.stamp))
             self._speeds.append(np.abs(state.velocity))
 
 

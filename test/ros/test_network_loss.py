@@ -26,7 +26,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import config, topics
+from vla_ros import config, messages, topics
 from vla_ros.config import SystemConfig
 from vla_ros.robots.panda import PANDA
 from vla_ros.ros import convert
@@ -88,7 +88,7 @@ def system() -> SystemConfig:
 
 
 def time_s(command: JointTrajectory) -> float:
-    return ns_to_s(convert.stamp_to_ns(command.header.stamp))
+    return ns_to_s(messages.stamp_to_ns(command.header.stamp))
 
 
 @pytest.mark.parametrize("kind", sorted(LOSSES))

@@ -26,7 +26,7 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
-from vla_ros import topics
+from vla_ros import messages, topics
 from vla_ros.robots.panda import PANDA
 from vla_ros.ros import convert, qos
 from vla_ros.ros.polling import PolledSubscription
@@ -81,8 +81,8 @@ class Listener:
         return [time_ns(message) for message in self.messages[topic]]
 
     def clear(self) -> None:
-        for messages in self.messages.values():
-            messages.clear()
+        for heard in self.messages.values():
+            heard.clear()
 
     @property
     def span_ns(self) -> int:
@@ -93,10 +93,10 @@ class Listener:
 
 def time_ns(message: Any) -> int:
     if isinstance(message, Clock):
-        return convert.stamp_to_ns(message.clock)
+        return messages.stamp_to_ns(message.clock)
     if isinstance(message, Float64MultiArray):
         return convert.array_to_world_state(message).time_ns
-    return convert.stamp_to_ns((message.transforms[0] if isinstance(message, TFMessage) else message).header.stamp)
+    return messages.stamp_to_ns((message.transforms[0] if isinstance(message, TFMessage) else message).header.stamp)
 
 
 @pytest.fixture
@@ -169,8 +169,8 @@ def test_what_it_publishes(listener: Listener) -> None:
         assert heard_hz == pytest.approx(rate_hz, rel=0.1), topic
 
     images = {camera: listener.messages[topic] for camera, topic in (("front", FRONT), ("wrist", WRIST))}
-    for camera, messages in images.items():
-        picture = convert.image_to_rgb(messages[-1])
+    for camera, heard in images.items():
+        picture = messages.image_to_rgb(heard[-1])
         assert picture.shape == (256, 256, 3)
         assert picture.std() > 10.0  # not one colour
         assert messages[-1].header.frame_id == optical_frame(camera)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image, JointState
 
+from vla_ros import messages
 from vla_ros.config import CameraConfig
 from vla_ros.robots.panda import PANDA
 from vla_ros.ros import convert, streams
@@ -68,7 +69,7 @@ class OneCamera:
 
 
 def test_a_frame_comes_in_while_another_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    decode, decoded = convert.image_to_rgb, []
+    decode, decoded = messages.image_to_rgb, []
     has_begun, may_end = threading.Event(), threading.Event()
 
     def slow_decode(message: Any) -> Any:

@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
-from vla_ros.cli import calibrate
+from vla_ros.cli import calibrate, dataset
 from vla_ros.cli.check import check
+from vla_ros.cli.convert import convert
 from vla_ros.cli.doctor import doctor
 from vla_ros.cli.graph import graph
+from vla_ros.cli.record import record
+from vla_ros.cli.replay import replay
 from vla_ros.cli.run import run
 
 app = typer.Typer(
@@ -18,9 +21,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (run, graph, check, doctor):
+for command in (run, record, replay, convert, graph, check, doctor):
     app.command()(command)
 app.add_typer(calibrate.app, name="calibrate")
+app.add_typer(dataset.app, name="dataset")
 
 
 def main() -> None:

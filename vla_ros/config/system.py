@@ -11,6 +11,7 @@ from vla_ros.actions import ActionSpec
 from vla_ros.calibration.pose import Pose
 from vla_ros.config.problems import did_you_mean
 from vla_ros.control.arm import ArmConfig
+from vla_ros.recording.config import RecordingConfig
 from vla_ros.robots import catalogue
 from vla_ros.simulation.faults import check as check_faults
 from vla_ros.simulation.world import TabletopConfig
@@ -104,6 +105,7 @@ class SystemConfig(Config):
     action: ActionSpec | None = None  # for policies that leave it open
     inference: InferenceConfig = InferenceConfig()
     controller: ArmConfig = ArmConfig()
+    recording: RecordingConfig = RecordingConfig()
     record: str = ""  # folder for the bags; "" = nothing is recorded
 
     @field_validator("robot")

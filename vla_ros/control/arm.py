@@ -91,6 +91,7 @@ class ArmController:
         self._deadman = DeadmanSwitch(config.watchdog.max_deadman_age_ms)
         # A target is of the time when the arm is there; a gripper moves sooner or later than that.
         self._gripper_lead_ns = ms_to_ns(config.gripper.latency_ms - config.schedule.actuation_latency_ms)
+        self._requested: Target | None = None
         self._wish_width_m: float | None = None
         self._measured_width_m: float | None = None
         self.set_mode(mode, now_ns=0)
@@ -200,8 +201,8 @@ class ArmController:
     def step(self, now_ns: int) -> Command | None:
         """One tick: the command of `now_ns`, one period further than the last.
 
-        None while there is nothing to send: the robot's pose is unknown, the arm stands and is not started, or this
-        tick follows the last one within half a period (a timer that catches up would move the arm too fast).
+        None while there is nothing to send: no pose is known, the arm stands and is not started, or the last tick was
+        within half a period (a timer that catches up would move the arm too fast).
         """
         self._watch_clock(now_ns)
         if self._last_tick_ns is not None and now_ns - self._last_tick_ns < self._period_ns // 2:
@@ -219,10 +220,11 @@ class ArmController:
         motion = self._advance(self._interpolator, now_ns)
         if stood and motion.is_at_rest and self._watchdog.has(Cause.NOT_STARTED):
             return None
-        self._tcp_pose = self._kinematics.forward(motion.positions)
+        positions, velocities = motion.positions, motion.velocities
+        self._tcp_pose = self._kinematics.forward(positions)
         self._interventions.count("commands")
         self._has_commanded = True
-        return Command(now_ns, motion.positions, motion.velocities, self._tcp_pose, self._wish_width_m)
+        return Command(now_ns, positions, velocities, self._tcp_pose, self._wish_width_m, self._requested)
 
     def gripper_goal(self, now_ns: int) -> GripperGoal | None:
         """The goal to send to the gripper now, if any; its outcome is due in `gripper_done`."""
@@ -247,7 +249,7 @@ class ArmController:
     @property
     def needs_recovery(self) -> bool:
         """Whether the robot stopped itself, and was not `on_recovered` since."""
-        return self._watchdog.has(Cause.FAULT) or self._watchdog.has(Cause.AFTER_FAULT)
+        return self._has_any(Cause.FAULT, Cause.AFTER_FAULT)
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -261,9 +263,8 @@ class ArmController:
 
     def status(self) -> ArmStatus:
         """What goes on."""
-        held = self._watchdog.has(Cause.NOT_STARTED) or self._watchdog.has(Cause.OPERATOR_HOLD)
         return ArmStatus(
-            mode=Mode.HOLD if held else self._intake.mode,
+            mode=Mode.HOLD if self._has_any(Cause.NOT_STARTED, Cause.OPERATOR_HOLD) else self._intake.mode,
             safety=self._watchdog.state,
             reason=self._watchdog.reason,
             state_since_ns=self._watchdog.state_since_ns,
@@ -329,9 +330,8 @@ class ArmController:
         due = self._interpolator is None or self._has_any(Cause.ANCHORING, Cause.FAULT)
         if not due or state is None or self._watchdog.has(Cause.STATE_STALE):
             return
-        if self._stood_since_ns is None or not state.stands:
-            return
-        if state.stamp_ns < max(self._stood_since_ns, self._intake.earliest_ns):
+        stood_ns = self._stood_since_ns
+        if stood_ns is None or not state.stands or state.stamp_ns < max(stood_ns, self._intake.earliest_ns):
             return
         self._watchdog.on(now_ns, Event.ANCHORED)
         follows = self._has_commanded and not self._watchdog.has(Cause.FAULT)
@@ -346,7 +346,7 @@ class ArmController:
 
     def _advance(self, interpolator: Interpolator, now_ns: int) -> Motion:
         """Move the commanded motion on by one period: towards the target where the arm may run, else towards rest."""
-        target = self._due_target(now_ns)
+        self._requested = target = self._due_target(now_ns)
         wanted = None
         if target is not None:
             ahead = self._intake.target_ahead(now_ns) or target

@@ -15,7 +15,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import topics
+from vla_ros import messages, topics
 from vla_ros.calibration.latency import Recording, Series, look
 from vla_ros.calibration.motion import Sway, along
 from vla_ros.config import SystemConfig
@@ -84,8 +84,8 @@ class Calibrator(OperatorNode):
         super().__init__(context, use_sim_time=simulate, name="calibrator")
         self._plan = plan
         self._robot = robot = catalogue.find(system.robot)
-        self._arm_reader = convert.JointReader(robot.joint_names)
-        self._finger_reader = convert.JointReader(robot.gripper.finger_joints)
+        self._arm_reader = messages.JointReader(robot.joint_names)
+        self._finger_reader = messages.JointReader(robot.gripper.finger_joints)
         self._joints: list[tuple[int, Array]] = []
         self._commands: list[tuple[int, Array]] = []
         self._wishes: list[tuple[int, float]] = []  # the gripper's part of commands
@@ -254,20 +254,22 @@ class Calibrator(OperatorNode):
 
     def _take_joints(self) -> None:
         for message in self._joint_states.take_all():
-            self._joints.append((convert.stamp_to_ns(message.header.stamp), self._arm_reader.positions(message)))
+            self._joints.append((messages.stamp_to_ns(message.header.stamp), self._arm_reader.positions(message)))
 
     def _on_command(self, message: JointTrajectory) -> None:
-        command = convert.trajectory_to_command(message, self._robot.joint_names)
+        command = messages.trajectory_to_command(message, self._robot.joint_names)
         self._commands.append((command.time_ns, command.joint_positions))
         if command.gripper_width_m is not None:
             self._wishes.append((command.time_ns, command.gripper_width_m))
 
     def _on_fingers(self, message: JointState) -> None:
         width_m = self._finger_reader.positions(message).sum()
-        self._widths.append((convert.stamp_to_ns(message.header.stamp), np.array([width_m])))
+        self._widths.append((messages.stamp_to_ns(message.header.stamp), np.array([width_m])))
 
     def _on_picture(self, camera: str, message: Any) -> None:
-        self._pictures[camera].append((convert.stamp_to_ns(message.header.stamp), look(convert.image_to_rgb(message))))
+        self._pictures[camera].append(
+            (messages.stamp_to_ns(message.header.stamp), look(messages.image_to_rgb(message)))
+        )
 
     def _on_goals(self, topic: str, message: GoalStatusArray) -> None:
         self._underway[topic] = any(goal.status in _UNDERWAY for goal in message.status_list)

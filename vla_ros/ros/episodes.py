@@ -11,7 +11,7 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import topics
+from vla_ros import messages, topics
 from vla_ros.config import SystemConfig
 from vla_ros.robots import catalogue
 from vla_ros.rollout.loop import NORMAL_COUNTS
@@ -183,11 +183,11 @@ class Operator(OperatorNode):
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         self._count(topics.CHUNK)
-        self.tracer.on_chunk(convert.trajectory_to_chunk(message))
+        self.tracer.on_chunk(messages.trajectory_to_chunk(message))
 
     def _on_command(self, message: JointTrajectory) -> None:
         self._count(topics.COMMAND)
-        time_ns = convert.stamp_to_ns(message.header.stamp)
+        time_ns = messages.stamp_to_ns(message.header.stamp)
         if self._measuring and self._last_command_ns:
             self._jitters_ms.append(ns_to_ms(abs(time_ns - self._last_command_ns - self._period_ns)))
         self._last_command_ns = time_ns

@@ -10,10 +10,11 @@ from typing import Any
 from rclpy.context import Context
 from sensor_msgs.msg import CompressedImage, Image
 
+from vla_ros import messages
 from vla_ros.calibration.filmed_stamp import Picture, decode, encode, filmed_latency
 from vla_ros.calibration.latency import Delay, Unmeasurable, camera_key
 from vla_ros.config import SystemConfig
-from vla_ros.ros import convert, operating, qos
+from vla_ros.ros import operating, qos
 from vla_ros.ros.operating import OperatorNode
 
 #: Pictures kept of each camera, to be read when all is over: reading takes longer than a frame.
@@ -33,8 +34,8 @@ def film(system: SystemConfig, duration_s: float, draw: Callable[[Picture], None
         finally:
             audience.destroy_node()
     measured: dict[str, Delay | Unmeasurable] = {}
-    for name, messages in audience.messages.items():
-        read = [(convert.stamp_to_ns(message.header.stamp), _read(message)) for message in messages]
+    for name, heard in audience.messages.items():
+        read = [(messages.stamp_to_ns(message.header.stamp), _read(message)) for message in heard]
         try:
             measured[camera_key(name)] = filmed_latency(read, drawn)
         except Unmeasurable as why:
@@ -43,7 +44,7 @@ def film(system: SystemConfig, duration_s: float, draw: Callable[[Picture], None
 
 
 def _read(message: Any) -> int | None:
-    return decode(convert.image_to_rgb(message))
+    return decode(messages.image_to_rgb(message))
 
 
 class _Audience(OperatorNode):

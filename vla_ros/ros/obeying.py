@@ -11,9 +11,9 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import topics
+from vla_ros import messages, topics
 from vla_ros.control.arm import ArmController
-from vla_ros.ros import convert, qos
+from vla_ros.ros import qos
 from vla_ros.ros.drivers.driver import Driver
 from vla_ros.values import Mode, SafetyState
 
@@ -76,7 +76,7 @@ class Orders:
 
     def _on_teleop(self, message: JointTrajectory) -> None:
         try:
-            target = convert.trajectory_to_target(message)
+            target = messages.trajectory_to_target(message)
         except ValueError as error:
             self._arm.on_malformed("teleop")
             self._node.get_logger().error(f"target refused: {error}", throttle_duration_sec=1.0)

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import topics
+from vla_ros import messages, topics
 from vla_ros.config import CameraConfig
 from vla_ros.robots.robot import Robot
 from vla_ros.rollout.loop import STREAMS
@@ -66,7 +66,7 @@ class Streams:
                 proprioception={name: STREAMS[name] for name in self._proprioception},
                 history_s=history_s,
             ),
-            decode=convert.image_to_rgb,
+            decode=messages.image_to_rgb,
         )
         for name, camera in cameras.items():
             self._subscribe_camera(name, camera)
@@ -109,7 +109,7 @@ class Streams:
 
     def _subscribe_camera(self, name: str, camera: CameraConfig) -> None:
         def on_image(message: Any) -> None:
-            stamp_ns = convert.stamp_to_ns(message.header.stamp)
+            stamp_ns = messages.stamp_to_ns(message.header.stamp)
             self._take_samples()
             self._frozen[name].see(stamp_ns - ms_to_ns(camera.latency_ms), message.data, self._joint_positions)
             with self._lock:
@@ -154,17 +154,17 @@ def _timing(camera: CameraConfig) -> CameraTiming:
 
 def _sources(robot: Robot) -> dict[str, tuple[type, str, Callable[[Any], Sample]]]:
     """stream -> message type, topic, and how a message is read (ValueError: it cannot be)."""
-    joints = convert.JointReader(robot.joint_names)
-    fingers = convert.JointReader(robot.gripper.finger_joints)
+    joints = messages.JointReader(robot.joint_names)
+    fingers = messages.JointReader(robot.gripper.finger_joints)
 
     def read_joints(message: JointState) -> Sample:
-        return convert.stamp_to_ns(message.header.stamp), joints.positions(message)
+        return messages.stamp_to_ns(message.header.stamp), joints.positions(message)
 
     def read_width(message: JointState) -> Sample:
-        return convert.stamp_to_ns(message.header.stamp), fingers.positions(message).sum(keepdims=True)
+        return messages.stamp_to_ns(message.header.stamp), fingers.positions(message).sum(keepdims=True)
 
     def read_command(message: JointTrajectory) -> Sample:
-        command = convert.trajectory_to_command(message, robot.joint_names)
+        command = messages.trajectory_to_command(message, robot.joint_names)
         return command.time_ns, command.joint_positions
 
     def read_world(message: Float64MultiArray) -> Sample:

@@ -10,7 +10,8 @@ from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
-from vla_ros.ros import convert, qos
+from vla_ros import messages
+from vla_ros.ros import qos
 from vla_ros.simulation.world import WorldState
 from vla_ros.timing.stamps import s_to_ns
 from vla_ros.values import ActionChunk, Array
@@ -82,4 +83,4 @@ class Tracer:
         # Most frames are thrown away unread, so they are taken as bytes and read only when it is time for one.
         if not frames or self._node.get_clock().now().nanoseconds - frames[-1][0] >= _PERIOD_NS:
             message = deserialize_message(serialized, kind)
-            frames.append((convert.stamp_to_ns(message.header.stamp), convert.image_to_rgb(message)))
+            frames.append((messages.stamp_to_ns(message.header.stamp), messages.image_to_rgb(message)))

@@ -14,13 +14,13 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import topics
+from vla_ros import messages, topics
 from vla_ros.config import SystemConfig
 from vla_ros.control import kinematics
 from vla_ros.control.limits import AxisLimits, refuse_meaningless
 from vla_ros.robots import catalogue
 from vla_ros.rollout.loop import NORMAL_COUNTS
-from vla_ros.ros import convert, qos
+from vla_ros.ros import qos
 from vla_ros.ros.diagnostics import INTERVENTION
 from vla_ros.ros.polling import PolledSubscription
 from vla_ros.timing.stamps import ns_to_s
@@ -40,7 +40,7 @@ class CommandWatcher(Node):
         robot = catalogue.find(system.robot)
         self._system, self._robot = system, robot
         self._kinematics = kinematics.for_robot(robot)
-        self._joints = convert.JointReader(robot.joint_names)
+        self._joints = messages.JointReader(robot.joint_names)
         commands = round(_REMEMBERED_S * system.controller.rate_hz)
         self._commands: deque[Command] = deque(maxlen=commands)
         self._measured: deque[tuple[int, Array]] = deque(maxlen=commands)
@@ -89,7 +89,7 @@ class CommandWatcher(Node):
 
     def _on_command(self, message: JointTrajectory) -> None:
         try:
-            command = convert.trajectory_to_command(message, self._robot.joint_names)
+            command = messages.trajectory_to_command(message, self._robot.joint_names)
         except ValueError:  # of a second publisher, which the controller names
             return
         if self._commands and command.time_ns <= self._commands[-1].time_ns:  # the clock was set back
@@ -99,11 +99,11 @@ class CommandWatcher(Node):
         state = self._joint_states.take_newest()
         if state is not None:
             with suppress(ValueError):  # the controller says what is wrong with it
-                self._measured.append((convert.stamp_to_ns(state.header.stamp), self._joints.positions(state)))
+                self._measured.append((messages.stamp_to_ns(state.header.stamp), self._joints.positions(state)))
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         try:
-            chunk = convert.trajectory_to_chunk(message)
+            chunk = messages.trajectory_to_chunk(message)
             refuse_meaningless(chunk, self._robot.joint_names)
         except ValueError:  # by the controller too: it counts them, and that is drawn
             return
@@ -118,7 +118,7 @@ class CommandWatcher(Node):
         return np.array([self._kinematics.forward(row)[:3] for row in joint_positions]).reshape(-1, 3)
 
     def _on_state(self, message: DiagnosticArray) -> None:
-        stamp_ns = convert.stamp_to_ns(message.header.stamp)
+        stamp_ns = messages.stamp_to_ns(message.header.stamp)
         for status in message.status:
             if status.name != "controller":
                 continue

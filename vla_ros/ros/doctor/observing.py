@@ -20,7 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.type_support import check_for_type_support
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from vla_ros import topics
+from vla_ros import messages, topics
 from vla_ros.config import SystemConfig
 from vla_ros.doctor.arrivals import Arrival
 from vla_ros.doctor.findings import Level
@@ -29,7 +29,7 @@ from vla_ros.doctor.seen import Content, Peer, Seen, State, Topic
 from vla_ros.graph import Graph
 from vla_ros.robots import catalogue
 from vla_ros.robots.robot import EndpointKind
-from vla_ros.ros import convert, diagnostics, transport
+from vla_ros.ros import diagnostics, transport
 from vla_ros.ros.doctor import environment
 from vla_ros.timing.stamps import s_to_ns
 
@@ -130,14 +130,14 @@ class _Observer:
             return None
         encoding = message.encoding if isinstance(message, Image) else message.format
         try:
-            height, width, _ = convert.image_to_rgb(message).shape
+            height, width, _ = messages.image_to_rgb(message).shape
         except ValueError as error:
             return Content(encoding=encoding, problem=str(error))
         return Content(width, height, encoding)
 
     def _joints(self, ear: _Ear, newest: JointState) -> Content:
         of_gripper = ear.topic == self._robot.endpoints["gripper_joint_states"].name
-        reader = convert.JointReader(self._robot.gripper.finger_joints if of_gripper else self._robot.joint_names)
+        reader = messages.JointReader(self._robot.gripper.finger_joints if of_gripper else self._robot.joint_names)
         try:
             way = reader.positions(newest) - reader.positions(ear.oldest_message())
         except ValueError as error:

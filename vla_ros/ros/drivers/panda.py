@@ -16,10 +16,11 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
+from vla_ros import messages
 from vla_ros.control.gripper import GripperGoal
 from vla_ros.geometry import pose_matrix
 from vla_ros.robots.robot import Robot
-from vla_ros.ros import convert, qos
+from vla_ros.ros import qos
 from vla_ros.ros.drivers.driver import OnDone, OnGripperState, OnJointState
 from vla_ros.ros.drivers.panda_recovery import PandaRecovery
 from vla_ros.ros.polling import PolledSubscription
@@ -68,8 +69,8 @@ class PandaDriver:
         self._on_fault_cleared = on_fault_cleared
         self._fault = ""
         self._gripper_goal: _GripperGoalInFlight | None = None
-        self._arm_reader = convert.JointReader(robot.joint_names)
-        self._finger_reader = convert.JointReader(robot.gripper.finger_joints)
+        self._arm_reader = messages.JointReader(robot.joint_names)
+        self._finger_reader = messages.JointReader(robot.gripper.finger_joints)
 
         self._names = names = {key: endpoint.name for key, endpoint in robot.endpoints.items()}
         self._joint_states = PolledSubscription(node, JointState, names["joint_states"], qos.NEWEST)
@@ -145,7 +146,7 @@ class PandaDriver:
         except ValueError as error:  # what cannot be read is no state; the watchdog sees the old one age
             self._node.get_logger().error(f"joint state refused: {error}", throttle_duration_sec=5.0)
             return
-        self._on_joint_state(convert.stamp_to_ns(message.header.stamp), positions, velocities)
+        self._on_joint_state(messages.stamp_to_ns(message.header.stamp), positions, velocities)
 
     def _on_fingers(self, message: JointState) -> None:
         try:
@@ -153,7 +154,7 @@ class PandaDriver:
         except ValueError as error:
             self._node.get_logger().error(f"gripper state refused: {error}", throttle_duration_sec=5.0)
             return
-        self._on_gripper_state(convert.stamp_to_ns(message.header.stamp), width_m)
+        self._on_gripper_state(messages.stamp_to_ns(message.header.stamp), width_m)
 
     def _deliver_fault(self, fault: str) -> None:
         if fault == self._fault:

@@ -8,7 +8,7 @@ from typing import Any
 from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import topics
+from vla_ros import messages, topics
 from vla_ros.config import ControllerNodeConfig
 from vla_ros.control.arm import ArmController
 from vla_ros.robots import catalogue
@@ -40,6 +40,7 @@ class ControllerNode(Node):
         self._jitter_ms = Percentiles()
 
         self._command = self.create_publisher(JointTrajectory, topics.COMMAND, qos.COMMAND)
+        self._requested = self.create_publisher(JointTrajectory, topics.REQUESTED, qos.COMMAND)
         self._driver = drivers.find(self._robot)(
             self,
             self._robot,
@@ -74,12 +75,10 @@ class ControllerNode(Node):
         self._arm.stop(self._now_ns())
         return self._arm.is_at_rest
 
-    # --- what arrives ---
-
     def _on_chunk(self, message: JointTrajectory) -> None:
         self._liveliness.seen()
         try:
-            chunk = convert.trajectory_to_chunk(message)
+            chunk = messages.trajectory_to_chunk(message)
         except ValueError as error:
             self._arm.on_malformed("chunk")
             self.get_logger().error(f"chunk refused: {error}", throttle_duration_sec=1.0)
@@ -93,8 +92,6 @@ class ControllerNode(Node):
         self._reporter.publish()
         return f"mode {status.values['mode']}, {status.message}"
 
-    # --- what is due ---
-
     def _on_tick(self) -> None:
         now_ns = self._now_ns()
         if 0 < self._last_tick_ns < now_ns:
@@ -107,6 +104,8 @@ class ControllerNode(Node):
                 self._commanded.publish(command)
             sent = convert.command_to_trajectory(command, self._robot.joint_names, self._robot.base_frame)
             self._command.publish(sent)
+            if command.requested is not None:
+                self._requested.publish(convert.target_to_trajectory(command.requested, self._robot.base_frame))
         if self._commanded is not None and (goal := self._arm.gripper_goal(now_ns)) is not None:
             self._commanded.send_gripper(goal, self._arm.gripper_done)
         self._recovering.tick(now_ns)

@@ -1,0 +1,172 @@
+"""What a dataset stores per frame: the features of one robot and its cameras, as LeRobot describes them.
+
+A policy trained with LeRobot takes every 1-D feature whose key begins with `observation` for a state it sees, and every
+one that begins with `action` for what it should do. So only `observation.state` and `action` are called that; what else
+is known of a frame (when its images were taken, what was asked for and what was sent) has other prefixes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vla_ros.robots.robot import Robot
+from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, Array, Image
+
+IMAGES = "observation.images."
+STATE = "observation.state"
+ACTION = "action"
+#: Joint positions, TCP pose in the base frame, gripper width: as sent to the driver, and as asked for, before limits.
+SENT = "command.sent"
+REQUESTED = "command.requested"
+IS_REQUESTED = "command.is_requested"  # 0: nobody asked for anything, `command.requested` repeats what was sent
+#: Capture time of each camera's frame, in seconds since the episode's first instant (a large number has no deviation).
+STAMP = "timing.stamp"
+SKEW = "timing.skew"  # largest distance between two cameras' capture times [s]
+REPEATED = "timing.repeated"  # per source: 1 where there was nothing at the instant, and the last one stands for it
+LATENCY = "policy.latency"  # from the instant observed to the arrival of the chunk followed last [s]; 0: no chunk yet
+MODE = "control.mode"  # as MODES
+SAFETY = "control.safety"  # as SAFETY_STATES
+INTERVENTIONS = "control.interventions"  # how often a limit has acted since the episode's first instant
+INTERVENED = "control.intervened"  # 1: a person leads, in an episode that a policy began
+
+MODES = ("hold", "policy", "teleop")
+SAFETY_STATES = ("running", "ramping", "holding", "stopped")
+#: Proprioceptive sources of `timing.repeated`, after the cameras.
+PROPRIOCEPTION = ("joints", "gripper")
+
+_NUMPY = {"float32": np.float32, "float64": np.float64, "int64": np.int64, "bool": np.bool_}
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column, or one video: `dtype` "video", or a numpy name; `shape` (H, W, 3) or (N,)."""
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    names: tuple[str, ...] | None = None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is kept as a video."""
+        return self.dtype == "video"
+
+    @property
+    def numpy(self) -> type[np.generic]:
+        """The type of a column's values; raises ValueError where there is none of that name."""
+        try:
+            return _NUMPY[self.dtype]
+        except KeyError:
+            raise ValueError(f"{self.key}: dtype {self.dtype!r} is not one of {', '.join(_NUMPY)}") from None
+
+
+#: What LeRobot appends to the features of every dataset, in its order.
+DEFAULTS = (
+    Feature("timestamp", "float32", (1,)),
+    Feature("frame_index", "int64", (1,)),
+    Feature("episode_index", "int64", (1,)),
+    Feature("index", "int64", (1,)),
+    Feature("task_index", "int64", (1,)),
+)
+
+
+@dataclass(frozen=True)
+class Features:
+    """All of a dataset's features but LeRobot's own (`DEFAULTS`), in order, with its rate and its robot."""
+
+    fps: int
+    robot_type: str
+    features: tuple[Feature, ...]
+
+    @property
+    def cameras(self) -> Mapping[str, tuple[int, int]]:
+        """camera -> (height, width)."""
+        videos = (feature for feature in self.features if feature.is_video)
+        return {feature.key.removeprefix(IMAGES): (feature.shape[0], feature.shape[1]) for feature in videos}
+
+    @property
+    def columns(self) -> tuple[Feature, ...]:
+        """Those that are columns: all but the videos."""
+        return tuple(feature for feature in self.features if not feature.is_video)
+
+    def find(self, key: str) -> Feature:
+        """The feature `key`; raises ValueError where there is none."""
+        for feature in (*self.features, *DEFAULTS):
+            if feature.key == key:
+                return feature
+        raise ValueError(f"no feature {key!r}; there are: {', '.join(feature.key for feature in self.features)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One frame of an episode: camera -> (H, W, 3) uint8 rgb, and key -> (N,) of every column but `DEFAULTS`."""
+
+    instant_ns: int
+    images: Mapping[str, Image]
+    values: Mapping[str, Array]
+
+
+def joint_names(robot: Robot) -> tuple[str, ...]:
+    """Names of `observation.state` and `action`: joint positions and the gripper's opening, with their units."""
+    return (*(f"{name}_rad" for name in robot.joint_names), f"{GRIPPER_DIMENSION}_m")
+
+
+def command_names(robot: Robot) -> tuple[str, ...]:
+    """Names of `command.sent` and `command.requested`: joints, TCP pose in the base frame, gripper."""
+    pose = (f"{name}_m" if len(name) == len("tcp.x") else name for name in POSE_DIMENSIONS)  # quaternions have no unit
+    joints, gripper = joint_names(robot)[:-1], joint_names(robot)[-1]
+    return (*joints, *pose, gripper)
+
+
+def of_robot(robot: Robot, cameras: Mapping[str, tuple[int, int]], fps: int) -> Features:
+    """What is stored of `robot` with `cameras` (name -> height, width)."""
+    joints, command = joint_names(robot), command_names(robot)
+    sources = (*cameras, *PROPRIOCEPTION)
+    return Features(
+        fps,
+        robot.name,
+        (
+            Feature(STATE, "float32", (len(joints),), joints),
+            Feature(ACTION, "float32", (len(joints),), joints),
+            *(
+                Feature(IMAGES + name, "video", (*size, 3), ("height", "width", "channels"))
+                for name, size in cameras.items()
+            ),
+            Feature(SENT, "float32", (len(command),), command),
+            Feature(REQUESTED, "float32", (len(command),), command),
+            Feature(IS_REQUESTED, "int64", (1,)),
+            Feature(STAMP, "float64", (len(cameras),), tuple(cameras)),
+            Feature(SKEW, "float64", (1,)),
+            Feature(REPEATED, "int64", (len(sources),), sources),
+            Feature(LATENCY, "float64", (1,)),
+            Feature(MODE, "int64", (1,)),
+            Feature(SAFETY, "int64", (1,)),
+            Feature(INTERVENTIONS, "int64", (1,)),
+            Feature(INTERVENED, "int64", (1,)),
+        ),
+    )
+
+
+def from_info(info: Mapping[str, Any]) -> Features:
+    """The features of a dataset's `meta/info.json`, whoever wrote it; raises ValueError for what cannot be read."""
+    try:
+        described = info["features"]
+        features = tuple(
+            Feature(key, entry["dtype"], tuple(int(size) for size in entry["shape"]), _names(entry.get("names")))
+            for key, entry in described.items()
+            if key not in {default.key for default in DEFAULTS}
+        )
+        return Features(int(info["fps"]), str(info.get("robot_type") or ""), features)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"info.json has no readable {error}; it should have fps and features (dtype, shape)") from None
+
+
+def _names(given: Any) -> tuple[str, ...] | None:
+    """Names as LeRobot writes them: a list, or a group's name -> list, or none."""
+    if isinstance(given, Mapping):
+        given = [name for group in given.values() for name in (group if isinstance(group, list) else [group])]
+    return tuple(str(name) for name in given) if given else None
