@@ -78,7 +78,7 @@ def test_a_frame_comes_in_while_another_is_decoded(monkeypatch: pytest.MonkeyPat
         assert may_end.wait(PATIENCE_S), "the callback waits for the decoding"
         return decode(message)
 
-    monkeypatch.setattr(convert, "image_to_rgb", slow_decode)
+    monkeypatch.setattr(messages, "image_to_rgb", slow_decode)
     camera = OneCamera()
     first_ns = camera.show(1)
     with ThreadPoolExecutor(1) as worker:
