@@ -112,7 +112,7 @@ def test_run_refuses_with_exit_code_2(arguments: tuple[str, ...], told: str) -> 
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("option", ["--report", "--montage", "--record"])
+@pytest.mark.parametrize("option", ["--report", "--montage", "--bag"])
 @pytest.mark.parametrize("where", ["folder.png", "file/below/new.png"])
 def test_what_cannot_be_written_is_refused_before_anything_runs(tmp_path: Path, option: str, where: str) -> None:
     (tmp_path / "folder.png").mkdir()

@@ -235,9 +235,9 @@ def test_numbers_and_words_are_read_as_yaml_1_2(problems: Any, tmp_path: Path) -
 def test_override_changes_what_is_given() -> None:
     system = config.load("franka_upvla")
     assert config.override(system) == system
-    changed = config.override(system, policy="up_vla", checkpoint="w", instruction="lift", record="bag")
+    changed = config.override(system, policy="up_vla", checkpoint="w", instruction="lift", bag="bag")
     assert changed.policy == config.PolicyConfig(name="up_vla", checkpoint="w")
-    assert (changed.instruction, changed.record) == ("lift", "bag")
+    assert (changed.instruction, changed.bag) == ("lift", "bag")
     assert changed.cameras == system.cameras
 
 

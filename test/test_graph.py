@@ -34,13 +34,13 @@ def by_name(built: Graph) -> dict[str, NodeSpec]:
 def test_who_runs(system: SystemConfig, real: SystemConfig) -> None:
     assert [*by_name(graph.build(system))] == ["simulator", "inference", "controller"]
     assert [*by_name(graph.build(real, simulate=False))] == ["inference", "controller"]
-    recorded = config.override(real, record="bag")
-    assert [*by_name(graph.build(recorded, simulate=False))] == ["inference", "recorder", "controller"]
+    recorded = config.override(real, bag="bag")
+    assert [*by_name(graph.build(recorded, simulate=False))] == ["inference", "bag", "controller"]
 
 
 def test_the_controller_ends_first_so_that_the_arm_brakes_at_once(system: SystemConfig, real: SystemConfig) -> None:
     for chosen, simulate in ((system, True), (real, False)):
-        recorded = graph.build(config.override(chosen, record="bag"), simulate=simulate)
+        recorded = graph.build(config.override(chosen, bag="bag"), simulate=simulate)
         assert recorded.nodes[-1].executable == "controller"
 
 
@@ -61,7 +61,7 @@ def test_only_a_simulated_arm_that_was_told_what_to_do_starts_by_itself(
 @pytest.mark.parametrize("command_interface", ["joint", "cartesian"])
 def test_the_wiring_fits(real: SystemConfig, simulate: bool, command_interface: str) -> None:
     controller = real.controller.model_copy(update={"command_interface": command_interface})
-    recorded = real.model_copy(update={"record": "bag", "controller": controller})
+    recorded = real.model_copy(update={"bag": "bag", "controller": controller})
     assert graph.check(graph.build(recorded, simulate=simulate)) == []
 
 
@@ -109,10 +109,9 @@ def test_what_cannot_run_is_refused(system: SystemConfig, real: SystemConfig) ->
         graph.build(system, simulate=False)
 
 
-def test_the_recorder_hears_everything_that_is_said(real: SystemConfig) -> None:
-    built = graph.build(config.override(real, record="bag"), simulate=False)
-    recorder = by_name(built)["recorder"]
-    heard = recorder.params["topics"]
+def test_the_bag_hears_everything_that_is_said(real: SystemConfig) -> None:
+    built = graph.build(config.override(real, bag="bag"), simulate=False)
+    heard = by_name(built)["bag"].params["topics"]
     assert isinstance(heard, list)
     said = {end.name for member in built.members for end in member.writes if end.kind is EndpointKind.TOPIC}
     assert set(heard) == said
@@ -183,7 +182,7 @@ def test_mermaid_shows_every_pair_that_talks(system: SystemConfig) -> None:
 
 
 def test_every_topic_of_ours_is_in_the_table(real: SystemConfig) -> None:
-    built = graph.build(config.override(real, record="bag"), simulate=True)
+    built = graph.build(config.override(real, bag="bag"), simulate=True)
     ours = {end.name: end.type for node in built.nodes for end in (*node.reads, *node.writes) if "/vla/" in end.name}
     table = {re.escape(name).replace("<camera>", r"\w+"): kind for name, (kind, _) in topics.TABLE.items()}
     for name, kind in ours.items():

@@ -79,7 +79,7 @@ def test_the_core_lives_without_ros() -> None:
     import_without(ROS, [name for name in core if name != "vla_ros.__main__"])
 
 
-def test_a_robot_lives_without_simulator_and_recorder() -> None:
+def test_a_robot_lives_without_simulator_and_bag() -> None:
     pytest.importorskip("rclpy")
-    nodes = [name_of(path) for path in NODES.glob("*.py") if path.stem not in ("simulator", "recorder")]
+    nodes = [name_of(path) for path in NODES.glob("*.py") if path.stem not in ("simulator", "bag")]
     import_without(SIMULATOR, ["vla_ros.cli", "vla_ros.graph", *nodes])

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from vla_ros import topics
 from vla_ros.config import (
     SCRIPTED,
+    BagNodeConfig,
     CameraConfig,
     ConfigError,
     ControllerNodeConfig,
     InferenceNodeConfig,
     Parameter,
-    RecorderNodeConfig,
     SimulatorNodeConfig,
     SystemConfig,
     to_parameters,
@@ -101,9 +101,9 @@ def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0, 
         nodes.insert(0, _simulator(system, robot, seed))
     else:
         externals += [_driver(robot, system.controller.command_interface), *_cameras(system)]
-    if system.record:
+    if system.bag:
         # Before the controller, so that it ends after it: an arm that is told to end must not wait for a bag to close.
-        nodes.insert(-1, _recorder(system.record, (*nodes, *externals)))
+        nodes.insert(-1, _bag(system.bag, (*nodes, *externals)))
     timed = (node if node.executable == "simulator" else _timed(node, simulate) for node in nodes)
     return Graph(system.title, tuple(timed), tuple(externals))
 
@@ -243,11 +243,11 @@ def _controller(system: SystemConfig, robot: Robot, mode: Mode, dry_run: bool = 
     )
 
 
-def _recorder(path: str, members: Iterable[NodeSpec | External]) -> NodeSpec:
+def _bag(path: str, members: Iterable[NodeSpec | External]) -> NodeSpec:
     said = {end.name: end for member in members for end in member.writes if end.kind is EndpointKind.TOPIC}
-    # The arm needs no recorder; the next one writes a bag of its own.
-    config = RecorderNodeConfig(path=path, topics=tuple(said))
-    return _node("recorder", config, said.values(), _ABOUT_ITSELF, restarts=True)
+    # The arm needs no bag; the next node writes one of its own.
+    config = BagNodeConfig(path=path, topics=tuple(said))
+    return _node("bag", config, said.values(), _ABOUT_ITSELF, restarts=True)
 
 
 def _driver(robot: Robot, command_interface: str) -> External:

@@ -1,4 +1,4 @@
-"""Where a bag goes: never over anything, and beside one that a killed recorder left."""
+"""Where a bag goes: never over anything, and beside one that a killed node left."""
 
 from __future__ import annotations
 

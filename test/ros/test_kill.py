@@ -92,15 +92,15 @@ class Life:
         self.may_restart = threading.Event()
         self._random = np.random.default_rng(seed)
         #: Who is killed, in this order; the controller last, as it ends the life.
-        self.victims = [*self._random.permutation([*("inference", "recorder") * ((KILLS - 1) // 2)]), "controller"]
+        self.victims = [*self._random.permutation([*("inference", "bag") * ((KILLS - 1) // 2)]), "controller"]
         self._instruction = watcher.create_publisher(String, topics.INSTRUCTION, qos.LATCHED)
         self._nodes, self._domain_id = nodes, domain_id
         self.supervisor = Supervisor(nodes, os.environ, lambda name, line: None, self._tell)
 
     def until_recorded(self, times: int) -> None:
-        """Wait until the recorder has begun its `times`-th bag."""
+        """Wait until the bag node has begun its `times`-th bag."""
         name = "bag" if times == 1 else f"bag-{times}"
-        self.watcher.until(lambda: self.watcher.values.get("recorder", {}).get("path", "").endswith(name), name)
+        self.watcher.until(lambda: self.watcher.values.get("bag", {}).get("path", "").endswith(name), name)
 
     def _tell(self, text: str) -> None:
         """A node is down; it starts again only when the arm was looked at."""
@@ -145,11 +145,11 @@ class Life:
             lost = "holding: policy lost: the inference node has said nothing for 1 s"
             self.watcher.until(lambda: self.is_let_go_on() and self.controller_said == lost, lost)
             self.until_it_goes_on()
-        elif name == "recorder":
+        elif name == "bag":
             self.may_restart.set()
             self.commands.take_all()
             self.truth.wait_until(self.killed_ns + s_to_ns(WATCHED_S))
-            assert self.commands.take_newest() is not None  # the arm needs no recorder
+            assert self.commands.take_newest() is not None  # the arm needs no bag
         else:
             self.supervisor.wait()
 
@@ -179,13 +179,13 @@ class Life:
         assert self.truth.speeds(stands_ns, self.truth.now_ns).max() < STILL_RAD_S
 
 
-def small_system(record: str) -> SystemConfig:
+def small_system(bag: str) -> SystemConfig:
     """With pictures that cost nothing, as here they only set the policy to work, and a task that takes its time."""
     system = config.load("franka_upvla")
     assert system.simulation is not None
     simulation = system.simulation.model_copy(update={"instruction": "stack the red cube on the blue cube"})
     front = system.cameras["front"].model_copy(update={"width": 32, "height": 32, "rate_hz": 10.0})
-    return system.model_copy(update={"cameras": {"front": front}, "simulation": simulation, "record": record})
+    return system.model_copy(update={"cameras": {"front": front}, "simulation": simulation, "bag": bag})
 
 
 def node_processes(domain_id: int) -> list[tuple[int, str]]:
@@ -219,17 +219,17 @@ def test_the_arm_is_held_whoever_is_killed(
     make_watcher: Callable[..., Any],
     tmp_path: Path,
 ) -> None:
-    simulator, inference, recorder, controller = graph.build(small_system(str(tmp_path / "bag")), seed=seed).nodes
-    recorder = replace(recorder, params={**recorder.params, "topics": [topics.CHUNK]})
+    simulator, inference, bag, controller = graph.build(small_system(str(tmp_path / "bag")), seed=seed).nodes
+    bag = replace(bag, params={**bag.params, "topics": [topics.CHUNK]})
     start_node(simulator)
-    life = Life(make_watcher(), seed, Graph("all but the robot", (inference, recorder, controller)), ros_domain_id)
+    life = Life(make_watcher(), seed, Graph("all but the robot", (inference, bag, controller)), ros_domain_id)
     segments: set[str] = set()
 
     def live() -> None:
         with life.supervisor:
             for name in life.victims:
                 life.move()
-                life.until_recorded(1 + sum("recorder" in text for text in life.told))
+                life.until_recorded(1 + sum("node bag" in text for text in life.told))
                 segments.update(segments_of([*life.processes().values()]))
                 life.survive(name)
 

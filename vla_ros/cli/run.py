@@ -39,7 +39,7 @@ def run(
     checkpoint: Annotated[str, typer.Option(help="The policy's weights.")] = "",
     robot: Annotated[str, typer.Option(help="Another arm.", autocompletion=complete_robot)] = "",
     sim: Simulate = None,
-    record: Annotated[str, typer.Option(metavar="DIR", help="Record everything into a new bag there.")] = "",
+    bag: Annotated[str, typer.Option(metavar="DIR", help="Write every topic into a new bag there.")] = "",
     episodes: Annotated[int, typer.Option(min=0, help="Run so many simulated episodes, then stop.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the first episode.")] = 0,
     report: Annotated[
@@ -62,11 +62,11 @@ def run(
             "instruction": instruction,
             "checkpoint": checkpoint,
             "robot": robot,
-            "record": record,
+            "bag": bag,
         }
         chosen = load_system(system, **overrides)
         graph = build_graph(chosen, sim, seed, dry_run)
-        _refuse_unless_new(chosen.record)
+        _refuse_unless_new(chosen.bag)
         if seconds and not dry_run:
             refuse("--seconds needs --dry-run")
         if episodes and dry_run:
@@ -81,14 +81,14 @@ def run(
             raise typer.Exit(EXIT_FAILED)
 
 
-def _refuse_unless_new(record: str) -> None:
-    """As the recorder would, but at once."""
-    if not record:
+def _refuse_unless_new(bag: str) -> None:
+    """As the bag node would, but at once."""
+    if not bag:
         return
-    if Path(record).exists():
-        refuse(f"record: {record} exists already, and a recording overwrites nothing; give a new folder")
-    if why := obstacle(Path(record)):
-        refuse(f"record: {record} cannot be made: {why}")
+    if Path(bag).exists():
+        refuse(f"bag: {bag} exists already, and a recording overwrites nothing; give a new folder")
+    if why := obstacle(Path(bag)):
+        refuse(f"bag: {bag} cannot be made: {why}")
 
 
 def _files(report: Path | None, montage: Path | None) -> tuple[Path, Path, Path]:

@@ -1,13 +1,14 @@
 """What runs and how: one YAML file is one runnable system; read strictly, every error told at once; knows no policy."""
 
 from vla_ros.config.files import find, load, names, override
-from vla_ros.config.nodes import ControllerNodeConfig, InferenceNodeConfig, RecorderNodeConfig, SimulatorNodeConfig
+from vla_ros.config.nodes import BagNodeConfig, ControllerNodeConfig, InferenceNodeConfig, SimulatorNodeConfig
 from vla_ros.config.parameters import Parameter, from_parameters, to_parameters
 from vla_ros.config.problems import ConfigError
 from vla_ros.config.system import SCRIPTED, CameraConfig, InferenceConfig, PolicyConfig, SystemConfig
 
 __all__ = [
     "SCRIPTED",
+    "BagNodeConfig",
     "CameraConfig",
     "ConfigError",
     "ControllerNodeConfig",
@@ -15,7 +16,6 @@ __all__ = [
     "InferenceNodeConfig",
     "Parameter",
     "PolicyConfig",
-    "RecorderNodeConfig",
     "SimulatorNodeConfig",
     "SystemConfig",
     "find",

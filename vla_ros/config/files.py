@@ -64,7 +64,7 @@ def override(
     policy: str = "",
     checkpoint: str = "",
     instruction: str = "",
-    record: str = "",
+    bag: str = "",
     policies: Sequence[str] = (),
 ) -> SystemConfig:
     """`system` with what was given on a command line ("" = as it was); raises ConfigError with every problem.
@@ -72,7 +72,7 @@ def override(
     Another policy does not keep the checkpoint of the one it replaces. `policies` as in `load`.
     """
     values = system.model_dump(mode="json")
-    given = {"robot": robot, "instruction": instruction, "record": record}
+    given = {"robot": robot, "instruction": instruction, "bag": bag}
     values |= {key: value for key, value in given.items() if value}
     if policy and policy != system.policy.name:
         values["policy"] = {"name": policy}

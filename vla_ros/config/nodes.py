@@ -56,8 +56,8 @@ class SimulatorNodeConfig(Config):
         return self
 
 
-class RecorderNodeConfig(Config):
-    """Parameters of the recorder node: which topics go into the bag at `path`."""
+class BagNodeConfig(Config):
+    """Parameters of the bag node: which topics go into the bag at `path`."""
 
     path: str
     topics: tuple[str, ...]

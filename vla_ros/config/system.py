@@ -106,7 +106,7 @@ class SystemConfig(Config):
     inference: InferenceConfig = InferenceConfig()
     controller: ArmConfig = ArmConfig()
     recording: RecordingConfig = RecordingConfig()
-    record: str = ""  # folder for the bags; "" = nothing is recorded
+    bag: str = ""  # folder of a new bag with every topic in it; "" = none
 
     @field_validator("robot")
     @classmethod

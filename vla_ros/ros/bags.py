@@ -28,7 +28,7 @@ def message_class(name: str) -> Any:
 class RawBag:
     """A new bag, open until `close`; raises ValueError if there is something at `path` already.
 
-    That is, unless it is the bag of a recorder that was killed, which nobody closed: then the new one is beside it, as
+    That is, unless it is the bag of a node that was killed, which nobody closed: then the new one is beside it, as
     <path>-2 or whatever number is free. `path` says where it is.
     """
 

@@ -1,4 +1,4 @@
-"""The recorder node: writes the messages of chosen topics, as they came over the wire, into a rosbag2 (MCAP)."""
+"""The bag node: writes the messages of chosen topics, as they came over the wire, into a rosbag2 (MCAP)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from vla_ros.config import RecorderNodeConfig
+from vla_ros.config import BagNodeConfig
 from vla_ros.ros import params
 from vla_ros.ros.bags import RawBag, message_class
 from vla_ros.ros.diagnostics import ERROR, OK, WARN, Status, StatusReporter
@@ -22,13 +22,13 @@ _LOOK_PERIOD_S = 0.1
 _DEPTH = 1000  # messages that may wait for the disk: one second of the fastest topic
 
 
-class RecorderNode(Node):
+class BagNode(Node):
     """Subscribes to each topic as soon as somebody publishes it; messages are stamped with their time of arrival."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__("recorder", automatically_declare_parameters_from_overrides=True, **kwargs)
+        super().__init__("bag", automatically_declare_parameters_from_overrides=True, **kwargs)
         self._at_end = ExitStack()
-        config = params.read(self, RecorderNodeConfig)
+        config = params.read(self, BagNodeConfig)
         self._missing = list(config.topics)
         self._failure = ""
         self._bag = self._at_end.enter_context(closing(RawBag(Path(config.path))))
@@ -85,7 +85,7 @@ def _matching(profiles: list[QoSProfile]) -> QoSProfile:
 
 def main() -> int:
     """Run the node until it is told to end; the exit code."""
-    return run(RecorderNode)
+    return run(BagNode)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The recorder node over DDS: a bag that rosbags reads back, whole, however the node was ended; and what it refuses."""
+"""The bag node over DDS: a bag that rosbags reads back, whole, however the node was ended; and what it refuses."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_what_was_published_is_in_the_bag(
 
     path = tmp_path / "new" / "bag"
     params = {"path": str(path), "topics": [*sent, "/nobody"]}
-    process = start_node(NodeSpec("recorder", "recorder", params=params))
-    watcher.until_said("recorder", "waiting: nobody publishes /nobody")
+    process = start_node(NodeSpec("bag", "bag", params=params))
+    watcher.until_said("bag", "waiting: nobody publishes /nobody")
     watcher.until(lambda: all(recorded(watcher, topic) >= COUNT for topic in publishers), "all to be recorded")
     counts = {topic: recorded(watcher, topic) for topic in sent}
     assert process.end(number) == 0
@@ -68,14 +68,14 @@ def test_what_was_published_is_in_the_bag(
 
 
 def recorded(watcher: Any, topic: str) -> int:
-    return int(watcher.values["recorder"].get(f"messages{topic}", 0))
+    return int(watcher.values["bag"].get(f"messages{topic}", 0))
 
 
 def test_a_folder_that_is_there_already_is_left_alone(start_node: Callable[[NodeSpec], Any], tmp_path: Path) -> None:
     old = tmp_path / "bag"
     old.mkdir()
     (old / "precious").write_text("data")
-    process = start_node(NodeSpec("recorder", "recorder", params={"path": str(old), "topics": ["/image"]}))
+    process = start_node(NodeSpec("bag", "bag", params={"path": str(old), "topics": ["/image"]}))
     assert process.exit_code() == 2
     assert process.output == f"error: {old} exists already, and a recording overwrites nothing; give a new folder\n"
     assert (old / "precious").read_text() == "data"
