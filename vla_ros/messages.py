@@ -7,6 +7,7 @@ are finite and reachable is for the safety stage. The way back, values to messag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import cv2
@@ -21,11 +22,16 @@ from vla_ros.values import (
     Array,
     Command,
     Image,
+    Mode,
+    SafetyState,
     Target,
 )
 
 #: A message of the type that the function's name says, from rclpy or from rosbags.
 Message = Any
+
+#: What the safety stage did, in the values of the controller's status: `intervention.<name>` -> how often.
+INTERVENTION = "intervention."
 
 #: encoding -> (dtype of a value, values per pixel, OpenCV conversion to rgb). OpenCV names a Bayer pattern by the
 #: second row's second and third pixel, ROS by the first two rows: rggb is OpenCV's BG.
@@ -162,6 +168,40 @@ def trajectory_to_command(message: Message, joint_names: Sequence[str]) -> Comma
         tcp_pose=values[joints : joints + len(POSE_DIMENSIONS)],
         gripper_width_m=float(values[-1]) if names[-1] == GRIPPER_DIMENSION else None,
     )
+
+
+@dataclass(frozen=True)
+class ControllerStatus:
+    """What the controller says of itself: who moves the arm, whether it may, and what it counted (see INTERVENTION)."""
+
+    time_ns: int
+    mode: Mode
+    safety: SafetyState
+    counts: dict[str, int]
+
+
+def status_values(message: Message, name: str) -> dict[str, str] | None:
+    """What the node `name` says in a DiagnosticArray, its state as "state"; None where it says nothing there."""
+    for status in message.status:
+        if status.name == name:
+            return {entry.key: entry.value for entry in status.values} | {"state": status.message.partition(":")[0]}
+    return None
+
+
+def status_to_controller(message: Message) -> ControllerStatus | None:
+    """The controller's status in a DiagnosticArray, or None; ValueError: it says what no controller does."""
+    said = status_values(message, "controller")
+    if said is None:
+        return None
+    try:
+        return ControllerStatus(
+            stamp_to_ns(message.header.stamp),
+            Mode(said["mode"]),
+            SafetyState(said["safety_state"]),
+            {key.removeprefix(INTERVENTION): int(said[key]) for key in said if key.startswith(INTERVENTION)},
+        )
+    except KeyError as error:
+        raise ValueError(f"a status of the controller has no {error}; it has {', '.join(said)}") from None
 
 
 def _decode(message: Message) -> Image:

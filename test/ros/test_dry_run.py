@@ -24,11 +24,10 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import config, topics
+from vla_ros import config, messages, topics
 from vla_ros.cli import dry_run
 from vla_ros.robots.panda import PANDA
 from vla_ros.ros import convert, operating, qos
-from vla_ros.ros.diagnostics import INTERVENTION
 from vla_ros.ros.watching import CommandWatcher
 from vla_ros.timing.stamps import s_to_ns
 from vla_ros.values import ActionChunk, Command
@@ -131,7 +130,7 @@ def test_the_watcher_survives_what_the_controller_refuses(ros_domain_id: int) ->
 
 
 def said(time_s: float, state: str, **counts: int) -> DiagnosticArray:
-    values = {"safety_state": state, **{INTERVENTION + name: count for name, count in counts.items()}}
+    values = {"safety_state": state, **{messages.INTERVENTION + name: count for name, count in counts.items()}}
     entries = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
     message = DiagnosticArray(status=[DiagnosticStatus(name="controller", values=entries)])
     message.header.stamp = convert.ns_to_stamp(s_to_ns(time_s))

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from vla_ros.control import kinematics
-from vla_ros.control.arm import ArmConfig, ArmController
+from vla_ros.control.arm import NORMAL_COUNTS, ArmConfig, ArmController
 from vla_ros.policies.policy import AbsolutePolicy, Policy
 from vla_ros.robots.robot import Robot
 from vla_ros.rollout.report import EpisodeRow, Percentiles, Report
@@ -26,9 +26,6 @@ STREAMS = {
     "commanded_joints": StreamTiming(),
     "world": StreamTiming(interpolation=Interpolation.NEAREST),
 }
-
-#: What the controller counts that is no intervention; the quickest of smooth motions touches the last two.
-NORMAL_COUNTS = ("chunks", "commands", "late_rows", "acceleration", "jerk")
 
 
 class RolloutConfig(Config):

@@ -16,9 +16,6 @@ from vla_ros.ros import qos
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
-#: What the safety stage did, in a status' values: `intervention.<name>` -> how often.
-INTERVENTION = "intervention."
-
 _STATE_PERIOD_S = 0.1
 _DIAGNOSTICS_EVERY = 10  # states, so 1 Hz
 

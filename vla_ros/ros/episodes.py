@@ -13,11 +13,10 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import messages, topics
 from vla_ros.config import SystemConfig
+from vla_ros.control.arm import NORMAL_COUNTS
 from vla_ros.robots import catalogue
-from vla_ros.rollout.loop import NORMAL_COUNTS
 from vla_ros.rollout.report import EpisodeRow, Percentiles, Report
 from vla_ros.ros import convert, operating, qos
-from vla_ros.ros.diagnostics import INTERVENTION
 from vla_ros.ros.operating import ANSWER_S, DEEP, OperatorNode, Unanswered
 from vla_ros.ros.tracing import Tracer
 from vla_ros.simulation.world import WorldState
@@ -198,5 +197,9 @@ class Operator(OperatorNode):
     def _interventions(self) -> Counter[str]:
         """What the safety stage counts, by name, as the controller said last."""
         said = self.states["controller"].items()
-        counts = {key.removeprefix(INTERVENTION): int(value) for key, value in said if key.startswith(INTERVENTION)}
+        counts = {
+            key.removeprefix(messages.INTERVENTION): int(value)
+            for key, value in said
+            if key.startswith(messages.INTERVENTION)
+        }
         return Counter({name: count for name, count in counts.items() if name not in _NORMAL})

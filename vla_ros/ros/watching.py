@@ -17,11 +17,10 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_ros import messages, topics
 from vla_ros.config import SystemConfig
 from vla_ros.control import kinematics
+from vla_ros.control.arm import NORMAL_COUNTS
 from vla_ros.control.limits import AxisLimits, refuse_meaningless
 from vla_ros.robots import catalogue
-from vla_ros.rollout.loop import NORMAL_COUNTS
 from vla_ros.ros import qos
-from vla_ros.ros.diagnostics import INTERVENTION
 from vla_ros.ros.polling import PolledSubscription
 from vla_ros.timing.stamps import ns_to_s
 from vla_ros.values import POSE_DIMENSIONS, ActionChunk, Array, Command
@@ -129,7 +128,7 @@ class CommandWatcher(Node):
 
     def _count(self, stamp_ns: int, values: dict[str, str]) -> None:
         for key, value in values.items():
-            name = key.removeprefix(INTERVENTION)
+            name = key.removeprefix(messages.INTERVENTION)
             if name == key or name in NORMAL_COUNTS:
                 continue
             if self._first_ns is not None and int(value) > self._counts.get(name, 0):

@@ -13,7 +13,7 @@ from vla_ros.config import ControllerNodeConfig
 from vla_ros.control.arm import ArmController
 from vla_ros.robots import catalogue
 from vla_ros.ros import convert, params, qos
-from vla_ros.ros.diagnostics import ERROR, INTERVENTION, OK, WARN, Percentiles, Status, StatusReporter
+from vla_ros.ros.diagnostics import ERROR, OK, WARN, Percentiles, Status, StatusReporter
 from vla_ros.ros.drivers import catalogue as drivers
 from vla_ros.ros.intervening import InterventionLog
 from vla_ros.ros.liveliness import Liveliness
@@ -120,7 +120,7 @@ class ControllerNode(Node):
             "state_since_s": None if arm.state_since_ns is None else ns_to_s(arm.state_since_ns),
             "recovery": self._recovering.said,
             "dry_run": self._commanded is None,
-            **{INTERVENTION + name: count for name, count in arm.counters.items()},
+            **{messages.INTERVENTION + name: count for name, count in arm.counters.items()},
             "chunk_latency_ms": arm.chunks.latency_ms,
             "chunk_latency_ms_p50": arm.chunks.latency_p50_ms,
             "chunk_latency_ms_p99": arm.chunks.latency_p99_ms,
