@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from pydantic import Field
 
 from vla_ros.control import kinematics
-from vla_ros.control.arm import NORMAL_COUNTS, ArmConfig, ArmController
+from vla_ros.control.arm import NORMAL_COUNTS, ArmConfig, ArmController, ArmStatus
 from vla_ros.policies.policy import AbsolutePolicy, Policy
 from vla_ros.robots.robot import Robot
 from vla_ros.rollout.report import EpisodeRow, Percentiles, Report
@@ -17,7 +18,16 @@ from vla_ros.simulation.world import EPISODE_S, World, WorldState
 from vla_ros.timing.chunks import Schedule
 from vla_ros.timing.stamps import ms_to_ns, ns_to_ms, ns_to_s, period_ns, s_to_ns
 from vla_ros.timing.sync import HISTORY_S, Aligner, AlignerConfig, CameraTiming, Interpolation, StreamTiming
-from vla_ros.values import ActionChunk, Array, Command, Config
+from vla_ros.values import (
+    NANOSECONDS_PER_MILLISECOND,
+    ActionChunk,
+    Array,
+    Command,
+    Config,
+    Image,
+    Target,
+    Window,
+)
 
 #: How each stream is read between its samples; a world's state has quaternions and flags in it.
 STREAMS = {
@@ -27,13 +37,16 @@ STREAMS = {
     "world": StreamTiming(interpolation=Interpolation.NEAREST),
 }
 
+#: How often a watcher is told how the arm does, as /vla/state says it.
+_STATUS_NS = 100 * NANOSECONDS_PER_MILLISECOND
+
 
 class RolloutConfig(Config):
     """How often a policy is asked, how long it takes to answer, how long an episode may last: in the world's time."""
 
     inference_hz: float = Field(default=5.0, gt=0.0)  # at most; never before the last answer has arrived
     inference_delay_ms: float = Field(default=100.0, ge=0.0)  # from the instant observed to the chunk's arrival
-    camera_hz: float = Field(default=30.0, gt=0.0)  # only the cameras that the policy looks at are drawn
+    camera_hz: float = Field(default=30.0, gt=0.0)  # only the cameras that somebody looks at are drawn
     episode_s: float = Field(default=EPISODE_S, gt=0.0)
     history_s: float = Field(default=HISTORY_S, gt=0.0)
 
@@ -61,11 +74,61 @@ class Episode:
         return EpisodeRow(self.seed, self.instruction, self.success, duration_s, self.ended, self.interventions)
 
 
+class Watcher(Protocol):
+    """Hears what a recorder hears on a robot's topics, in the order of time; every stamp is of the world's time."""
+
+    @property
+    def cameras(self) -> Sequence[str]:
+        """The cameras that it looks at."""
+
+    def begin(self, episode: Episode) -> None:
+        """The world was reset, and the arm is told to follow the policy from `episode.start_ns` on."""
+
+    def on_image(self, camera: str, stamp_ns: int, image: Image) -> None:
+        """A picture (H, W, 3), which nobody changes."""
+
+    def on_state(self, stamp_ns: int, joint_positions: Array, gripper_width_m: float) -> None:
+        """What the arm (J,) [rad] and the gripper [m] measure, once a tick."""
+
+    def on_chunk(self, chunk: ActionChunk, now_ns: int) -> None:
+        """What the policy decided has arrived."""
+
+    def on_command(self, command: Command) -> None:
+        """What the driver is sent."""
+
+    def on_wanted(self, target: Target) -> None:
+        """What the policy wants at a tick, before the limits and before any disturbance."""
+
+    def on_status(self, now_ns: int, status: ArmStatus) -> None:
+        """How the arm does, ten times a second."""
+
+
+class Disturbance(Protocol):
+    """Something between a policy and the arm that the policy does not know of."""
+
+    def begin(self, episode: Episode) -> None:
+        """The world was reset, and the arm is told to follow the policy from `episode.start_ns` on."""
+
+    def disturb(self, chunk: ActionChunk, window: Window) -> ActionChunk:
+        """What the arm gets in place of `chunk`, which was decided from `window`."""
+
+
 class Rollout:
     """One policy in one world, stepped at the controller's rate on the world's time."""
 
-    def __init__(self, world: World, robot: Robot, policy: Policy, arm: ArmConfig, config: RolloutConfig) -> None:
+    def __init__(
+        self,
+        world: World,
+        robot: Robot,
+        policy: Policy,
+        arm: ArmConfig,
+        config: RolloutConfig,
+        watcher: Watcher | None = None,
+        disturbance: Disturbance | None = None,
+    ) -> None:
         self._world = world
+        self._watcher = watcher
+        self._disturbance = disturbance
         self._config = config
         self._robot = robot
         self._arm_config = arm
@@ -74,18 +137,20 @@ class Rollout:
         self._policy = AbsolutePolicy(policy, kinematics.for_robot(robot).forward, robot.gripper.max_width_m)
         self._schedule = Schedule(arm.schedule)  # as the policy's side knows it, for what is committed
         look = self._policy.window_spec
-        self._cameras = tuple(world.cameras) if look.cameras is None else look.cameras
+        self._looks_at = tuple(world.cameras) if look.cameras is None else look.cameras
+        self._cameras = tuple(dict.fromkeys([*self._looks_at, *(() if watcher is None else watcher.cameras)]))
         self._aligner = Aligner(
             AlignerConfig(
-                cameras={camera: CameraTiming(rate_hz=config.camera_hz) for camera in self._cameras},
+                cameras={camera: CameraTiming(rate_hz=config.camera_hz) for camera in self._looks_at},
                 proprioception={stream: STREAMS[stream] for stream in look.proprioception},
                 history_s=config.history_s + ns_to_s(look.length * look.step_ns),
             )
         )
         self._tick_ns = period_ns(arm.rate_hz)
-        self._in_flight: tuple[int, ActionChunk] | None = None  # when it arrives, what arrives
+        self._in_flight: tuple[int, ActionChunk, ActionChunk] | None = None  # arrives when; as decided; as disturbed
         self._inferred_ns: int | None = None  # the last instant the policy was asked about
         self._next_frame_ns = 0
+        self._next_status_ns = 0
         self._commanded: Array | None = None
         self._gripper_is_asked = False
 
@@ -109,9 +174,13 @@ class Rollout:
         self._arm = ArmController(self._robot, self._arm_config)
         self._in_flight = self._inferred_ns = self._commanded = None
         self._gripper_is_asked = False
-        self._next_frame_ns = now_ns = self._world.time_ns
+        self._next_frame_ns = self._next_status_ns = now_ns = self._world.time_ns
         self._arm.start(now_ns)
-        return Episode(seed, instruction, now_ns)
+        episode = Episode(seed, instruction, now_ns)
+        for other in (self._watcher, self._disturbance):
+            if other is not None:
+                other.begin(episode)
+        return episode
 
     def _tick(self, episode: Episode) -> None:
         """One controller period: look, think, command, let time pass."""
@@ -126,9 +195,10 @@ class Rollout:
         if command is not None:
             self._send(command)
             episode.commands.append(command)
+        self._tell(now_ns, command)
         self._move_gripper(now_ns)
         episode.tcp_path.append(state.tcp_pose)
-        world.advance(self._tick_ns)
+        self._pass_time(now_ns + self._tick_ns)
         if world.success():
             episode.success, episode.ended = True, "success"
         elif world.fault is not None:
@@ -149,10 +219,31 @@ class Rollout:
         }
         for stream in self._policy.window_spec.proprioception:
             self._aligner.add_sample(stream, now_ns, now_ns, read[stream]())
+        if self._watcher is not None:
+            self._watcher.on_state(now_ns, world.joint_positions, world.gripper_width_m)
         if self._cameras and now_ns >= self._next_frame_ns:
-            self._next_frame_ns += period_ns(self._config.camera_hz)
-            for camera in self._cameras:
-                self._aligner.add_image(camera, now_ns, now_ns, world.render(camera))
+            self._take_pictures()
+
+    def _take_pictures(self) -> None:
+        self._next_frame_ns += period_ns(self._config.camera_hz)
+        now_ns = self._world.time_ns
+        for camera in self._cameras:
+            image = self._world.render(camera)
+            if camera in self._looks_at:
+                self._aligner.add_image(camera, now_ns, now_ns, image)
+            if self._watcher is not None and camera in self._watcher.cameras:
+                self._watcher.on_image(camera, now_ns, image)
+
+    def _pass_time(self, until_ns: int) -> None:
+        """Let a tick pass; pictures are taken when they are due, to the millisecond: a camera knows no ticks."""
+        while self._cameras:
+            due_ns = -(-self._next_frame_ns // NANOSECONDS_PER_MILLISECOND) * NANOSECONDS_PER_MILLISECOND
+            if due_ns >= until_ns:
+                break
+            if due_ns > self._world.time_ns:
+                self._world.advance(due_ns - self._world.time_ns)
+            self._take_pictures()
+        self._world.advance(until_ns - self._world.time_ns)
 
     def _think(self, now_ns: int, episode: Episode) -> None:
         """Ask the policy about the newest instant, where its turn has come; the answer arrives after the delay."""
@@ -166,18 +257,36 @@ class Rollout:
         window = self._aligner.window(instant_ns, look.length, look.step_ns, episode.start_ns)
         scheduled = self._schedule.committed(instant_ns, action.horizon, action.step_ns)
         chunk, _ = self._policy.infer(window, scheduled, self._schedule.delay_steps(action.step_ns))
-        self._in_flight = (instant_ns + ms_to_ns(self._config.inference_delay_ms), chunk)
+        disturbed = chunk if self._disturbance is None else self._disturbance.disturb(chunk, window)
+        self._in_flight = (instant_ns + ms_to_ns(self._config.inference_delay_ms), chunk, disturbed)
         self._deliver(now_ns, episode)
 
     def _deliver(self, now_ns: int, episode: Episode) -> None:
         if self._in_flight is None or self._in_flight[0] > now_ns:
             return
-        _, chunk = self._in_flight
+        _, chunk, disturbed = self._in_flight
         self._in_flight = None
-        self._arm.on_chunk(chunk, now_ns)
+        self._arm.on_chunk(disturbed, now_ns)
         self._schedule.add(chunk, now_ns)
         episode.chunks.append(chunk)
         episode.arrivals_ns.append(now_ns)
+        if self._watcher is not None:
+            self._watcher.on_chunk(chunk, now_ns)
+
+    def _tell(self, now_ns: int, command: Command | None) -> None:
+        """Tell the watcher what is wanted and sent at this tick, and now and then how the arm does."""
+        watcher = self._watcher
+        if watcher is None:
+            return
+        if now_ns >= self._next_status_ns:
+            self._next_status_ns += _STATUS_NS
+            watcher.on_status(now_ns, self._arm.status())
+        if command is None:
+            return
+        wanted = command.requested if self._disturbance is None else self._schedule.target(now_ns)
+        if wanted is not None:
+            watcher.on_wanted(wanted)
+        watcher.on_command(command)
 
     def _send(self, command: Command) -> None:
         self._commanded = command.joint_positions
