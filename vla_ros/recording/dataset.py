@@ -1,0 +1,235 @@
+"""The metadata of a LeRobot v3.0 dataset, read: ours, what LeRobot 0.4.4 and 0.6.1 write, compacted ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vla_ros.recording import features as feature_sets
+from vla_ros.recording.features import Features
+from vla_ros.recording.files import DatasetError, Layout, reported
+from vla_ros.recording.schemas import STATISTICS, VERSION, Clip, EpisodeMeta, Stats, stats_from_json
+
+_READERS = 4  # files of metadata that are read at a time; their footers are long
+
+
+@dataclass(frozen=True)
+class DatasetMeta:
+    """What a dataset says of itself. `stats`: over all episodes; empty for a dataset without any."""
+
+    layout: Layout
+    info: Mapping[str, Any]
+    features: Features
+    tasks: Mapping[int, str]
+    episodes: tuple[EpisodeMeta, ...]
+    stats: Stats
+
+    @classmethod
+    def load(cls, root: Path) -> DatasetMeta:
+        """Read `root`; raises DatasetError where there is no v3.0 dataset, or its parts contradict each other."""
+        info = read_info(root)
+        layout = Layout.of(root, info)
+        episodes = read_episodes(layout)
+        row = 0
+        for number, episode in enumerate(episodes):
+            if (episode.index, episode.from_index, episode.to_index - row) != (number, row, episode.length):
+                raise DatasetError(
+                    f"{root}: where episode {number} of rows {row} and on should be, meta/episodes has episode "
+                    f"{episode.index} of rows {episode.from_index} to {episode.to_index} (length {episode.length})"
+                )
+            row = episode.to_index
+        return cls(layout, info, read_features(root, info), read_tasks(layout), episodes, read_stats(layout))
+
+    @property
+    def root(self) -> Path:
+        """The dataset's folder."""
+        return self.layout.root
+
+    @property
+    def fps(self) -> int:
+        """Rows per second."""
+        return self.features.fps
+
+    @property
+    def frames(self) -> int:
+        """Rows of all episodes."""
+        return self.episodes[-1].to_index if self.episodes else 0
+
+    @cached_property
+    def task_numbers(self) -> Mapping[str, int]:
+        """Text of a task -> its number."""
+        return {text: number for number, text in self.tasks.items()}
+
+    def data_path(self, episode: EpisodeMeta) -> Path:
+        """The file that has the episode's columns."""
+        return self.layout.data_file(episode.chunk, episode.file)
+
+    def video_path(self, episode: EpisodeMeta, key: str) -> Path:
+        """The file that has the episode's frames of the video `key`."""
+        clip = episode.clips[key]
+        return self.layout.video_file(key, clip.chunk, clip.file)
+
+    def first_frame(self, episode: EpisodeMeta, key: str) -> int:
+        """Which frame of that file is the episode's first."""
+        return round(episode.clips[key].from_s * self.fps)
+
+    def episode_stats(self, episode: EpisodeMeta) -> Stats:
+        """Statistics of one episode, read from its metadata."""
+        path = self.layout.episodes_file(episode.metadata_chunk, episode.metadata_file)
+        for index, stats in read_episode_stats(path):
+            if index == episode.index:
+                return stats
+        raise DatasetError(f"{path} has no episode {episode.index}")
+
+    def details(self, episode: EpisodeMeta) -> Mapping[str, Any]:
+        """What the recorder knew of an episode beside LeRobot's metadata; empty where another program wrote it."""
+        return read_details(self.layout, episode.index)
+
+
+def read_info(root: Path) -> dict[str, Any]:
+    """The content of info.json; raises DatasetError where there is none, or it is not of v3.0."""
+    path = Layout(root).info
+    if not path.is_file():
+        raise DatasetError(f"{root} is no LeRobot dataset: it has no meta/info.json")
+    info = _read_json(path)
+    version = info.get("codebase_version") if isinstance(info, dict) else None
+    if version != VERSION:
+        raise DatasetError(f"{root} is a dataset of version {version}; `vla-ros convert` makes {VERSION} of v2.1")
+    missing = [key for key in ("fps", "features", "data_path") if key not in info]
+    if missing:
+        raise DatasetError(f"{path} has no {', '.join(missing)}")
+    return dict(info)
+
+
+def read_features(root: Path, info: Mapping[str, Any]) -> Features:
+    """The features that info.json names; raises DatasetError."""
+    try:
+        return feature_sets.from_info(info)
+    except ValueError as error:
+        raise DatasetError(f"{root}: {error}") from error
+
+
+def read_tasks(layout: Layout) -> dict[int, str]:
+    """Number -> text, of meta/tasks.parquet, whatever its column of texts is called; empty where there is none."""
+    if not layout.tasks.is_file():
+        return {}
+    table = read_parquet(layout.tasks)
+    texts = [name for name in table.column_names if name != "task_index"]
+    if "task_index" not in table.column_names or len(texts) != 1:
+        raise DatasetError(f"{layout.tasks} has the columns {table.column_names}; it should have task_index and task")
+    pairs = zip(table["task_index"].to_pylist(), table[texts[0]].to_pylist(), strict=True)
+    return {int(number): str(text) for number, text in sorted(pairs)}
+
+
+def read_stats(layout: Layout) -> Stats:
+    """The content of meta/stats.json; empty where there is none."""
+    if not layout.stats.is_file():
+        return {}
+    try:
+        return stats_from_json(_read_json(layout.stats))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DatasetError(f"{layout.stats} cannot be read: {error}") from error
+
+
+def read_details(layout: Layout, episode: int) -> Mapping[str, Any]:
+    """The content of an episode's details file; empty where there is none."""
+    path = layout.details_file(episode)
+    if not path.is_file():
+        return {}
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path} should be a JSON object")
+    return content
+
+
+def episodes_files(layout: Layout) -> list[Path]:
+    """The files of meta/episodes, in their order."""
+    with reported(f"{layout.episodes} cannot be read"):
+        return sorted(layout.episodes.glob("*/*.parquet"))
+
+
+def read_episodes(layout: Layout) -> tuple[EpisodeMeta, ...]:
+    """Every episode of meta/episodes, by its number; raises DatasetError for a file that is not readable."""
+    files = episodes_files(layout)
+    with ThreadPoolExecutor(_READERS) as pool:
+        lines = [episode for found in pool.map(_episodes_of, files) for episode in found]
+    return tuple(sorted(lines, key=lambda episode: episode.index))
+
+
+def read_episode_stats(path: Path) -> Iterator[tuple[int, Stats]]:
+    """(episode, its statistics) of every line of a file of meta/episodes."""
+    table = read_parquet(path)
+    names = [name for name in table.column_names if name.startswith("stats/")]
+    for line in table.select(["episode_index", *names]).to_pylist():
+        stats: dict[str, dict[str, Any]] = {}
+        for name in names:
+            key, statistic = name.removeprefix("stats/").rsplit("/", 1)
+            if statistic in STATISTICS and line[name] is not None:
+                kind = np.int64 if statistic == "count" else np.float64
+                stats.setdefault(key, {})[statistic] = np.asarray(line[name], dtype=kind)
+        yield int(line["episode_index"]), stats
+
+
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A parquet file, or some columns of it; raises DatasetError where it is torn or not there."""
+    with reported(f"{path} cannot be read"):
+        try:
+            return pq.ParquetFile(path).read(columns=columns)
+        except pa.ArrowInvalid as error:
+            raise DatasetError(f"{path} cannot be read: {error}") from error
+
+
+def _episodes_of(path: Path) -> list[EpisodeMeta]:
+    with reported(f"{path} cannot be read"):
+        try:
+            file = pq.ParquetFile(path)
+            names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+            lines = file.read(columns=names).to_pylist()
+        except pa.ArrowInvalid as error:
+            raise DatasetError(f"{path} cannot be read: {error}") from error
+    videos = [name.split("/")[1] for name in names if name.startswith("videos/") and name.endswith("/chunk_index")]
+    try:
+        return [_episode(line, videos, path) for line in lines]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{path} is no file of LeRobot's episodes: {error}") from error
+
+
+def _episode(line: Mapping[str, Any], videos: Sequence[str], path: Path) -> EpisodeMeta:
+    chunk, file = (int(name.split("-")[1].removesuffix(".parquet")) for name in (path.parent.name, path.name))
+    return EpisodeMeta(
+        index=int(line["episode_index"]),
+        tasks=tuple(line["tasks"] or ()),
+        length=int(line["length"]),
+        chunk=int(line["data/chunk_index"]),
+        file=int(line["data/file_index"]),
+        from_index=int(line["dataset_from_index"]),
+        to_index=int(line["dataset_to_index"]),
+        clips={
+            key: Clip(
+                int(line[f"videos/{key}/chunk_index"]),
+                int(line[f"videos/{key}/file_index"]),
+                float(line[f"videos/{key}/from_timestamp"]),
+                float(line[f"videos/{key}/to_timestamp"]),
+            )
+            for key in videos
+        },
+        metadata_chunk=chunk,
+        metadata_file=file,
+    )
+
+
+def _read_json(path: Path) -> Any:
+    with reported(f"{path} cannot be read"):
+        try:
+            return json.loads(path.read_bytes())
+        except ValueError as error:
+            raise DatasetError(f"{path} is no JSON: {error}") from error
