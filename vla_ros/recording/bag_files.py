@@ -1,0 +1,275 @@
+"""A rosbag2's messages in order of receipt, whichever its storage (sqlite3, MCAP), and whether it was closed or not."""
+
+from __future__ import annotations
+
+import heapq
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+
+from rosbags.interfaces import Connection, MessageDefinitionFormat
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
+
+from vla_ros.messages import Message
+from vla_ros.timing.stamps import s_to_ns
+
+_STORAGES = (".mcap", ".db3")
+#: Messages of a file without an index may be this much out of order: several threads received them.
+_DISORDER_NS = s_to_ns(2.0)
+
+_MCAP_MAGIC = b"\x89MCAP0\r\n"
+_MCAP_HEADER_BYTES = 9  # of a record: opcode, length
+_MCAP_FOOTER, _MCAP_LAST_DATA = 0x02, 0x0E  # opcodes of records that stand between the magics
+#: An end that says there is no index: footer of three fields that are 0, magic.
+_MCAP_END = bytes([_MCAP_FOOTER]) + (20).to_bytes(8, "little") + bytes(20) + _MCAP_MAGIC
+
+Raw = tuple[Connection, int, bytes]
+
+
+class BagError(ValueError):
+    """A bag cannot be read, or has not what is asked of it; the text says what is there."""
+
+
+class Bag:
+    """An open rosbag2: a folder, or one of its files. `types`, `counts`: of each topic; `notices`: what is amiss.
+
+    A bag that nobody closed has no metadata.yaml, and its last file no end: what is whole in its files is read.
+
+    Raises:
+        BagError: there is no bag, or nothing in it can be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.notices: list[str] = []
+        self.undecoded: Counter[str] = Counter()  # topic -> messages whose bytes are not what their type says
+        with ExitStack() as stack:
+            self._readers = self._open(stack)
+            self._at_end = stack.pop_all()
+        connections = [connection for reader in self._readers for connection in reader.connections]
+        self.types: dict[str, str] = {connection.topic: connection.msgtype for connection in connections}
+        self.counts: Counter[str] = Counter()
+        for connection in connections:
+            self.counts[connection.topic] += connection.msgcount
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its files."""
+        self._at_end.close()
+
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """When the first and the last message were received; both 0 in an empty bag."""
+        spans = [(reader.start_time, reader.end_time - 1) for reader in self._readers if reader.message_count]
+        return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else (0, 0)
+
+    def messages(self, wanted: Mapping[str, str]) -> Iterator[tuple[str, int, Message]]:
+        """Topic, time of receipt [ns] and message, in order of receipt, of `wanted`: topic -> type.
+
+        Topics of another type are left out. Where the files cannot be read any further, the messages end, and a notice
+        says so.
+        """
+        chosen = [
+            (reader, [item for item in reader.connections if wanted.get(item.topic) == item.msgtype])
+            for reader in self._readers
+        ]
+        types = self._types([item for _, connections in chosen for item in connections])
+        for reader, connections in chosen:
+            for connection, received_ns, data in self._raw(reader, connections):
+                try:
+                    message = types.deserialize_cdr(data, connection.msgtype)
+                except Exception:  # rosbags' generated code asserts, unpacks and indexes
+                    self.undecoded[connection.topic] += 1
+                    continue
+                yield connection.topic, received_ns, message
+
+    def _open(self, stack: ExitStack) -> list[Reader]:
+        path = self.path
+        if not path.exists():
+            raise BagError(
+                f"{path} does not exist; should be a bag: a folder with metadata.yaml, or an .mcap or .db3 file"
+            )
+        if path.is_dir() and (path / "metadata.yaml").exists():
+            try:
+                return [stack.enter_context(Reader(path))]
+            except Exception as error:  # of yaml, sqlite, zstd, lz4, rosbags: many ways in which files can be damaged
+                self._notice(f"{path} is not as its metadata.yaml says ({error}); its files are read one by one")
+        elif path.is_dir():
+            self._notice(f"{path} has no metadata.yaml: nobody closed this bag; its files are read one by one")
+        files = sorted(path.iterdir(), key=_in_number_order) if path.is_dir() else [path]
+        stored = [file for file in files if file.suffix in _STORAGES]
+        if not stored:
+            there = ", ".join(file.name for file in files) or "nothing"
+            raise BagError(f"{path} is no bag: it should have an .mcap or .db3 file, and has {there}")
+        readers = [reader for file in stored if (reader := self._open_file(stack, file)) is not None]
+        if not readers:
+            raise BagError("; ".join(self.notices))
+        return readers
+
+    def _open_file(self, stack: ExitStack, file: Path) -> Reader | None:
+        log = file.with_name(f"{file.name}-wal")
+        if log.exists() and log.stat().st_size:
+            self._notice(
+                f"{log} has messages that are not in {file.name} yet, and they are left out; bring them in with "
+                f"`sqlite3 {file} 'PRAGMA wal_checkpoint(TRUNCATE)'`"
+            )
+        try:
+            return stack.enter_context(Reader(file))
+        except Exception as error:
+            why = error
+        if file.suffix == ".mcap":
+            try:
+                reader = stack.enter_context(Reader(cast(Path, _Ended(file))))
+            except Exception as error:
+                why = error
+            else:
+                self._notice(f"{file} was not closed; what is whole in it is read")
+                return reader
+        self._notice(f"{file} cannot be read: {why}")
+        return None
+
+    def _raw(self, reader: Reader, connections: Sequence[Connection]) -> Iterator[Raw]:
+        if not connections:
+            return
+        last_ns = 0
+        try:
+            if isinstance(reader.path, _Ended):
+                yield from _in_order(reader.storage.messages_scan(connections))
+                return
+            for raw in reader.messages(connections):
+                last_ns = raw[1]
+                yield raw
+        except Exception as error:
+            self._notice(f"{reader.path} cannot be read beyond {last_ns} ns: {error}")
+
+    def _types(self, connections: Iterable[Connection]) -> Any:
+        """The types as the bag defines them, where it does (sqlite3 bags of Humble do not), else as of today."""
+        embedded: dict[str, Any] = {}
+        for connection in connections:
+            try:
+                embedded.update(_definition(connection))
+            except TypesysError as error:
+                self._notice(f"the bag's own definition of {connection.msgtype} is not used: {error}")
+        types = get_typestore(Stores.EMPTY)
+        types.register({**get_typestore(Stores.ROS2_KILTED).fielddefs, **embedded})
+        return types
+
+    def _notice(self, text: str) -> None:
+        if text not in self.notices:
+            self.notices.append(text)
+
+
+def _definition(connection: Connection) -> dict[str, Any]:
+    """The type of a topic, and those nested in it, as they stand in the bag; empty where they do not."""
+    text, language = connection.msgdef.data, connection.msgdef.format
+    if language == MessageDefinitionFormat.MSG:
+        return dict(get_types_from_msg(text, connection.msgtype))
+    if language == MessageDefinitionFormat.IDL:
+        parts = re.split(r"^=+\nIDL: .*\n", text, flags=re.MULTILINE)
+        return {name: fields for part in parts if part.strip() for name, fields in get_types_from_idl(part).items()}
+    return {}
+
+
+def _in_number_order(file: Path) -> list[tuple[int, str]]:
+    """bag_2 before bag_10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]
+
+
+def _in_order(messages: Iterable[Raw]) -> Iterator[Raw]:
+    """Messages that are nearly in order of time, in order."""
+    waiting: list[tuple[int, int, Raw]] = []
+    for number, raw in enumerate(messages):
+        heapq.heappush(waiting, (raw[1], number, raw))
+        while waiting[0][0] < raw[1] - _DISORDER_NS:
+            yield heapq.heappop(waiting)[2]
+    while waiting:
+        yield heapq.heappop(waiting)[2]
+
+
+class _Ended:
+    """The path of an MCAP file that has no end; opens as if it ended after its last whole record.
+
+    Raises:
+        BagError: it is not an MCAP file.
+    """
+
+    suffix = ".mcap"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._length = _whole_bytes(path)
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def exists(self) -> bool:
+        return True
+
+    def is_dir(self) -> bool:
+        return False
+
+    def open(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_EndedFile(self._path, self._length))
+
+
+class _EndedFile(io.RawIOBase):
+    """The first `length` bytes of a file, and then `_MCAP_END`."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        super().__init__()
+        self._file = path.open("rb")
+        self._length = length
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = (0, self._position, self._length + len(_MCAP_END))[whence]
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        into = memoryview(buffer)
+        left = self._length - self._position
+        if left > 0:
+            self._file.seek(self._position)
+            count = self._file.readinto(into[:left])
+        else:
+            end = _MCAP_END[-left:][: len(into)]
+            into[: len(end)] = end
+            count = len(end)
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _whole_bytes(path: Path) -> int:
+    """Length of the magic and the data records of an MCAP file that are there to their last byte."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(len(_MCAP_MAGIC)) != _MCAP_MAGIC:
+            raise BagError(f"{path} is not an MCAP file")
+        length = file.tell()
+        while len(header := file.read(_MCAP_HEADER_BYTES)) == _MCAP_HEADER_BYTES:
+            end = file.tell() + int.from_bytes(header[1:], "little")
+            if header[0] == _MCAP_FOOTER or not 0 < header[0] <= _MCAP_LAST_DATA or end > size:
+                break
+            length = file.seek(end)
+    return length
