@@ -35,9 +35,6 @@ _LONGEST_TICK_S = 0.5
 #: What an arm that carries its own weight differs from its command: nothing to correct at a resume [rad].
 _SAME_RAD = 0.02
 
-#: What is counted (see `counters`) and is no intervention; the quickest of smooth motions touches the last two.
-NORMAL_COUNTS = ("chunks", "commands", "late_rows", "acceleration", "jerk")
-
 
 class ArmConfig(Config):
     """One arm's controller. `command_interface`: which of a command's two forms the driver sends."""

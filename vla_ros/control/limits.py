@@ -225,6 +225,10 @@ def tcp_speeds(robot: Robot, config: LimitsConfig) -> tuple[float, float]:
     )
 
 
+#: What a controller counts that is no intervention; the quickest of smooth motions touches the last two.
+NORMAL_COUNTS = ("chunks", "commands", "late_rows", "acceleration", "jerk")
+
+
 class Interventions:
     """How often each limit acted. A limit that acts on many ticks without a pause has acted once."""
 

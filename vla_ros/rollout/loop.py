@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from vla_ros.control import kinematics
-from vla_ros.control.arm import NORMAL_COUNTS, ArmConfig, ArmController, ArmStatus
+from vla_ros.control.arm import ArmConfig, ArmController, ArmStatus
 from vla_ros.policies.policy import AbsolutePolicy, Policy
 from vla_ros.robots.robot import Robot
 from vla_ros.rollout.report import EpisodeRow, Percentiles, Report

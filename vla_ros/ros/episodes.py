@@ -13,7 +13,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import messages, topics
 from vla_ros.config import SystemConfig
-from vla_ros.control.arm import NORMAL_COUNTS
+from vla_ros.control.limits import NORMAL_COUNTS
 from vla_ros.robots import catalogue
 from vla_ros.rollout.report import EpisodeRow, Percentiles, Report
 from vla_ros.ros import convert, operating, qos

@@ -17,8 +17,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_ros import messages, topics
 from vla_ros.config import SystemConfig
 from vla_ros.control import kinematics
-from vla_ros.control.arm import NORMAL_COUNTS
-from vla_ros.control.limits import AxisLimits, refuse_meaningless
+from vla_ros.control.limits import NORMAL_COUNTS, AxisLimits, refuse_meaningless
 from vla_ros.robots import catalogue
 from vla_ros.ros import qos
 from vla_ros.ros.polling import PolledSubscription
