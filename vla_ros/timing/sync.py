@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from math import isfinite
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from vla_ros.geometry import interpolate_pose
+from vla_ros.timing.frame import Frame, as_given
 from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_ms, period_ns, s_to_ns
 from vla_ros.timing.track import Drop, Misaligned, Track
 from vla_ros.values import Array, Config, Image, Observation
@@ -90,29 +91,6 @@ class StreamHealth:
     problem: str  # "" when all is well
 
 
-class Frame:
-    """A camera frame as it came; decoded when first looked at, on whichever thread that is."""
-
-    __slots__ = ("_decode", "_decoded", "_given")
-
-    def __init__(self, given: Any, decode: Callable[[Any], Image]) -> None:
-        self._given = given
-        self._decode = decode
-        self._decoded: Image | None = None
-
-    def image(self) -> Image:
-        """The frame as an image; raises ValueError where it cannot be decoded."""
-        given = self._given  # taken first: another thread forgets it only once there is the image
-        if self._decoded is None:
-            self._decoded = self._decode(given)
-            self._given = None
-        return self._decoded
-
-
-def _as_given(frame: Any) -> Image:
-    return cast(Image, frame)
-
-
 class Aligner:
     """Aligns N cameras and M proprioceptive streams; knows no clock and no threads (lock around it if there are some).
 
@@ -128,7 +106,7 @@ class Aligner:
     back by more than the future tolerance (a simulation restarted), every stream starts again.
     """
 
-    def __init__(self, config: AlignerConfig, decode: Callable[[Any], Image] = _as_given) -> None:
+    def __init__(self, config: AlignerConfig, decode: Callable[[Any], Image] = as_given) -> None:
         history_ns = s_to_ns(config.history_s)
         self._decode = decode
         self._future_tolerance_ns = ms_to_ns(config.future_tolerance_ms)
@@ -250,6 +228,36 @@ class Aligner:
         instants = self._instants(instant_ns, length, step_ns, earliest_ns)
         cameras = self._cameras.values()
         return tuple(camera.items[camera.nearest(instant)] for instant in instants for camera in cameras)
+
+    def frame(self, camera: str, instant_ns: int) -> tuple[int, Frame]:
+        """A camera's frame nearest an instant, and its capture time; raises Misaligned where none is near enough."""
+        track = _known(self._cameras, camera, "camera")
+        index = track.nearest(instant_ns)
+        return track.stamps_ns[index], track.items[index]
+
+    def value(self, stream: str, instant_ns: int) -> Array:
+        """A proprioceptive stream (D,) at an instant; raises Misaligned where nothing is near enough."""
+        return _interpolated(
+            _known(self._streams, stream, "proprioceptive stream"), instant_ns, self._interpolations[stream]
+        )
+
+    def covers(self, instant_ns: int) -> bool:
+        """Whether every camera and stream has something at or after an instant: nothing nearer comes, unless late."""
+        return all(track.stamps_ns and track.stamps_ns[-1] >= instant_ns for track in self._tracks.values())
+
+    def candidates(self, from_ns: int) -> list[int]:
+        """The stamps from `from_ns` on at which there may be a complete instant, oldest first."""
+        return sorted({stamp for track in self._pace for stamp in track.stamps_ns if stamp >= from_ns})
+
+    def forget_before(self, instant_ns: int) -> None:
+        """Forget what no instant from `instant_ns` on needs; frames are large."""
+        for track in self._tracks.values():
+            track.forget_before(instant_ns)
+
+    @property
+    def clock_jumps(self) -> dict[str, int]:
+        """camera or stream -> how often its clock jumped back."""
+        return {name: track.clock_jumps for name, track in self._tracks.items()}
 
     def health(self, now_ns: int) -> dict[str, StreamHealth]:
         """How every camera and stream is doing at `now_ns`."""

@@ -109,6 +109,12 @@ class Track(Generic[Item]):
         self._kept_at_ns = None
         self._behind = 0
 
+    def forget_before(self, instant_ns: int) -> None:
+        """Forget what is before an instant but for the last message, which may stand for it."""
+        surplus = bisect_left(self.stamps_ns, instant_ns) - 1
+        if surplus > 0:
+            del self.stamps_ns[:surplus], self.items[:surplus]
+
     def nearest(self, instant_ns: int) -> int:
         """Index of the message nearest an instant, the earlier of two equally near; raises Misaligned."""
         stamps = self.stamps_ns
