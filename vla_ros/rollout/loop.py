@@ -11,6 +11,7 @@ from pydantic import Field
 
 from vla_ros.control import kinematics
 from vla_ros.control.arm import ArmConfig, ArmController, ArmStatus
+from vla_ros.control.limits import NORMAL_COUNTS
 from vla_ros.policies.policy import AbsolutePolicy, Policy
 from vla_ros.robots.robot import Robot
 from vla_ros.rollout.report import EpisodeRow, Percentiles, Report
