@@ -1,0 +1,371 @@
+"""What lies in a dataset's folder, however broken: each file read as far as it goes, with what keeps it from more.
+
+Nothing here raises for a damaged file: a part that cannot be read becomes a `Broken`, and reading goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vla_ros.values import Array
+
+V30, V21 = "v3.0", "v2.1"
+INFO, STATS, TASKS, SYSTEM = "meta/info.json", "meta/stats.json", "meta/tasks.parquet", "meta/vla_ros/system.json"
+DETAILS = "meta/vla_ros/episodes"
+_EPISODES_21, _TASKS_21, _STATS_21 = "meta/episodes.jsonl", "meta/tasks.jsonl", "meta/episodes_stats.jsonl"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, pa.ArrowException)
+_UNREADABLE_VIDEO = (*_UNREADABLE, av.FFmpegError)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A file (its path below the root) that cannot be read, or not to its end, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """An episode's part of a video file: path below the root, and its times in the file [s]."""
+
+    path: str
+    from_s: float
+    to_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """An episode as the metadata has it; `first` is its first row's number in the whole dataset."""
+
+    index: int
+    length: int
+    tasks: tuple[str, ...]
+    data: str
+    first: int
+    last: int
+    videos: Mapping[str, Segment]
+    statistics: Mapping[str, Mapping[str, Array]]
+    source: str
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """What a video file's packets say: `pts` [s] in order, key frames, and how many frames its header promises."""
+
+    codec: str
+    can_decode: bool
+    width: int
+    height: int
+    pix_fmt: str
+    extradata: bytes
+    pts: tuple[Fraction, ...]
+    keys: tuple[bool, ...]
+    promised: int
+
+    @property
+    def frames(self) -> int:
+        """How many frames are whole."""
+        return len(self.pts)
+
+
+@dataclass(eq=False)
+class Scan:
+    """A dataset's metadata, and the files that could not be read."""
+
+    root: Path
+    version: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[int, str] = field(default_factory=dict)
+    episodes: list[Episode] = field(default_factory=list)
+    statistics: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    details: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    broken: list[Broken] = field(default_factory=list)
+
+    @property
+    def video_keys(self) -> tuple[str, ...]:
+        """The features that are videos."""
+        return tuple(key for key, entry in self.features.items() if entry.get("dtype") == "video")
+
+    @property
+    def features(self) -> Mapping[str, Mapping[str, Any]]:
+        """The features of info.json that are described at all."""
+        described = self.info.get("features")
+        described = described if isinstance(described, dict) else {}
+        return {key: entry for key, entry in described.items() if _is_feature(entry)}
+
+    @property
+    def fps(self) -> int:
+        """Rows per second; 0 where info.json does not say."""
+        fps = self.info.get("fps")
+        return int(fps) if isinstance(fps, int | float) and fps == int(fps) and fps > 0 else 0
+
+    def is_broken(self, path: str) -> bool:
+        """Whether this file could not be read."""
+        return any(broken.path == path for broken in self.broken)
+
+    def files(self, folder: str, suffix: str) -> list[str]:
+        """All files of this kind below `folder`, as paths below the root, sorted."""
+        found = (self.root / folder).rglob(f"*{suffix}")
+        return sorted(path.relative_to(self.root).as_posix() for path in found if path.is_file())
+
+
+def _is_feature(entry: Any) -> bool:
+    shape = entry.get("shape") if isinstance(entry, dict) else None
+    return isinstance(shape, list) and all(isinstance(size, int) and size > 0 for size in shape)
+
+
+def scan(root: Path) -> Scan:
+    """The metadata of the dataset at `root`, v3.0 or v2.1."""
+    found = Scan(root)
+    info = _json(found, INFO)
+    if isinstance(info, dict):
+        found.info = info
+    elif info is not None:
+        found.broken.append(Broken(INFO, "it is no object"))
+    found.version = _version(found)
+    if found.version == V21:
+        _scan_v21(found)
+    else:
+        _scan_v30(found)
+    found.episodes.sort(key=lambda episode: (episode.index, episode.source))
+    found.details = dict(_details(found))
+    return found
+
+
+def row_groups(path: Path) -> Iterator[tuple[int, pa.Table | Exception]]:
+    """Each row group of a parquet file, or why it cannot be read; raises pyarrow's errors for the footer."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for number in range(file.num_row_groups):
+            try:
+                yield number, file.read_row_group(number)
+            except _UNREADABLE as error:
+                yield number, error
+
+
+def table(found: Scan, path: str) -> pa.Table | None:
+    """All rows of a parquet file that can be read, noting in `found` what cannot; None where nothing can."""
+    tables, failed = [], ""
+    try:
+        for number, group in row_groups(found.root / path):
+            if isinstance(group, Exception):
+                failed = failed or f"row group {number}: {_line(group)}"
+            else:
+                tables.append(group)
+        schema = pq.read_schema(found.root / path)
+    except _UNREADABLE as error:
+        note(found, path, _line(error))
+        return None
+    if failed:
+        note(found, path, failed)
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def note(found: Scan, path: str, reason: str) -> None:
+    """Remember that a file is broken, once."""
+    if not found.is_broken(path):
+        found.broken.append(Broken(path, reason))
+
+
+def column(rows: pa.Table, key: str) -> Array:
+    """A column's values, (T,) or (T, N); raises ValueError where they are no numbers or of different lengths."""
+    values = rows.column(key).combine_chunks()
+    if pa.types.is_fixed_size_list(values.type):
+        width = values.type.list_size
+        return np.asarray(values.flatten().to_numpy(zero_copy_only=False)).reshape(-1, width)
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        return np.array(values.to_pylist())
+    return np.asarray(values.to_numpy(zero_copy_only=False))
+
+
+def is_number(feature: Mapping[str, Any]) -> bool:
+    """Whether the feature's column holds numbers in one dimension: what can be counted and compared."""
+    return feature.get("dtype") in NUMBERS and len(feature.get("shape") or ()) == 1
+
+
+NUMBERS = {
+    "float32": pa.float32(), "float64": pa.float64(), "float16": pa.float16(), "bool": pa.bool_(),
+    "int8": pa.int8(), "int16": pa.int16(), "int32": pa.int32(), "int64": pa.int64(),
+    "uint8": pa.uint8(), "uint16": pa.uint16(), "uint32": pa.uint32(), "uint64": pa.uint64(),
+}  # fmt: skip
+
+
+def video(found: Scan, path: str) -> Video | None:
+    """What a video's packets say, or None, noted in `found`, where there is no readable video."""
+    file = found.root / path
+    try:
+        status = file.stat()
+        return _video(file, status.st_size, status.st_mtime_ns)
+    except _UNREADABLE_VIDEO as error:
+        note(found, path, _line(error))
+        return None
+
+
+@lru_cache(maxsize=64)  # many episodes of one file are asked for one after another
+def _video(path: Path, size: int, changed_ns: int) -> Video:
+    with av.open(str(path), metadata_errors="replace") as container:
+        if not container.streams.video:
+            raise ValueError("it has no video stream")
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        pts: list[Fraction] = []
+        keys: list[bool] = []
+        for packet in container.demux(stream):
+            if packet.size and packet.pts is not None and not packet.is_corrupt and not packet.is_discard:
+                pts.append(packet.pts * stream.time_base)
+                keys.append(packet.is_keyframe)
+        name = context.codec.canonical_name if context is not None else ""
+        return Video(
+            codec=name,
+            can_decode=context is not None and bool(context.codec.is_decoder),
+            width=context.width if context is not None else 0,
+            height=context.height if context is not None else 0,
+            pix_fmt=str(context.pix_fmt) if context is not None else "",
+            extradata=bytes(context.extradata or b"") if context is not None else b"",
+            pts=tuple(pts),
+            keys=tuple(keys),
+            promised=stream.frames,
+        )
+
+
+def statistics_of(values: Mapping[str, Any]) -> Mapping[str, Array]:
+    """One feature's statistics as arrays of float64; raises ValueError, TypeError for what are no numbers."""
+    return {name: np.asarray(value, dtype=np.float64) for name, value in values.items()}
+
+
+def _scan_v30(found: Scan) -> None:
+    for path in found.files("meta/episodes", ".parquet"):
+        rows = table(found, path)
+        for row in rows.to_pylist() if rows is not None else []:
+            try:
+                found.episodes.append(_episode_v30(found, row, path))
+            except _UNREADABLE as error:
+                note(found, path, f"a row has no readable {_line(error)}")
+    tasks = table(found, TASKS)
+    if tasks is not None:
+        try:
+            names = [name for name in tasks.column_names if name != "task_index"]
+            texts = tasks.column("task" if "task" in names else names[0]).to_pylist()
+            found.tasks = dict(zip(tasks.column("task_index").to_pylist(), texts, strict=True))
+        except _UNREADABLE as error:
+            note(found, TASKS, f"no column {_line(error)}")
+    stats = _json(found, STATS)
+    try:
+        found.statistics = {key: statistics_of(entry) for key, entry in (stats or {}).items()}
+    except _UNREADABLE as error:
+        note(found, STATS, _line(error))
+
+
+def _episode_v30(found: Scan, row: Mapping[str, Any], source: str) -> Episode:
+    statistics: dict[str, dict[str, Array]] = {}
+    for key, value in row.items():
+        if key.startswith("stats/") and value is not None:
+            _, feature, name = key.split("/", 2) if key.count("/") == 2 else ("", *key[6:].rsplit("/", 1))
+            statistics.setdefault(feature, {})[name] = np.asarray(value, dtype=np.float64)
+    videos = {}
+    for key in found.video_keys:
+        place = f"videos/{key}/"
+        if row.get(f"{place}chunk_index") is not None:
+            path = video_path(found.info, key, int(row[f"{place}chunk_index"]), int(row[f"{place}file_index"]))
+            videos[key] = Segment(path, float(row[f"{place}from_timestamp"]), float(row[f"{place}to_timestamp"]))
+    return Episode(
+        index=int(row["episode_index"]),
+        length=int(row["length"]),
+        tasks=tuple(str(task) for task in row["tasks"] or ()),
+        data=data_path(found.info, int(row["data/chunk_index"]), int(row["data/file_index"])),
+        first=int(row["dataset_from_index"]),
+        last=int(row["dataset_to_index"]),
+        videos=videos,
+        statistics=statistics,
+        source=source,
+    )
+
+
+def data_path(info: Mapping[str, Any], chunk: int, file: int) -> str:
+    """A data file's path below the root, by info.json's pattern."""
+    pattern = info.get("data_path") or "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+    return str(pattern).format(chunk_index=chunk, file_index=file)
+
+
+def video_path(info: Mapping[str, Any], key: str, chunk: int, file: int) -> str:
+    """A video file's path below the root, by info.json's pattern."""
+    pattern = info.get("video_path") or "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+    return str(pattern).format(video_key=key, chunk_index=chunk, file_index=file)
+
+
+def _scan_v21(found: Scan) -> None:
+    texts = {}
+    for entry in _json_lines(found, _TASKS_21):
+        texts[int(entry["task_index"])] = str(entry["task"])
+    found.tasks = texts
+    statistics = {}
+    for entry in _json_lines(found, _STATS_21):
+        stats = entry["stats"]
+        statistics[int(entry["episode_index"])] = {key: statistics_of(value) for key, value in stats.items()}
+    first = 0
+    for entry in _json_lines(found, _EPISODES_21):
+        index, length = int(entry["episode_index"]), int(entry["length"])
+        place = {"episode_chunk": index // int(found.info.get("chunks_size") or 1000), "episode_index": index}
+        videos = {
+            key: Segment(str(found.info["video_path"]).format(video_key=key, **place), 0.0, length / (found.fps or 1))
+            for key in found.video_keys
+        }
+        data = str(found.info["data_path"]).format(**place)
+        tasks = tuple(str(task) for task in entry["tasks"])
+        of_episode = statistics.get(index, {})
+        found.episodes.append(
+            Episode(index, length, tasks, data, first, first + length, videos, of_episode, _EPISODES_21)
+        )
+        first += length
+
+
+def _version(found: Scan) -> str:
+    said = found.info.get("codebase_version")
+    if isinstance(said, str) and said:
+        return said
+    return V21 if (found.root / _EPISODES_21).exists() else V30
+
+
+def _details(found: Scan) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for path in found.files(DETAILS, ".json"):
+        stem = Path(path).stem
+        details = _json(found, path)
+        if isinstance(details, dict) and stem.removeprefix("episode-").isdigit():
+            yield int(stem.removeprefix("episode-")), details
+        elif details is not None:
+            note(found, path, "it is no object called episode-NNNNNN.json")
+
+
+def _json(found: Scan, path: str) -> Any:
+    try:
+        return json.loads((found.root / path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        note(found, path, "there is no such file")
+    except (OSError, ValueError, RecursionError) as error:
+        note(found, path, _line(error))
+    return None
+
+
+def _json_lines(found: Scan, path: str) -> Iterator[Any]:
+    try:
+        for line in (found.root / path).read_text(encoding="utf-8").splitlines():
+            if line.strip():
+                entry = json.loads(line)
+                yield {**entry}
+    except (*_UNREADABLE, RecursionError) as error:
+        note(found, path, _line(error))
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
