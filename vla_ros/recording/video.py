@@ -1,4 +1,4 @@
-"""A camera's frames as they come, compressed on a thread of their own into an mp4 that a killed process leaves readable.
+"""A camera's frames, compressed as they come on a thread of their own, in a file that a killed process leaves readable.
 
 While it is written, the file is a fragmented mp4 (a fragment is whole on the disk or does not count); closing it makes
 an ordinary one of it, its index at the end, without copying. Frame k is shown at exactly k/fps.
@@ -22,7 +22,10 @@ import numpy as np
 
 from vla_ros.recording.config import VideoConfig
 from vla_ros.recording.files import DatasetError
+from vla_ros.recording.video_reader import VideoInfo, VideoReader, concatenate, cut, probe
 from vla_ros.values import Image
+
+__all__ = ["EncoderError", "VideoEncoder", "VideoInfo", "VideoReader", "concatenate", "cut", "probe"]
 
 #: How long `VideoEncoder.add` waits for room.
 PATIENCE_S: Final = 2.0
@@ -36,21 +39,6 @@ _BT601: Final = 6  # SMPTE 170M, by which libswscale converts from rgb unless to
 
 class EncoderError(DatasetError):
     """A camera's frames cannot be compressed, or not fast enough, or not be written."""
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a video file holds: `codec` as the stream's name (h264, hevc, av1); crf None and preset "" if unknown."""
-
-    frames: int
-    codec: str
-    pix_fmt: str
-    height: int
-    width: int
-    fps: int
-    gop: int  # frames from one key frame to the next; 0: there is one key frame only
-    crf: int | None = None
-    preset: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,8 +159,8 @@ class VideoEncoder:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     self._failure = EncoderError(
-                        f"{self._path.name}: the encoder is {self._added - self._encoded} frames behind and has made no "
-                        f"room in {PATIENCE_S:.0f} s; choose a faster preset or codec, a lower rate or smaller images"
+                        f"{self._path.name}: the encoder is {self.backlog} frames behind and has made no "
+                        f"room in {PATIENCE_S:.0f} s; a faster preset or codec, a lower rate or smaller images help"
                     )
                 else:
                     self._changed.wait(left)

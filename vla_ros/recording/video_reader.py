@@ -1,0 +1,268 @@
+"""Frames of a video file by their numbers, exactly, in any order; what a file holds; copies of parts without loss.
+
+Frame k is the one shown at k/fps; times are compared as numbers of frames, so that no rounding of a time picks another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from vla_ros.recording.files import DatasetError
+
+#: How far from k/fps a frame may be shown; LeRobot accepts as much.
+TOLERANCE_S: Final = 1e-4
+_LONGEST_GOP: Final = 300  # frames looked at to find the distance of key frames
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds: `codec` as the stream's name (h264, hevc, av1); crf None and preset "" if unknown."""
+
+    frames: int
+    codec: str
+    pix_fmt: str
+    height: int
+    width: int
+    fps: int
+    gop: int  # frames from one key frame to the next; 0: there is one key frame only
+    crf: int | None = None
+    preset: str = ""
+
+
+class VideoReader:
+    """One video file, open. Not for use by two threads at a time; raises DatasetError for a file that is no video."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._container, self._stream = _opened(path)
+        self._fps = _rate(path, self._stream)
+        self._ticks = 1 / (self._fps * self._stream.time_base)  # of the stream's clock, from frame to frame
+        self._stream.thread_type = "NONE"  # threads would hold frames back, and a single frame is what is wanted
+        self._gop = self._distance_of_key_frames()
+        self._converter = VideoReformatter()  # one for all: each has to be set up
+        self._decoded: Iterator[Any] = iter(())
+        self._last: Any = None
+        self._position = -1  # number of the frame decoded last; -1: none
+
+    @property
+    def fps(self) -> int:
+        """Frames per second."""
+        return self._fps
+
+    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Frames `indices`, in that order, as (T, H, W, 3) rgb; raises DatasetError where there is no such frame."""
+        context = self._stream.codec_context
+        images = np.empty((len(indices), context.height, context.width, 3), np.uint8)
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(indices):
+            places.setdefault(int(index), []).append(place)
+        for index in sorted(places):  # forwards, each frame is decoded once
+            image = self._converter.reformat(self._frame(index), format="rgb24").to_ndarray()
+            for place in places[index]:
+                images[place] = image
+        return images
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def _frame(self, index: int) -> Any:
+        if index < 0:
+            raise DatasetError(f"{self._path} has no frame {index}; numbers begin at 0")
+        try:
+            if not self._position <= index <= self._position + self._gop or self._position < 0:
+                self._seek(index)
+            while self._position < index:
+                self._decode()
+        except (StopIteration, av.FFmpegError) as error:
+            self._position = -1
+            what = "ends before it" if isinstance(error, StopIteration) else str(error)
+            raise DatasetError(f"{self._path} has no readable frame {index}: {what}") from None
+        if self._position != index:
+            raise DatasetError(f"{self._path} has no frame {index} at {index}/{self._fps} s")
+        return self._last
+
+    def _seek(self, index: int) -> None:
+        """Have the key frame at or before frame `index` decoded."""
+        for target in (index, 0):  # where frames are reordered, the first way may lead behind the frame
+            self._container.seek(round(target * self._ticks), stream=self._stream)
+            self._decoded = self._container.decode(self._stream)
+            self._decode()
+            if self._position <= index:
+                return
+
+    def _decode(self) -> None:
+        self._last = next(self._decoded)
+        self._position = round(self._last.pts / self._ticks)
+
+    def _distance_of_key_frames(self) -> int:
+        for number, packet in enumerate(_packets(self._container, self._stream)):
+            if (packet.is_keyframe and number) or number == _LONGEST_GOP:
+                return number
+        return _LONGEST_GOP
+
+
+def probe(path: Path, decode: bool = False) -> VideoInfo:
+    """What `path` holds; of an unfinished or damaged file, the frames before the damage.
+
+    `decode`: count only what can be decoded, too; slow. Raises DatasetError for a file that is no video, or whose
+    frames are not at k/fps.
+    """
+    with _reading(path) as (container, stream):
+        fps = _rate(path, stream)
+        context = stream.codec_context
+        numbers: list[int] = []
+        keys: list[int] = []
+        for packet in _packets(container, stream):
+            shown_s = packet.pts * packet.time_base
+            numbers.append(round(shown_s * fps))
+            if abs(float(shown_s - Fraction(numbers[-1], fps))) > TOLERANCE_S:
+                raise DatasetError(f"{path}: a frame is shown at {float(shown_s):.6f} s, no multiple of 1/{fps} s")
+            if packet.is_keyframe:
+                keys.append(numbers[-1])
+        frames = len(numbers)
+        if sorted(numbers) != list(range(frames)):
+            raise DatasetError(f"{path}: its {frames} frames are not at 0/{fps}, 1/{fps}, ... {frames - 1}/{fps} s")
+        gop = max((after - before for before, after in pairwise(keys)), default=0)
+        info = VideoInfo(frames, _stream_name(stream), context.pix_fmt, context.height, context.width, fps, gop)
+    return info if not decode else VideoInfo(**{**vars(info), "frames": _decodable(path)})
+
+
+def cut(source: Path, destination: Path, frames: int) -> None:
+    """Copy the first `frames` frames of `source`, which may be unfinished, without coding them anew.
+
+    For videos whose frames are stored in the order in which they are shown. Raises DatasetError where there are fewer;
+    then there is no `destination`.
+    """
+    _copy([source], destination, frames)
+
+
+def concatenate(sources: Sequence[Path], destination: Path) -> None:
+    """Copy `sources` one after the other without coding them anew; frame k of the whole is at exactly k/fps.
+
+    Raises DatasetError for videos that differ in codec, its parameters, size or rate; then there is no `destination`.
+    """
+    _copy(sources, destination, None)
+
+
+def _copy(sources: Sequence[Path], destination: Path, limit: int | None) -> None:
+    written = 0
+    try:
+        with _reading(sources[0]) as (_, first), av.open(str(destination), "w", format="mp4") as output:
+            kind = _kind(sources[0], first)
+            copied = output.add_stream_from_template(first, opaque=True)  # no encoder is needed
+            copied.time_base = first.time_base
+            fps = _rate(sources[0], first)
+            output.start_encoding()
+            for source in sources:
+                written += _append(source, output, copied, kind, fps, written, limit)
+        if limit is not None and written < limit:
+            raise DatasetError(f"{sources[0]} has {written} whole frames, and not {limit}")
+    except (OSError, ValueError) as error:
+        destination.unlink(missing_ok=True)
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"cannot write {destination}: {error}") from error
+
+
+def _append(
+    source: Path, output: Any, copied: Any, kind: tuple[Any, ...], fps: int, offset: int, limit: int | None
+) -> int:
+    """Copy a file's frames behind the `offset` frames before; return how many."""
+    count = 0
+    with _reading(source) as (container, stream):
+        if (this := _kind(source, stream)) != kind:
+            there, here = (" ".join(each[:-1]) for each in (kind, this))
+            here = here if here != there else f"{here} with other parameters of the codec"
+            raise DatasetError(
+                f"{source} cannot follow the others without coding it anew: they are {there}, it is {here}"
+            )
+        ticks = 1 / (fps * copied.time_base)
+        for packet in _packets(container, stream):
+            if limit is not None and count == limit:
+                break
+            shown = round(packet.pts * packet.time_base * fps) + offset
+            decoded = round(packet.dts * packet.time_base * fps) + offset
+            packet.pts, packet.dts, packet.duration = round(shown * ticks), round(decoded * ticks), round(ticks)
+            packet.time_base = copied.time_base
+            packet.stream = copied
+            output.mux(packet)
+            count += 1
+    return count
+
+
+def _kind(path: Path, stream: Any) -> tuple[Any, ...]:
+    """All in which videos must agree to become one."""
+    context = stream.codec_context
+    size = f"{context.width} x {context.height}"
+    return _stream_name(stream), context.pix_fmt, size, f"{_rate(path, stream)} Hz", context.extradata
+
+
+def _decodable(path: Path) -> int:
+    """How many frames can be decoded before the first that cannot."""
+    count = 0
+    with _reading(path) as (container, stream):
+        stream.codec_context.options = {"err_detect": "explode"}
+        try:
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    break
+                count += 1
+        except av.FFmpegError:
+            pass
+    return count
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """The whole packets of a stream, until its end or the first damage."""
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0 or packet.is_corrupt or packet.pts is None:
+                return
+            yield packet
+    except av.FFmpegError:
+        return
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[tuple[Any, Any]]:
+    container, stream = _opened(path)
+    try:
+        yield container, stream
+    finally:
+        container.close()
+
+
+def _opened(path: Path) -> tuple[Any, Any]:
+    try:
+        container = av.open(str(path))
+    except (OSError, av.FFmpegError) as error:
+        raise DatasetError(f"{path} cannot be read as a video: {error}") from error
+    if not container.streams.video:
+        container.close()
+        raise DatasetError(f"{path} holds no video")
+    return container, container.streams.video[0]
+
+
+def _rate(path: Path, stream: Any) -> int:
+    """Frames per second, a whole number."""
+    rate = stream.average_rate or stream.base_rate
+    if not rate or round(rate) < 1:
+        raise DatasetError(f"{path} does not say how many frames a second it has")
+    return round(rate)
+
+
+def _stream_name(stream: Any) -> str:
+    """The codec of the stream, whichever library decodes it."""
+    return str(stream.codec_context.codec.canonical_name)
