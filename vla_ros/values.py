@@ -170,8 +170,8 @@ class Command:
     """What is sent to the driver at one controller tick, after every limit.
 
     `joint_positions` (J,) rad; `tcp_pose` (7,) the same command as a pose in the base frame. `gripper_width_m` is the
-    wish after the limits (latched into goals by `control.gripper`). `requested`: what was asked for at this tick,
-    before the limits; None where nobody asks for anything that may be followed.
+    wish after the limits (latched into goals by `control.gripper`). `requested`: what was asked for at this tick (and
+    stamped with it), before the limits; None where nobody asks for anything that may be followed.
     """
 
     time_ns: int

@@ -68,6 +68,21 @@ def test_a_teleoperator_is_followed_through_every_limit(new_bench, limits, asser
     assert_keeps(bench.path(), limits)
 
 
+def test_a_command_says_what_was_asked_for_at_its_tick(new_bench):
+    bench = in_teleop(new_bench())
+    bench.commands.clear()
+    wanted = bench.measured + 0.02
+    teleoperate(bench, wanted)
+    bench.run(0.05)
+    assert len(bench.commands) == 5
+    for command in bench.commands:  # one wish, asked for at every tick until there is another
+        assert command.requested.time_ns == command.time_ns
+        np.testing.assert_array_equal(command.requested.values, wanted)
+    bench.arm.set_mode(Mode.HOLD, bench.now_ns)
+    bench.run(0.05)
+    assert bench.commands[-1].requested is None
+
+
 def test_a_teleoperator_may_want_a_pose_and_a_gripper_width(new_bench, kinematics, limits, assert_keeps):
     bench = in_teleop(new_bench())
     start = kinematics.forward(bench.measured)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -346,7 +346,7 @@ class ArmController:
 
     def _advance(self, interpolator: Interpolator, now_ns: int) -> Motion:
         """Move the commanded motion on by one period: towards the target where the arm may run, else towards rest."""
-        self._requested = target = self._due_target(now_ns)
+        self._requested = (target := self._due_target(now_ns)) and replace(target, time_ns=now_ns)
         wanted = None
         if target is not None:
             ahead = self._intake.target_ahead(now_ns) or target
