@@ -1,0 +1,105 @@
+"""Columns of a parquet file as numpy arrays, and images that are kept in one; whoever wrote it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_ros.recording.files import DatasetError
+from vla_ros.values import Image
+
+Column = NDArray[Any]
+
+
+def read_columns(path: Path, keys: Iterable[str]) -> Mapping[str, Column]:
+    """key -> (T, *shape), read-only; a column of plain numbers is (T, 1).
+
+    Raises:
+        DatasetError: the file is missing, is no parquet, lacks a column, or has rows of unequal shape or without value.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    keys = list(keys)
+    try:
+        with parquet.ParquetFile(path, memory_map=True) as file:
+            missing = [key for key in keys if key not in file.schema_arrow.names]
+            if missing:
+                raise DatasetError(
+                    f"{path} has no column {', '.join(missing)}; there are: {', '.join(file.schema_arrow.names)}"
+                )
+            table = file.read(columns=keys)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from None
+    return {key: _to_numpy(table.column(key), f"{path}: {key}") for key in keys}
+
+
+def _to_numpy(column: Any, where: str) -> Column:
+    import pyarrow
+    from pyarrow import compute
+
+    rows, shape = len(column), []
+    array = pyarrow.concat_arrays(column.chunks) if column.num_chunks else pyarrow.array([], column.type)
+    while pyarrow.types.is_list(array.type) or pyarrow.types.is_fixed_size_list(array.type):
+        sizes = compute.unique(compute.list_value_length(array))
+        if len(sizes) > 1 or array.null_count:
+            raise DatasetError(f"{where} has rows of unequal length: {', '.join(map(str, sizes.to_pylist()))}")
+        shape.append(sizes[0].as_py() if len(sizes) else 0)
+        array = array.flatten()
+    if array.null_count:
+        raise DatasetError(f"{where} has {array.null_count} rows without a value")
+    try:
+        values: Column = array.to_numpy(zero_copy_only=False).reshape(rows, *(shape or [1]))
+    except ValueError as error:
+        raise DatasetError(f"{where} is no column of numbers: {error}") from None
+    if values.dtype.kind not in "fiub":
+        raise DatasetError(f"{where} is no column of numbers, but of {array.type}")
+    values.flags.writeable = False
+    return values
+
+
+class StoredImages:
+    """Images kept in a parquet file, one row group of it at a time: LeRobot's dtype "image"."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        from pyarrow import parquet
+
+        self._path, self._key = path, key
+        self._file = parquet.ParquetFile(path, memory_map=True)
+        groups = [self._file.metadata.row_group(index).num_rows for index in range(self._file.metadata.num_row_groups)]
+        self._starts = np.concatenate([[0], np.cumsum(groups)])
+        self._group, self._rows = -1, None
+
+    def frames(self, rows: Sequence[int]) -> NDArray[np.uint8]:
+        """(T, H, W, 3) of these rows of the file, in any order; raises DatasetError where one cannot be decoded."""
+        return np.stack([self._frame(row) for row in rows])
+
+    def _frame(self, row: int) -> Image:
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        if group != self._group:
+            self._group, self._rows = group, self._file.read_row_group(group, columns=[self._key]).column(0)
+        assert self._rows is not None
+        stored = self._rows[row - int(self._starts[group])].as_py()
+        if not isinstance(stored, dict) or not stored.get("bytes"):
+            raise DatasetError(f"{self._path}: row {row} of {self._key} holds no image, but {str(stored)[:80]}")
+        return _decode(stored["bytes"], f"{self._path}: row {row} of {self._key}")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+def _decode(data: bytes, where: str) -> Image:
+    import av
+
+    try:
+        with av.open(io.BytesIO(data)) as file:
+            image: Image = next(file.decode(video=0)).to_ndarray(format="rgb24")
+    except (av.FFmpegError, StopIteration) as error:
+        raise DatasetError(f"{where} is no image that can be decoded: {error}") from None
+    return image

@@ -1,0 +1,255 @@
+"""DatasetReader: rows of a LeRobot dataset in random order, with windows in time over columns and cameras."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_ros.recording.columns import Column, StoredImages, read_columns
+from vla_ros.recording.dataset_v21 import load_meta
+from vla_ros.recording.features import DEFAULTS, IMAGES, Feature
+from vla_ros.recording.files import DatasetError
+from vla_ros.recording.video_reader import VideoReader
+from vla_ros.values import Image
+
+OPEN_FILES = 64  # videos kept open at once by a reader
+_INHERITED: list[Any] = []  # opened before a fork: their decoders' threads stayed behind, so they cannot be closed
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One row: key -> (N,) of every column, camera -> (H, W, 3) uint8 rgb, and where it is from."""
+
+    values: Mapping[str, Column]
+    images: Mapping[str, Image]
+    task: str
+    episode: int
+    frame: int
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Rows around one: key -> (T, N), camera -> (T, H, W, 3) uint8 rgb, in the order of the offsets asked for.
+
+    `is_padded`: key or camera -> (T,); where an offset led out of the episode, its first or last row stands instead.
+    """
+
+    values: Mapping[str, Column]
+    images: Mapping[str, NDArray[np.uint8]]
+    is_padded: Mapping[str, NDArray[np.bool_]]
+    task: str
+    episode: int
+    frame: int
+
+
+class DatasetReader:
+    """A dataset of LeRobot's format v3.0 (any number of episodes in a file) or v2.1.
+
+    Files are opened when they are needed, columns kept once read, the videos used last kept open. It can be pickled and
+    taken along into a fork: every process opens files for itself. Calls from several threads take turns at videos.
+
+    Raises:
+        DatasetError: there is no such dataset, or it has no such camera.
+    """
+
+    def __init__(self, root: Path, cameras: Sequence[str] | None = None) -> None:
+        self.meta = load_meta(Path(root))
+        stored = {camera_name(f.key): f for f in self.meta.features.features if is_image(f)}
+        names = list(stored) if cameras is None else [camera_name(key) for key in cameras]
+        missing = [name for name in names if name not in stored]
+        if missing:
+            raise DatasetError(f"{root} has no camera {', '.join(missing)}; there are: {', '.join(stored) or 'none'}")
+        self._cameras = {name: stored[name] for name in names}
+        self._columns = [f.key for f in (*self.meta.features.features, *DEFAULTS) if not is_image(f)]
+        self._starts = np.array([episode.from_index for episode in self.meta.episodes], dtype=np.int64)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._process = os.getpid()
+        self._lock = RLock()
+        self._files: dict[Path, Mapping[str, Column]] = {}
+        self._rows: dict[int, slice] = {}
+        self._videos: OrderedDict[tuple[Path, str], VideoReader | StoredImages] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        opened = ("_process", "_lock", "_files", "_rows", "_videos")
+        return {name: value for name, value in vars(self).items() if name not in opened}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
+
+    def __len__(self) -> int:
+        return self.meta.frames
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of those that are read."""
+        return tuple(self._cameras)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the columns."""
+        return tuple(self._columns)
+
+    def close(self) -> None:
+        """Close the videos; a further read opens them again."""
+        with self._lock:
+            while self._videos:
+                self._videos.popitem()[1].close()
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """(episode, row in it) of row `index`, which may be negative.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of {self.meta.root}: it has {len(self)}")
+        index %= len(self)
+        episode = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return episode, index - int(self._starts[episode])
+
+    def row(self, index: int) -> Frame:
+        """Row `index` with every column and every camera; raises IndexError, DatasetError."""
+        window = self.window(index, dict.fromkeys((*self._columns, *self._cameras), (0,)))
+        return Frame(
+            MappingProxyType({key: values[0] for key, values in window.values.items()}),
+            MappingProxyType({camera: images[0] for camera, images in window.images.items()}),
+            window.task,
+            window.episode,
+            window.frame,
+        )
+
+    def window(self, index: int, offsets: Mapping[str, Sequence[int]]) -> Window:
+        """What stands at `offsets` (key or camera -> rows after row `index`, negative: before) in its episode.
+
+        A camera is called by its name or by its feature's key. Several offsets of a camera seek its video once.
+
+        Raises:
+            IndexError: there is no row `index`.
+            DatasetError: there is no such key or camera, or no offset is given for it; or a file cannot be read.
+        """
+        episode, frame = self.locate(index)
+        last = self.meta.episodes[episode].length - 1
+        values: dict[str, Column] = {}
+        images: dict[str, NDArray[np.uint8]] = {}
+        padded: dict[str, NDArray[np.bool_]] = {}
+        for key, steps in offsets.items():
+            wanted = frame + np.asarray(steps, dtype=np.int64)
+            if wanted.ndim != 1 or not len(wanted):
+                raise DatasetError(f"offsets of {key} are a list of one or more whole numbers, given {steps!r}")
+            rows = np.clip(wanted, 0, last)
+            name = camera_name(key)
+            if name in self._cameras:
+                images[name] = self.images(episode, name, rows)
+            else:
+                name, values[key] = key, self._column(episode, key)[rows]
+            padded[name] = rows != wanted
+        return Window(
+            MappingProxyType(values),
+            MappingProxyType(images),
+            MappingProxyType(padded),
+            self._task(episode, frame),
+            episode,
+            frame,
+        )
+
+    def columns(self, episode: int, keys: Sequence[str] | None = None) -> Mapping[str, Column]:
+        """key -> (T, N), read-only, of a whole episode; without `keys` every column; raises DatasetError."""
+        return MappingProxyType({key: self._column(episode, key) for key in keys or self._columns})
+
+    def images(self, episode: int, camera: str, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(T, H, W, 3) of these rows of an episode, in any order; raises DatasetError."""
+        feature = self._cameras.get(camera_name(camera))
+        if feature is None:
+            raise self._unknown(camera)
+        with self._lock:
+            stored, first = self._opened(episode, feature)
+            return stored.frames([first + int(row) for row in rows])
+
+    def _unknown(self, key: str) -> DatasetError:
+        return DatasetError(
+            f"{self.meta.root} has no {key!r}; there are columns {', '.join(self._columns)}, and cameras "
+            f"{', '.join(self._cameras) or 'none'}"
+        )
+
+    def _task(self, episode: int, frame: int) -> str:
+        number = int(self._column(episode, "task_index")[frame, 0])
+        try:
+            return self.meta.tasks[number]
+        except KeyError:
+            raise DatasetError(f"{self.meta.root}: meta/tasks has no task {number}, which its rows name") from None
+
+    def _column(self, episode: int, key: str) -> Column:
+        columns = self._file(episode)
+        if key not in columns:
+            raise self._unknown(key)
+        return columns[key][self._rows[episode]]
+
+    def _file(self, episode: int) -> Mapping[str, Column]:
+        """The columns of the file that the episode is in, read once."""
+        if self._process != os.getpid():
+            self._leave_to_the_parent()
+        if not 0 <= episode < len(self.meta.episodes):
+            raise DatasetError(f"{self.meta.root} has no episode {episode}; it has {len(self.meta.episodes)}, from 0")
+        path = self.meta.data_path(self.meta.episodes[episode])
+        columns = self._files.get(path)
+        if columns is None:
+            columns = self._files[path] = read_columns(path, self._columns)
+        if episode not in self._rows:
+            self._rows[episode] = self._find(episode, columns)
+        return columns
+
+    def _find(self, episode: int, columns: Mapping[str, Column]) -> slice:
+        """Where the episode's rows are in its file; raises DatasetError where they are not all there, in order."""
+        found = self.meta.episodes[episode]
+        length = found.length
+        places = np.flatnonzero(columns["episode_index"][:, 0] == episode)
+        frames = columns["frame_index"][places, 0]
+        if not np.array_equal(frames, np.arange(length)) or np.any(np.diff(places) != 1):
+            raise DatasetError(
+                f"{self.meta.data_path(found)}: episode {episode} should be {length} rows in order; there are "
+                f"{len(places)}, with frame_index {frames[:5].tolist()} and so on"
+            )
+        return slice(int(places[0]), int(places[0]) + length)
+
+    def _opened(self, episode: int, feature: Feature) -> tuple[VideoReader | StoredImages, int]:
+        """The file with an episode's images, and which of its frames is the episode's first."""
+        self._file(episode)
+        found = self.meta.episodes[episode]
+        if feature.is_video:
+            path, first = self.meta.video_path(found, feature.key), self.meta.first_frame(found, feature.key)
+        else:
+            path, first = self.meta.data_path(found), self._rows[episode].start
+        name = (path, feature.key)
+        if name not in self._videos:
+            while len(self._videos) >= OPEN_FILES:
+                self._videos.popitem(last=False)[1].close()
+            self._videos[name] = VideoReader(path) if feature.is_video else StoredImages(path, feature.key)
+        self._videos.move_to_end(name)
+        return self._videos[name], first
+
+    def _leave_to_the_parent(self) -> None:
+        """Open files are shared with the parent, down to where they are read: this process opens its own."""
+        _INHERITED.append(self._videos)
+        self._forget()
+
+
+def is_image(feature: Feature) -> bool:
+    """Whether it is a camera: a video, or images in the table."""
+    return feature.dtype in ("video", "image")
+
+
+def camera_name(key: str) -> str:
+    """What a camera is called whose feature has this key."""
+    return key.removeprefix(IMAGES)
