@@ -33,7 +33,7 @@ class Layout:
     task: Task
 
 
-def draw(seed: int, home_rad: Sequence[float], cameras: Mapping[str, CameraModel]) -> Layout:
+def draw(seed: int, home_rad: Sequence[float], cameras: Mapping[str, CameraModel], variety: float = 1.0) -> Layout:
     """The beginning of episode `seed`; depends on nothing but the arguments.
 
     The distribution, everything uniform and independent:
@@ -44,6 +44,8 @@ def draw(seed: int, home_rad: Sequence[float], cameras: Mapping[str, CameraModel
     - cameras: +- 1 cm along and +- 1 degree about each axis of their optical frame
     - light: the lamp within 1 x 1.6 x 0.6 m above the table, its brightness from 0.75 to 1.1
     - task, where none is asked for: lift a cube of any colour
+
+    `variety`: so many times as far cameras, and so many times as much brightness, differ from their middle.
     """
     if seed < 0:
         raise ValueError(f"a seed is 0 or more, got {seed}")
@@ -52,8 +54,13 @@ def draw(seed: int, home_rad: Sequence[float], cameras: Mapping[str, CameraModel
     return Layout(
         cubes=_cubes(for_cubes),
         joint_positions=np.asarray(home_rad) + for_arm.uniform(-JOINT_RAD, JOINT_RAD, len(home_rad)),
-        camera_poses={name: _jittered(for_cameras, cameras[name].optical_pose()) for name in sorted(cameras)},
-        light=np.array([for_light.uniform(*bounds) for bounds in (LIGHT_X_M, LIGHT_Y_M, LIGHT_Z_M, LIGHT_BRIGHTNESS)]),
+        camera_poses={name: _jittered(for_cameras, cameras[name].optical_pose(), variety) for name in sorted(cameras)},
+        light=np.array(
+            [
+                for_light.uniform(*bounds)
+                for bounds in (LIGHT_X_M, LIGHT_Y_M, LIGHT_Z_M, _widened(LIGHT_BRIGHTNESS, variety))
+            ]
+        ),
         task=Task(TaskKind.LIFT, str(for_task.choice(COLORS))),
     )
 
@@ -69,8 +76,15 @@ def _cubes(rng: np.random.Generator) -> dict[str, tuple[float, float, float]]:
     return {str(color): place for color, place in zip(rng.permutation(COLORS), places, strict=True)}
 
 
-def _jittered(rng: np.random.Generator, pose: Array) -> Array:
+def _widened(bounds: tuple[float, float], variety: float) -> tuple[float, float]:
+    """`bounds` as far from their middle as `variety` says, but no darkness."""
+    wider = 0.5 * (bounds[1] - bounds[0]) * (variety - 1.0)
+    return max(0.0, bounds[0] - wider), bounds[1] + wider
+
+
+def _jittered(rng: np.random.Generator, pose: Array, variety: float) -> Array:
+    angle_rad, way_m = CAMERA_RAD * variety, CAMERA_M * variety
     jitter = np.eye(4)
-    jitter[:3, :3] = rotation_matrix(rng.uniform(-CAMERA_RAD, CAMERA_RAD, 3), RotationForm.EULER_XYZ)
-    jitter[:3, 3] = rng.uniform(-CAMERA_M, CAMERA_M, 3)
+    jitter[:3, :3] = rotation_matrix(rng.uniform(-angle_rad, angle_rad, 3), RotationForm.EULER_XYZ)
+    jitter[:3, 3] = rng.uniform(-way_m, way_m, 3)
     return matrix_pose(pose_matrix(pose) @ jitter)

@@ -67,7 +67,7 @@ class Tabletop:
 
         An empty instruction means the configured one, or else to lift a cube of a colour drawn with the seed.
         """
-        drawn = layout.draw(seed, self.robot.home_rad, self.cameras)
+        drawn = layout.draw(seed, self.robot.home_rad, self.cameras, self.config.variety)
         words = instruction or self.config.instruction
         task = parse(words) if words else drawn.task
         data = self._data

@@ -137,6 +137,7 @@ class TabletopConfig(Config):
     actuation_latency_ms: float = Field(default=0.0, ge=0.0, le=1000.0)
     gripper_latency_ms: float = Field(default=0.0, ge=0.0, le=1000.0)
     faults: dict[str, FaultConfig] = Field(default_factory=dict)  # by a name of one's own
+    variety: float = Field(default=1.0, ge=0.0, le=5.0)  # of cameras and light from episode to episode; 0 = none
     board: BoardModel | None = None  # for the calibration of a camera; the cubes then stand aside
 
     @field_validator("instruction")
