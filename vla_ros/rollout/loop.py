@@ -97,7 +97,7 @@ class Watcher(Protocol):
     def on_command(self, command: Command) -> None:
         """What the driver is sent."""
 
-    def on_wanted(self, target: Target) -> None:
+    def on_wanted(self, now_ns: int, target: Target) -> None:
         """What the policy wants at a tick, before the limits and before any disturbance."""
 
     def on_status(self, now_ns: int, status: ArmStatus) -> None:
@@ -286,7 +286,7 @@ class Rollout:
             return
         wanted = command.requested if self._disturbance is None else self._schedule.target(now_ns)
         if wanted is not None:
-            watcher.on_wanted(wanted)
+            watcher.on_wanted(now_ns, wanted)
         watcher.on_command(command)
 
     def _send(self, command: Command) -> None:
