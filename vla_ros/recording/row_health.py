@@ -68,7 +68,7 @@ class Tally:
         """One more row, in which the sources `missing` are repeated."""
         self.rows += 1
         self._repeated_rows += bool(missing)
-        self._repeated.update(missing)
+        self._repeated.update(list(missing))
         self._runs = Counter({source: self._runs[source] + 1 for source in missing})
         self._longest_run = max(self._longest_run, *self._runs.values(), 0)
         self._max_skew_ns = max(self._max_skew_ns, skew_ns)
