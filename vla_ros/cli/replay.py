@@ -1,10 +1,126 @@
-"""vla-ros replay: a recorded episode on the simulated robot, with the tracking error."""
+"""vla-ros replay: recorded episodes on the simulated robot, with the tracking error."""
 
 from __future__ import annotations
 
-from vla_ros.cli.common import refuse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vla_ros.cli.common import EXIT_FAILED, System, clear_errors, load_system, obstacle, refuse
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vla_ros.config import SystemConfig
+    from vla_ros.rollout.replaying import Recorded, Replayed
 
 
-def replay() -> None:
-    """A recorded episode on the simulated robot, with the tracking error."""
-    refuse("not there yet")
+def replay(
+    system: System,
+    dataset: Annotated[Path, typer.Argument(help="A LeRobot dataset that was recorded in simulation.")],
+    episode: Annotated[
+        list[int] | None, typer.Option("--episode", min=0, help="Which; again for more. Otherwise all.")
+    ] = None,
+    column: Annotated[
+        str, typer.Option(help="What is sent: command.sent (as it was) or action (as it is labelled).")
+    ] = "",
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Where the report goes; otherwise runs/<time>/.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Where the plots go, one for each episode.")
+    ] = None,
+    require_successes: Annotated[int, typer.Option(min=0, help="Exit with 1 if fewer episodes succeed.")] = 0,
+) -> None:
+    """Send recorded actions to the simulated robot, in the world as it was, and say how well it follows."""
+    with clear_errors():
+        from vla_ros.recording.files import DatasetError
+
+        chosen = load_system(system)
+        files = _files(report, picture)
+        try:
+            recorded = _load(chosen, dataset, episode or [], column)
+        except DatasetError as error:
+            refuse(str(error))
+        if _replay(chosen, recorded, *files) < require_successes:
+            raise typer.Exit(EXIT_FAILED)
+
+
+def _files(report: Path | None, picture: Path | None) -> tuple[Path, Path]:
+    """Where report and pictures go; refused before anything runs where they could not be written afterwards."""
+    folder = report.parent if report else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    files = (report or folder / "replay.json", picture or folder / "replay.png")
+    if files[1].suffix != ".png":
+        refuse(f"--picture: {files[1]} should end in .png")
+    problems = [f"{file}: cannot be written: {why}" for file in files if (why := obstacle(file))]
+    if problems:
+        refuse(*problems)
+    return files
+
+
+def _load(system: SystemConfig, dataset: Path, episodes: list[int], column: str) -> list[Recorded]:
+    from vla_ros.recording.reader import DatasetReader
+    from vla_ros.robots import catalogue
+    from vla_ros.rollout.replaying import load
+
+    if system.simulation is None:
+        refuse("replay needs a simulated world; the system has no section simulation")
+    reader = DatasetReader(dataset, cameras=())
+    robot = catalogue.find(system.robot)
+    return [load(reader, number, robot, column) for number in episodes or range(len(reader.meta.episodes))]
+
+
+def _replay(system: SystemConfig, recorded: list[Recorded], report: Path, picture: Path) -> int:
+    """Replay all with progress, write and show what came out; the number of successes."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from vla_ros.robots import catalogue
+    from vla_ros.rollout.replaying import Replayer, write_report
+    from vla_ros.simulation.tabletop import Tabletop
+    from vla_ros.viewing import replay as drawing
+
+    console = Console()
+    robot = catalogue.find(system.robot)
+    world = Tabletop(robot, system.simulation)
+    replayer = Replayer(world, robot, system.controller)
+    replayed = [replayer.replay(one) for one in track(recorded, "replayed", console=console, transient=True)]
+    write_report(replayed, report)
+    console.print(_table(replayed))
+    console.print(f"report     {report}", highlight=False, soft_wrap=True)
+    for one in replayed:
+        number = one.recorded.episode
+        path = picture if len(replayed) == 1 else picture.with_stem(f"{picture.stem}-{number:06d}")
+        title = f"episode {number}, {one.recorded.task}: {'success' if one.success else one.ended}"
+        try:
+            drawing.render(title, robot.joint_names, one.recorded.fps, one.recorded.measured, one.measured, path)
+        except ModuleNotFoundError as error:
+            console.print(f"picture    none: {error}", highlight=False, soft_wrap=True)
+            break
+        console.print(f"picture    {path}", highlight=False, soft_wrap=True)
+    return sum(one.success for one in replayed)
+
+
+def _table(replayed: list[Replayed]) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        title=f"{sum(one.success for one in replayed)} of {len(replayed)} succeeded again", title_justify="left"
+    )
+    for name in ("episode", "task", "success"):
+        table.add_column(name)
+    for name in ("joints rms, max [mrad]", "TCP rms, max [mm]", "later by [ms]"):
+        table.add_column(name, justify="right")
+    for one in replayed:
+        tracking = one.tracking
+        table.add_row(
+            str(one.recorded.episode),
+            one.recorded.task,
+            "[green]yes[/]" if one.success else f"[red]no[/] ({one.ended})",
+            f"{1e3 * tracking.joint_rms_rad:.1f}, {1e3 * tracking.joint_max_rad:.1f}",
+            f"{tracking.tcp_rms_mm:.1f}, {tracking.tcp_max_mm:.1f}",
+            f"{tracking.shift_ms:+.0f}",
+        )
+    return table

@@ -75,12 +75,13 @@ class Episode:
         return EpisodeRow(self.seed, self.instruction, self.success, duration_s, self.ended, self.interventions)
 
 
-class Watcher(Protocol):
-    """Hears what a recorder hears on a robot's topics, in the order of time; every stamp is of the world's time."""
+class Watcher:
+    """Hears what a recorder hears on a robot's topics, in the order of time; every stamp is of the world's time.
 
-    @property
-    def cameras(self) -> Sequence[str]:
-        """The cameras that it looks at."""
+    Nothing is done with what a member does not override. `cameras`: those that it looks at.
+    """
+
+    cameras: Sequence[str] = ()
 
     def begin(self, episode: Episode) -> None:
         """The world was reset, and the arm is told to follow the policy from `episode.start_ns` on."""

@@ -1,0 +1,127 @@
+"""vla-ros record --no-ros: scripted demonstrations in process, with progress and a table of what came of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vla_ros.cli.common import obstacle, refuse
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vla_ros.config import SystemConfig
+    from vla_ros.rollout.demonstrations import Demonstration, DemonstrationConfig, Setup, Summary
+
+
+def run_no_ros(
+    system: SystemConfig,
+    destination: Path,
+    *,
+    episodes: int,
+    seed: int = 0,
+    resume: bool = False,
+    tasks: Sequence[str] = (),
+    noise: float = 1.0,
+    mishaps: float = 0.1,
+    keeps_failures: bool = False,
+) -> Summary:
+    """Record demonstrations of `system` and say what came of them; exits with 2 for what is wrong with what was asked.
+
+    `tasks`: groups or instructions, none = the system's instruction, or else all; `noise`: how large the held offsets
+    are, 1 = as `NoiseConfig` has them, 0 = none. Raises DatasetError (a ValueError) and RuntimeError.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from vla_ros.rollout.demonstrations import record_demonstrations
+
+    setup = _setup(system)
+    config = _config(tasks or (system.instruction,) * bool(system.instruction), noise, mishaps, keeps_failures)
+    if (why := obstacle(destination)) and not destination.is_dir():
+        refuse(f"{destination}: cannot be made: {why}")
+    console = Console()
+    console.print(f"{system.title}; scripted demonstrations: {episodes}; without ROS", highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task("recorded", total=episodes)
+
+        def show(demonstration: Demonstration) -> None:
+            progress.console.print(_line(demonstration), highlight=False)
+            progress.advance(task, int(demonstration.is_kept))
+
+        summary = record_demonstrations(setup, destination, episodes, seed, config, show, resume=resume)
+    console.print(_table(summary))
+    console.print(f"dataset    {destination}", highlight=False, soft_wrap=True)
+    return summary
+
+
+def _setup(system: SystemConfig) -> Setup:
+    from vla_ros.robots import catalogue
+    from vla_ros.rollout.demonstrations import SOURCE, Setup
+
+    if system.simulation is None:
+        refuse("--no-ros needs a simulated world; the system has no section simulation")
+    if system.policy.name != SOURCE:
+        refuse(f"--no-ros records the policy {SOURCE}, the system has {system.policy.name}; give --policy {SOURCE}")
+    return Setup(
+        robot=catalogue.find(system.robot),
+        world=system.simulation,
+        cameras=tuple(system.cameras),
+        arm=system.controller,
+        recording=system.recording,
+        inference_hz=system.inference.max_rate_hz,
+        system=system.model_dump(mode="json"),
+    )
+
+
+def _config(tasks: Sequence[str], noise: float, mishaps: float, keeps_failures: bool) -> DemonstrationConfig:
+    from pydantic import ValidationError
+
+    from vla_ros.rollout.demonstrations import DemonstrationConfig
+    from vla_ros.rollout.disturbances import NoiseConfig
+
+    usual = NoiseConfig()
+    try:
+        offsets = NoiseConfig(position_m=usual.position_m * noise, rotation_deg=usual.rotation_deg * noise)
+        return DemonstrationConfig(tasks=tuple(tasks), noise=offsets, mishaps=mishaps, keeps_failures=keeps_failures)
+    except ValidationError as error:
+        refuse(*(f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()))
+
+
+def _line(demonstration: Demonstration) -> str:
+    verdict = "[green]success[/]" if demonstration.success else "[red]failure[/]"
+    said = "" if demonstration.success and demonstration.is_kept else f"  ({demonstration.ended})"
+    mishap = demonstration.details.get("mishap")
+    return (
+        f"  seed {demonstration.seed:<6} {verdict}  {demonstration.duration_s:5.1f} s  {demonstration.instruction}"
+        f"{f', {mishap}' if mishap else ''}{said}"
+    )
+
+
+def _table(summary: Summary) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        title=f"{len(summary.kept)} episodes kept of {len(summary.tries)}; {summary.success_rate:.0%} succeeded",
+        title_justify="left",
+    )
+    table.add_column("recorded")
+    table.add_column("value", justify="right")
+    table.add_row("rows", str(sum(one.rows for one in summary.kept)))
+    table.add_row("shown", f"{sum(one.duration_s for one in summary.kept):.1f} s")
+    table.add_row("episodes a minute", f"{summary.per_minute:.1f}")
+    for instruction, times in sorted(Counter(one.instruction for one in summary.kept).items()):
+        table.add_row(instruction, str(times))
+    for mishap, times in sorted(Counter(str(one.details["mishap"]) for one in summary.kept if one.details).items()):
+        table.add_row(f"mishap: {mishap}", str(times))
+    return table
