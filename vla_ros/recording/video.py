@@ -120,8 +120,8 @@ class VideoEncoder:
             self._stream = self._container.add_stream(codec.encoder, rate=fps)
             _set_up(self._stream, height, width, config, codec)
             self._stream.codec_context.time_base = Fraction(1, fps)
-            self._container.start_encoding()
-            self._descriptor = os.open(path, os.O_RDONLY)
+            # The header is written with the first frame: ending a file that has a header only crashes FFmpeg 8.1.
+            self._descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_RDWR | os.O_CLOEXEC, 0o666)
         except (OSError, ValueError, av.FFmpegError) as error:
             raise EncoderError(f"cannot write {path}: {error}") from error
         self._changed = threading.Condition()

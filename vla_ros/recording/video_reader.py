@@ -6,10 +6,10 @@ Frame k is the one shown at k/fps; times are compared as numbers of frames, so t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -145,6 +145,8 @@ def cut(source: Path, destination: Path, frames: int) -> None:
     For videos whose frames are stored in the order in which they are shown. Raises DatasetError where there are fewer;
     then there is no `destination`.
     """
+    if frames < 1:
+        raise DatasetError(f"a video has at least one frame, and {frames} of {source} were asked for")
     _copy([source], destination, frames)
 
 
@@ -153,6 +155,8 @@ def concatenate(sources: Sequence[Path], destination: Path) -> None:
 
     Raises DatasetError for videos that differ in codec, its parameters, size or rate; then there is no `destination`.
     """
+    if not sources:
+        raise DatasetError(f"{destination} would be a video of nothing")
     _copy(sources, destination, None)
 
 
@@ -213,12 +217,14 @@ def _decodable(path: Path) -> int:
     """How many frames can be decoded before the first that cannot."""
     count = 0
     with _reading(path) as (container, stream):
-        stream.codec_context.options = {"err_detect": "explode"}
+        context = stream.codec_context
+        context.options = {"err_detect": "explode"}
         try:
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    break
-                count += 1
+            for packet in chain(_packets(container, stream), [None]):  # the last: what the decoder has held back
+                for frame in context.decode(packet):
+                    if frame.is_corrupt:
+                        return count
+                    count += 1
         except av.FFmpegError:
             pass
     return count
@@ -229,6 +235,8 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
     try:
         for packet in container.demux(stream):
             if packet.size == 0 or packet.is_corrupt or packet.pts is None:
+                return
+            if not any(memoryview(packet)[-4:]):  # no codec ends a frame so: a power cut left zeros
                 return
             yield packet
     except av.FFmpegError:
@@ -248,16 +256,37 @@ def _opened(path: Path) -> tuple[Any, Any]:
     try:
         container = av.open(str(path))
     except (OSError, av.FFmpegError) as error:
-        raise DatasetError(f"{path} cannot be read as a video: {error}") from error
-    if not container.streams.video:
+        container = _opened_up_to_damage(path)
+        if container is None:
+            raise DatasetError(f"{path} cannot be read as a video: {error}") from error
+    if not container.streams.video or container.streams.video[0].codec_context is None:
         container.close()
-        raise DatasetError(f"{path} holds no video")
+        raise DatasetError(f"{path} cannot be read as a video: there is none in it")
     return container, container.streams.video[0]
+
+
+def _opened_up_to_damage(path: Path) -> Any:
+    """An mp4 that breaks off within the description of a fragment, as if it ended before that; None if it cannot be."""
+    if not path.is_file():
+        return None
+    size, at, ends = path.stat().st_size, 0, []
+    with path.open("rb") as file:
+        while at + 8 <= size:
+            file.seek(at)
+            length, name = int.from_bytes(file.read(4), "big"), file.read(4)
+            if length < 8 or (at + length > size and name != b"mdat"):
+                break
+            at = min(at + length, size)
+            ends.append(at)
+    for end in reversed(ends[-2:]):  # the last description may be whole in length, and zeros in part
+        with suppress(OSError, av.FFmpegError):
+            return av.open(f"subfile,,start,0,end,{end},,:{path}")
+    return None
 
 
 def _rate(path: Path, stream: Any) -> int:
     """Frames per second, a whole number."""
-    rate = stream.average_rate or stream.base_rate
+    rate: Fraction | None = stream.average_rate or stream.base_rate
     if not rate or round(rate) < 1:
         raise DatasetError(f"{path} does not say how many frames a second it has")
     return round(rate)
