@@ -2,11 +2,138 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+from vla_ros.cli.common import EXIT_FAILED, clear_errors, refuse
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vla_ros.recording.findings import Finding
+
 app = typer.Typer(help="Look at recorded datasets; check, repair and compact them.", no_args_is_help=True)
+
+Dataset = Annotated[Path, typer.Argument(help="Folder of a LeRobot dataset.", metavar="PATH", show_default=False)]
+_STYLES = {"error": "bold red", "warning": "yellow"}
 
 
 @app.callback()
 def _options() -> None:
     """What stands before the command."""
+
+
+@app.command()
+def check(
+    path: Dataset,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode every frame, too; slow.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print findings as JSON.")] = False,
+) -> None:
+    """Find out whether a dataset (v3.0 or v2.1) can be loaded and is true. Exit code 1 if anything is wrong."""
+    with clear_errors(), _dataset_errors():
+        from vla_ros.recording import checking
+        from vla_ros.recording.findings import Severity, errors, to_json
+
+        with _progress() as say:
+            findings = checking.check(path, decode=decode, on_progress=say)
+        if as_json:
+            typer.echo(json.dumps(to_json(findings), indent=2))
+        else:
+            _show(findings, path)
+            wrong = len(errors(findings))
+            count = sum(finding.severity is Severity.WARNING for finding in findings)
+            typer.echo(f"{path}: {wrong} errors, {count} warnings")
+        if errors(findings):
+            raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def repair(
+    path: Dataset,
+    keep_open: Annotated[
+        bool, typer.Option("--keep-open", help="Make episodes of what was recorded and never saved.")
+    ] = False,
+) -> None:
+    """Mend a damaged dataset: rebuild metadata, set broken episodes aside (in .recording/aside). Deletes nothing."""
+    with clear_errors(), _dataset_errors():
+        from vla_ros.recording import repairing
+
+        with _progress() as say:
+            done = repairing.repair(path, keep_open=keep_open, on_progress=say)
+        for line in done or [f"{path}: nothing to mend"]:
+            typer.echo(line)
+
+
+@app.command()
+def compact(
+    path: Dataset,
+    destination: Annotated[
+        Path | None, typer.Argument(help="A new folder for the compacted dataset.", show_default=False)
+    ] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Replace PATH, when all is done and checked.")] = False,
+    data_mb: Annotated[float, typer.Option(min=0.1, help="Largest file of rows [MB].")] = 100.0,
+    video_mb: Annotated[float, typer.Option(min=0.1, help="Largest video [MB].")] = 200.0,
+) -> None:
+    """Merge the many small files of a dataset into LeRobot's large ones; rows and frames stay the same."""
+    if (destination is None) != in_place:
+        refuse("say where to: a new folder, or --in-place (not both)")
+    with clear_errors(), _dataset_errors():
+        from vla_ros.recording import compacting
+
+        with _progress() as say:
+            done = compacting.compact(path, destination or path, data_mb=data_mb, video_mb=video_mb, on_progress=say)
+        typer.echo(f"{destination or path}: {done.before} files are {done.after} now")
+
+
+@contextmanager
+def _dataset_errors() -> Iterator[None]:
+    """What a dataset is not is said in a line."""
+    from vla_ros.recording.files import DatasetError
+
+    try:
+        yield
+    except DatasetError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on the terminal, for what takes long; called with what is being done, how much is done, and of how much."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        tasks = {}
+
+        def say(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield say
+
+
+def _show(findings: list[Finding], path: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False, soft_wrap=True)
+    for finding in findings:
+        style = _STYLES[finding.severity.value]
+        where = finding.path + ("" if finding.episode is None else f", episode {finding.episode}")
+        console.print(f"[{style}]{finding.severity.value}[/] [bold]{escape(where)}[/]: {finding.kind.value}")
+        console.print(f"    {escape(finding.what)}")
+    _show_remedies(findings, path, console)
+
+
+def _show_remedies(findings: list[Finding], path: Path, console: Console) -> None:
+    from rich.markup import escape
+
+    for remedy in dict.fromkeys(finding.remedy for finding in findings):
+        console.print(f"[dim]try:[/] [cyan]{escape(remedy.replace('PATH', str(path)))}[/]")
