@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -29,7 +30,7 @@ from vla_ros.rollout.disturbances import Disturbances, NoiseConfig
 from vla_ros.rollout.loop import Episode, Rollout, RolloutConfig, Watcher
 from vla_ros.simulation.tabletop import Tabletop
 from vla_ros.simulation.tasks import COLORS, Side, Task, TaskKind, parse
-from vla_ros.simulation.world import TabletopConfig
+from vla_ros.simulation.world import Snapshot, TabletopConfig, World
 from vla_ros.timing.stamps import ms_to_ns, period_ns
 from vla_ros.timing.sync import CameraTiming
 from vla_ros.values import ActionChunk, Array, Command, Config, Image, Target
@@ -152,8 +153,8 @@ def record_demonstrations(
     system = {**setup.system, "demonstrations": {"seed": seed, **config.model_dump(mode="json")}}
     writer = DatasetWriter(destination, features, setup.recording, system=system, resume=resume)
     tries: list[Demonstration] = []
-    try:
-        show = _Show(setup, config, world, features, writer)
+    with writer, _Painter(world) as painter:
+        show = _Show(setup, config, world, features, writer, painter)
         for number in _seeds(seed, taken, episodes):
             tries.append(show.run(number))
             on_progress(tries[-1])
@@ -164,9 +165,6 @@ def record_demonstrations(
                 f"only {sum(one.is_kept for one in tries)} of {len(tries)} tries could be kept; the last ended: "
                 f"{tries[-1].ended}"
             )
-    finally:
-        writer.close()
-        world.close()
     return Summary(tuple(tries), time.monotonic() - began_s)
 
 
@@ -217,14 +215,20 @@ class _Show:
     """Runs one episode after the other, and records it."""
 
     def __init__(
-        self, setup: Setup, config: DemonstrationConfig, world: Tabletop, features: Features, writer: DatasetWriter
+        self,
+        setup: Setup,
+        config: DemonstrationConfig,
+        world: Tabletop,
+        features: Features,
+        writer: DatasetWriter,
+        painter: _Painter,
     ) -> None:
         self._setup = setup
         self._config = config
         self._writer = writer
         robot = setup.robot
         self._disturbances = Disturbances(config.noise, config.mishaps, robot.gripper.max_width_m)
-        self._hearing = _Hearing(setup, features, writer)
+        self._hearing = _Hearing(setup, features, writer, painter)
         self._rollout = Rollout(
             world,
             robot,
@@ -267,8 +271,9 @@ class _Show:
 class _Hearing(Watcher):
     """What it hears becomes rows of the open episode."""
 
-    def __init__(self, setup: Setup, features: Features, writer: DatasetWriter) -> None:
+    def __init__(self, setup: Setup, features: Features, writer: DatasetWriter, painter: _Painter) -> None:
         self._setup = setup
+        self._painter = painter
         self._features = features
         self._writer = writer
         self._tick_ns = period_ns(setup.arm.rate_hz)
@@ -279,13 +284,13 @@ class _Hearing(Watcher):
         """Begin an episode of the dataset, with an assembler that remembers nothing of the last."""
         setup = self._setup
         timings = {name: CameraTiming(rate_hz=setup.recording.fps) for name in setup.cameras}
-        self._assembler = RowAssembler(setup.robot, self._features, timings, setup.recording)
+        self._assembler = RowAssembler(setup.robot, self._features, timings, setup.recording, decode=_Painter.painted)
         self._assembler.start(episode.start_ns)
         self._writer.begin(episode.instruction)
 
-    def on_image(self, camera: str, stamp_ns: int, image: Image) -> None:
-        """A picture."""
-        self._assembler.add_image(camera, stamp_ns, stamp_ns, image)
+    def look(self, camera: str, stamp_ns: int, world: World) -> None:
+        """A picture is due."""
+        self._assembler.add_image(camera, stamp_ns, stamp_ns, self._painter.paint(camera, world.snapshot()))
 
     def on_state(self, stamp_ns: int, joint_positions: Array, gripper_width_m: float) -> None:
         """What is measured."""
@@ -319,3 +324,27 @@ class _Hearing(Watcher):
     def _write(self, now_ns: int) -> None:
         for row in self._assembler.rows(now_ns):
             self._writer.add(row)
+
+
+class _Painter:
+    """Draws in a thread of its own, while the world goes on."""
+
+    def __init__(self, world: World) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._renderer = self._thread.submit(world.renderer).result()
+
+    def paint(self, camera: str, snapshot: Snapshot) -> Future[Image]:
+        """The picture of `camera`, in a while."""
+        return self._thread.submit(self._renderer.render, camera, snapshot)
+
+    @staticmethod
+    def painted(picture: Future[Image]) -> Image:
+        """The picture, once it is there."""
+        return picture.result()
+
+    def __enter__(self) -> _Painter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.submit(self._renderer.close)
+        self._thread.shutdown()

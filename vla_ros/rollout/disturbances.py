@@ -33,9 +33,9 @@ _LATEST_S = 8.0  # a mishap that found no occasion until then does not happen
 class NoiseConfig(Config):
     """Offsets of the commanded TCP pose, each held for a while, then drawn anew; 0 m and 0 degrees: none.
 
-    Uniform up to `position_m` and `rotation_deg` in each direction and about each axis; `quiet` of all draws are zero,
-    so that there is time to get back. Within `near_m` of what must not be touched (the cube, or what it is put on) only
-    the share `near` is left of an offset, further than `far_m` all of it, in between in proportion.
+    In any direction and about any axis, uniform up to `position_m` and `rotation_deg`; `quiet` of all draws are zero:
+    time to get back. Within `near_m` of what must not be touched (the cube, or what it is put on) only the share `near`
+    is left of an offset, further than `far_m` all of it, in between in proportion.
     """
 
     position_m: float = Field(default=0.04, ge=0.0, le=0.06)
@@ -81,11 +81,12 @@ class _Offsets:
         """x y z [m] and a rotation vector [rad], (6,)."""
         config = self.config
         while self.ends_ns[-1] <= time_ns:
-            draw = self.rng.uniform(-1.0, 1.0, 6)
+            ways = self.rng.normal(size=(2, 3))
+            ways *= (self.rng.uniform(size=2) / np.linalg.norm(ways, axis=1))[:, None]
             is_quiet = self.rng.uniform() < config.quiet
             held_ns = s_to_ns(float(self.rng.uniform(*config.hold_s)))
-            scale = np.repeat([config.position_m, radians(config.rotation_deg)], 3)
-            self.values.append(np.zeros(6) if is_quiet else draw * scale)
+            offset = np.concatenate([ways[0] * config.position_m, ways[1] * radians(config.rotation_deg)])
+            self.values.append(np.zeros(6) if is_quiet else offset)
             self.ends_ns.append(self.ends_ns[-1] + held_ns)
         return self.values[int(np.searchsorted(self.ends_ns, time_ns, side="right"))]
 

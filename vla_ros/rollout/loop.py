@@ -25,7 +25,6 @@ from vla_ros.values import (
     Array,
     Command,
     Config,
-    Image,
     Target,
     Window,
 )
@@ -86,8 +85,8 @@ class Watcher:
     def begin(self, episode: Episode) -> None:
         """The world was reset, and the arm is told to follow the policy from `episode.start_ns` on."""
 
-    def on_image(self, camera: str, stamp_ns: int, image: Image) -> None:
-        """A picture (H, W, 3), which nobody changes."""
+    def look(self, camera: str, stamp_ns: int, world: World) -> None:
+        """A picture of one of its cameras is due: it is drawn from the world, or from a snapshot of it, later."""
 
     def on_state(self, stamp_ns: int, joint_positions: Array, gripper_width_m: float) -> None:
         """What the arm (J,) [rad] and the gripper [m] measure, once a tick."""
@@ -140,7 +139,7 @@ class Rollout:
         self._schedule = Schedule(arm.schedule)  # as the policy's side knows it, for what is committed
         look = self._policy.window_spec
         self._looks_at = tuple(world.cameras) if look.cameras is None else look.cameras
-        self._cameras = tuple(dict.fromkeys([*self._looks_at, *(() if watcher is None else watcher.cameras)]))
+        self._has_cameras = bool(self._looks_at or (watcher is not None and watcher.cameras))
         self._aligner = Aligner(
             AlignerConfig(
                 cameras={camera: CameraTiming(rate_hz=config.camera_hz) for camera in self._looks_at},
@@ -223,22 +222,21 @@ class Rollout:
             self._aligner.add_sample(stream, now_ns, now_ns, read[stream]())
         if self._watcher is not None:
             self._watcher.on_state(now_ns, world.joint_positions, world.gripper_width_m)
-        if self._cameras and now_ns >= self._next_frame_ns:
+        if self._has_cameras and now_ns >= self._next_frame_ns:
             self._take_pictures()
 
     def _take_pictures(self) -> None:
         self._next_frame_ns += period_ns(self._config.camera_hz)
         now_ns = self._world.time_ns
-        for camera in self._cameras:
-            image = self._world.render(camera)
-            if camera in self._looks_at:
-                self._aligner.add_image(camera, now_ns, now_ns, image)
-            if self._watcher is not None and camera in self._watcher.cameras:
-                self._watcher.on_image(camera, now_ns, image)
+        for camera in self._looks_at:
+            self._aligner.add_image(camera, now_ns, now_ns, self._world.render(camera))
+        if self._watcher is not None:
+            for camera in self._watcher.cameras:
+                self._watcher.look(camera, now_ns, self._world)
 
     def _pass_time(self, until_ns: int) -> None:
         """Let a tick pass; pictures are taken when they are due, to the millisecond: a camera knows no ticks."""
-        while self._cameras:
+        while self._has_cameras:
             due_ns = -(-self._next_frame_ns // NANOSECONDS_PER_MILLISECOND) * NANOSECONDS_PER_MILLISECOND
             if due_ns >= until_ns:
                 break
