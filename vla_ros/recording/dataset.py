@@ -142,13 +142,12 @@ def read_stats(layout: Layout) -> Stats:
 
 def read_details(layout: Layout, episode: int) -> Mapping[str, Any]:
     """The content of an episode's details file; empty where there is none."""
-    path = layout.details_file(episode)
-    if not path.is_file():
-        return {}
-    content = _read_json(path)
-    if not isinstance(content, dict):
-        raise DatasetError(f"{path} should be a JSON object")
-    return content
+    return _read_object(layout.details_file(episode))
+
+
+def read_system(layout: Layout) -> Mapping[str, Any]:
+    """The content of system.json; empty where there is none."""
+    return _read_object(layout.system)
 
 
 def episodes_files(layout: Layout) -> list[Path]:
@@ -161,8 +160,24 @@ def read_episodes(layout: Layout) -> tuple[EpisodeMeta, ...]:
     """Every episode of meta/episodes, by its number; raises DatasetError for a file that is not readable."""
     files = episodes_files(layout)
     with ThreadPoolExecutor(_READERS) as pool:
-        lines = [episode for found in pool.map(_episodes_of, files) for episode in found]
+        lines = [episode for found in pool.map(read_episodes_of, files) for episode in found]
     return tuple(sorted(lines, key=lambda episode: episode.index))
+
+
+def read_episodes_of(path: Path) -> list[EpisodeMeta]:
+    """The episodes of one file of meta/episodes; raises DatasetError where it is not readable."""
+    with reported(f"{path} cannot be read"):
+        try:
+            file = pq.ParquetFile(path)
+            names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+            lines = file.read(columns=names).to_pylist()
+        except pa.ArrowInvalid as error:
+            raise DatasetError(f"{path} cannot be read: {error}") from error
+    videos = [name.split("/")[1] for name in names if name.startswith("videos/") and name.endswith("/chunk_index")]
+    try:
+        return [_episode(line, videos, path) for line in lines]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{path} is no file of LeRobot's episodes: {error}") from error
 
 
 def read_episode_stats(path: Path) -> Iterator[tuple[int, Stats]]:
@@ -186,21 +201,6 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             return pq.ParquetFile(path).read(columns=columns)
         except pa.ArrowInvalid as error:
             raise DatasetError(f"{path} cannot be read: {error}") from error
-
-
-def _episodes_of(path: Path) -> list[EpisodeMeta]:
-    with reported(f"{path} cannot be read"):
-        try:
-            file = pq.ParquetFile(path)
-            names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
-            lines = file.read(columns=names).to_pylist()
-        except pa.ArrowInvalid as error:
-            raise DatasetError(f"{path} cannot be read: {error}") from error
-    videos = [name.split("/")[1] for name in names if name.startswith("videos/") and name.endswith("/chunk_index")]
-    try:
-        return [_episode(line, videos, path) for line in lines]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path} is no file of LeRobot's episodes: {error}") from error
 
 
 def _episode(line: Mapping[str, Any], videos: Sequence[str], path: Path) -> EpisodeMeta:
@@ -233,3 +233,12 @@ def _read_json(path: Path) -> Any:
             return json.loads(path.read_bytes())
         except ValueError as error:
             raise DatasetError(f"{path} is no JSON: {error}") from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path} should be a JSON object")
+    return content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -59,10 +59,10 @@ def make_folder(path: Path) -> None:
         fsync_folder(folder.parent)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file, whole and on the disk when this returns; what was there before stays until then.
+def stage(path: Path, content: bytes) -> Path:
+    """Write a file beside `path`, on the disk when this returns; `publish` makes it `path`. Returns where it is.
 
-    Raises DatasetError where the disk is full or may not be written.
+    Raises DatasetError where the disk is full or may not be written; then nothing is left.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with reported(f"{path} cannot be written"):
@@ -72,21 +72,39 @@ def write_atomically(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
-            fsync_folder(path.parent)
         except OSError:
             with suppress(OSError):
                 temporary.unlink()
             raise
+    return temporary
+
+
+def publish(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Rename files or folders (from, to) within a disk, for good when this returns; raises DatasetError.
+
+    After an error it can be called again: what was renamed is left as it is.
+    """
+    for source, destination in moves:
+        with reported(f"{source} cannot be moved to {destination}"):
+            make_folder(destination.parent)
+            if source.exists() or not destination.exists():
+                source.replace(destination)
+    for folder in dict.fromkeys(destination.parent for _, destination in moves):
+        with reported(f"{folder} cannot be written"):
+            fsync_folder(folder)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file, whole and on the disk when this returns; what was there before stays until then.
+
+    Raises DatasetError where the disk is full or may not be written.
+    """
+    publish([(stage(path, content), path)])
 
 
 def move(source: Path, destination: Path) -> None:
     """Rename a file or a folder within a disk, for good when this returns; raises DatasetError."""
-    with reported(f"{source} cannot be moved to {destination}"):
-        make_folder(destination.parent)
-        source.replace(destination)
-        fsync_folder(destination.parent)
-        fsync_folder(source.parent)
+    publish([(source, destination)])
 
 
 @dataclass(frozen=True)
