@@ -200,7 +200,12 @@ def json_file(content: Any) -> bytes:
 
 def stats_file(stats: Stats) -> bytes:
     """meta/stats.json."""
-    return json_file({key: {name: value.tolist() for name, value in entry.items()} for key, entry in stats.items()})
+    return json_file(
+        {
+            key: {name: entry[name].tolist() for name in STATISTICS if name in entry}  # in this order
+            for key, entry in stats.items()
+        }
+    )
 
 
 def stats_from_json(content: Mapping[str, Any]) -> Stats:

@@ -1,0 +1,308 @@
+"""A dataset's list of episodes, written: an episode is in it whole or not at all, however the program ends.
+
+An episode exists when its line in meta/episodes does. What it needs is put in its place before; the totals in info.json
+and stats.json come after, and are made again from the episodes where a crash left them behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_ros.recording import dataset, schemas
+from vla_ros.recording.dataset import DatasetMeta
+from vla_ros.recording.features import DEFAULTS, Features
+from vla_ros.recording.files import DatasetError, Layout, fsync_folder, move, publish, reported, stage, write_atomically
+from vla_ros.recording.schemas import Clip, EpisodeMeta, Stats
+from vla_ros.recording.statistics import merge, of_rows
+from vla_ros.recording.video import VideoInfo
+
+DATA = "data.parquet"  # in the folder of an open episode, once it is closed
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An episode that is recorded and not in the dataset yet. `folder` has a video <camera>.mp4 per camera.
+
+    `columns`: key -> (T, N) or (T,), all but LeRobot's own; `videos`: key -> what its file holds; `image_stats`: key of
+    a video -> its statistics.
+    """
+
+    folder: Path
+    columns: Mapping[str, NDArray[Any]]
+    videos: Mapping[str, VideoInfo]
+    image_stats: Stats
+
+    @property
+    def length(self) -> int:
+        """Its rows."""
+        return len(next(iter(self.columns.values())))
+
+
+@dataclass(frozen=True)
+class _Totals:
+    """Everything over all episodes."""
+
+    info: Mapping[str, Any]
+    tasks: Mapping[int, str]
+    stats: Stats
+    episodes: int = 0
+    frames: int = 0
+
+
+@dataclass
+class Catalogue:
+    """The episodes of the dataset at `layout`; only who holds its `WriteLock` may have one."""
+
+    layout: Layout
+    features: Features
+    _totals: _Totals
+    _before: _Totals | None = field(default=None)  # without the last episode, where that was saved here
+
+    @classmethod
+    def create(cls, layout: Layout, features: Features) -> Catalogue:
+        """A dataset without episodes; raises DatasetError where it cannot be written, or a feature not be stored."""
+        schemas.data_schema(features)
+        info = schemas.new_info(features)
+        write_atomically(layout.info, schemas.json_file(info))
+        return cls(layout, features, _Totals(info, {}, {}))
+
+    @classmethod
+    def open(cls, root: Path, notices: list[str]) -> Catalogue:
+        """The dataset at `root`; totals that are behind are made again, which `notices` then says.
+
+        Raises DatasetError where there is none, or it contradicts itself.
+        """
+        info = dataset.read_info(root)
+        layout, features = Layout.of(root, info), dataset.read_features(root, info)
+        totals = _as_written(layout, info)
+        if totals is None:
+            totals = _counted(DatasetMeta.load(root))
+            for path, content in _totals_files(layout, totals).items():
+                write_atomically(path, content)
+            notices.append(
+                f"info.json and stats.json did not agree with meta/episodes; made again of its {totals.episodes} "
+                f"episodes, {totals.frames} frames"
+            )
+        return cls(layout, features, totals)
+
+    @property
+    def episodes(self) -> int:
+        """Those in the dataset: the number of the next one."""
+        return self._totals.episodes
+
+    @property
+    def frames(self) -> int:
+        """Rows of all of them."""
+        return self._totals.frames
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """The content of info.json."""
+        return self._totals.info
+
+    def add(self, finished: Finished, task: str | Sequence[str], details: bytes) -> None:
+        """Make an episode part of the dataset, on the disk when this returns; `details`: the content of its file.
+
+        `task`: of the episode, or one for every row, as other programs have it.
+
+        With a DatasetError it is not part of it, or may not be after a power cut; `add` again goes on where that left,
+        `take_back` undoes it.
+        """
+        totals, index, layout = self._totals, self._totals.episodes, self.layout
+        texts = [task] * finished.length if isinstance(task, str) else list(task)
+        numbers = {text: number for number, text in totals.tasks.items()}
+        for text in texts:
+            numbers.setdefault(text, max(numbers.values(), default=-1) + 1)
+        tasks = {number: text for text, number in numbers.items()}
+        columns = self._with_defaults(finished, [numbers[text] for text in texts])
+        stats = self._stats(columns, finished.image_stats)
+        line = self._line(finished, tuple(dict.fromkeys(texts)))
+        videos = {key: video_info(video) for key, video in finished.videos.items()}
+        frames = totals.frames + finished.length
+        after = _Totals(
+            schemas.updated_info(totals.info, index + 1, frames, len(tasks), videos),
+            tasks,
+            merged(totals.stats, stats),
+            index + 1,
+            frames,
+        )
+        write_atomically(finished.folder / DATA, schemas.parquet(schemas.data_table(self.features, columns)))
+        files = {layout.details_file(index): details}
+        if tasks != totals.tasks:
+            files[layout.tasks] = schemas.parquet(schemas.tasks_table(tasks))
+        listed = layout.episodes_file(line.metadata_chunk, line.metadata_file)
+        last = {
+            listed: schemas.parquet(schemas.episodes_table(self.features, [(line, stats)])),
+            **_totals_files(layout, after),
+        }
+        with _staged({**files, **last}) as staged:  # whatever takes room; then there are only names to change
+            publish([*self._moves(finished.folder, index), *((staged[path], path) for path in files)])
+            for path in last:  # with the first of them there is this episode
+                publish([(staged[path], path)])
+        self._totals, self._before = after, totals
+
+    def take_back(self, folder: Path) -> list[Path]:
+        """Move what a failed `add`, or a crash in it, has put in place for the next episode back into `folder`.
+
+        What is there has a name after the camera, data.parquet, details.json. Returns what was moved.
+        """
+        layout, index = self.layout, self._totals.episodes
+        line = layout.episodes_file(*layout.place(index))
+        if line.exists():
+            _remove(line)
+        moves = [*self._moves(folder, index), (folder / "details.json", layout.details_file(index))]
+        back = [(placed, source) for source, placed in moves if placed.exists()]
+        for placed, source in back:
+            move(placed, source)
+        return [source for _, source in back]
+
+    def drop_last(self) -> int:
+        """Take the last episode out of the dataset, its files too; returns its number. Raises DatasetError."""
+        index, layout = self._totals.episodes - 1, self.layout
+        if index < 0:
+            raise DatasetError(f"{layout.root} has no episode to drop")
+        line = layout.episodes_file(*layout.place(index))
+        if not line.exists():
+            raise DatasetError(
+                f"{layout.root}: episode {index} shares its files with others (compacted, or written by another "
+                "program); it cannot be dropped"
+            )
+        totals = self._before or _counted(DatasetMeta.load(layout.root), index)
+        _remove(line)  # from here on there is no such episode
+        self._totals, self._before = totals, None
+        for path in (*(placed for _, placed in self._moves(layout.root, index)), layout.details_file(index)):
+            if path.exists():
+                _remove(path)
+        write_atomically(layout.tasks, schemas.parquet(schemas.tasks_table(totals.tasks)))
+        for path, content in _totals_files(layout, totals).items():
+            write_atomically(path, content)
+        return index
+
+    def _stats(self, columns: Mapping[str, NDArray[Any]], images: Stats) -> Stats:
+        """Statistics of an episode, of all features in their order."""
+        return {
+            feature.key: images[feature.key] if feature.is_video else of_rows(columns[feature.key])
+            for feature in (*self.features.features, *DEFAULTS)
+        }
+
+    def _moves(self, folder: Path, index: int) -> list[tuple[Path, Path]]:
+        """(in the folder of the open episode, in the dataset) of every file of an episode's rows and frames."""
+        place = self.layout.place(index)
+        videos = [
+            (folder / f"{camera}.mp4", self.layout.video_file(key, *place))
+            for camera, key in zip(self.features.cameras, self._video_keys(), strict=True)
+        ]
+        return [*videos, (folder / DATA, self.layout.data_file(*place))]
+
+    def _video_keys(self) -> list[str]:
+        return [feature.key for feature in self.features.features if feature.is_video]
+
+    def _line(self, finished: Finished, tasks: tuple[str, ...]) -> EpisodeMeta:
+        index, first = self._totals.episodes, self._totals.frames
+        place = self.layout.place(index)
+        clip = Clip(*place, 0.0, finished.length / self.features.fps)
+        clips = dict.fromkeys(self._video_keys(), clip)
+        return EpisodeMeta(index, tasks, finished.length, *place, first, first + finished.length, clips, *place)
+
+    def _with_defaults(self, finished: Finished, tasks: list[int]) -> dict[str, NDArray[Any]]:
+        """All columns, LeRobot's own too."""
+        frame = np.arange(finished.length, dtype=np.int64)
+        return {
+            **finished.columns,
+            "timestamp": (frame / self.features.fps).astype(np.float32),
+            "frame_index": frame,
+            "episode_index": np.full(finished.length, self._totals.episodes, dtype=np.int64),
+            "index": self._totals.frames + frame,
+            "task_index": np.array(tasks, dtype=np.int64),
+        }
+
+
+def video_info(video: VideoInfo) -> dict[str, Any]:
+    """What info.json says of a video, as LeRobot 0.6.1 does."""
+    return {
+        "video.height": video.height,
+        "video.width": video.width,
+        "video.codec": video.codec,
+        "video.pix_fmt": video.pix_fmt,
+        "video.fps": video.fps,
+        "video.channels": 3,
+        "has_audio": False,
+        "video.g": video.gop,
+        "video.crf": video.crf,
+        "video.preset": int(video.preset) if video.preset.isdecimal() else video.preset,
+        "video.fast_decode": 0,
+        "video.video_backend": "pyav",
+        "video.extra_options": {},
+        "is_depth_map": False,
+    }
+
+
+def merged(first: Stats, second: Stats) -> Stats:
+    """Statistics over both; a feature that only one has is as it is there."""
+    both = {key: merge(first[key], second[key]) for key in first if key in second}
+    return {**first, **second, **both}
+
+
+def _as_written(layout: Layout, info: Mapping[str, Any]) -> _Totals | None:
+    """The totals of info.json and stats.json, or None if meta/episodes has other episodes than they.
+
+    In a dataset with a file per episode this reads no more than the last, however many there are.
+    """
+    files = dataset.episodes_files(layout)
+    count, frames, tasks = (int(info.get(f"total_{name}", -1)) for name in ("episodes", "frames", "tasks"))
+    found = tuple(dataset.read_episodes_of(files[-1])) if files else ()
+    if len(files) != count:  # not one per file, or a crash
+        found = dataset.read_episodes(layout)
+        if len(found) != count:
+            return None
+    if found and (found[-1].index + 1, found[-1].to_index) != (count, frames):
+        return None
+    texts, stats = dataset.read_tasks(layout), dataset.read_stats(layout)
+    counted = int(stats["frame_index"]["count"][0]) if "frame_index" in stats else 0
+    if (len(texts), counted) != (tasks, frames):
+        return None
+    return _Totals(info, texts, stats, count, frames)
+
+
+def _counted(meta: DatasetMeta, episodes: int | None = None) -> _Totals:
+    """The totals by what meta/episodes says of every episode, or of the first `episodes`."""
+    counted = meta.episodes[:episodes]
+    stats: Stats = {}
+    for path in dataset.episodes_files(meta.layout):
+        for index, entry in dataset.read_episode_stats(path):
+            if index < len(counted):
+                stats = merged(stats, entry)
+    frames = counted[-1].to_index if counted else 0
+    info = schemas.updated_info(meta.info, len(counted), frames, len(meta.tasks), {})
+    return _Totals(info, meta.tasks, stats, len(counted), frames)
+
+
+@contextmanager
+def _staged(files: Mapping[Path, bytes]) -> Iterator[Mapping[Path, Path]]:
+    """Path -> where its content is already; what has not been published in the end is removed."""
+    staged: dict[Path, Path] = {}
+    try:
+        for path, content in files.items():
+            staged[path] = stage(path, content)
+        yield staged
+    finally:
+        for temporary in staged.values():
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _totals_files(layout: Layout, totals: _Totals) -> dict[Path, bytes]:
+    return {layout.stats: schemas.stats_file(totals.stats), layout.info: schemas.json_file(totals.info)}
+
+
+def _remove(path: Path) -> None:
+    with reported(f"{path} cannot be removed"):
+        path.unlink()
+        fsync_folder(path.parent)
