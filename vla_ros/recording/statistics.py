@@ -30,9 +30,9 @@ _SIDE: Final = 150
 def of_rows(values: NDArray[Any]) -> Statistics:
     """Statistics of a column's rows, (T,) or (T, N); raises DatasetError for none, and for what is not finite."""
     rows = np.asarray(values).astype(np.float64)
-    rows = rows.reshape(len(rows), -1)
     if rows.size == 0 or not np.isfinite(rows).all():
         raise DatasetError(f"statistics need finite values, got {'some that are not' if rows.size else 'no rows'}")
+    rows = rows.reshape(len(rows), -1)
     quantiles = np.quantile(rows, list(QUANTILES.values()), axis=0, method="inverted_cdf")
     return {
         "min": rows.min(axis=0),
