@@ -1,0 +1,357 @@
+"""rosbag2 → LeRobot: a bag's messages through the same intake, assembler and session as those of a live recording.
+
+bag_to_dataset(bag, destination, robot, cameras, recording, *, task="", split=Split.AUTO, save_anyway=False,
+resume=False, on_progress=None, on_notice=None) -> list[SavedEpisode]
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol
+
+from vla_ros import messages, topics
+from vla_ros.messages import Message
+from vla_ros.recording import features
+from vla_ros.recording.bag_files import Bag, BagError
+from vla_ros.recording.config import RecordingConfig
+from vla_ros.recording.findings import Progress
+from vla_ros.recording.intake import COMPRESSED_IMAGE, Intake, image_type
+from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails, SavedEpisode
+from vla_ros.recording.rows import RowAssembler
+from vla_ros.recording.session import EpisodeState, Refused, Session
+from vla_ros.robots.robot import Robot
+from vla_ros.timing.stamps import ms_to_ns, ns_to_s, s_to_ns
+from vla_ros.timing.sync import CameraTiming
+from vla_ros.values import Mode
+
+_STRING = topics.TABLE[topics.INSTRUCTION][0]
+_CLOCK = {"/clock": "rosgraph_msgs/msg/Clock"}
+#: No camera is so late: what differs more goes by another clock.
+_OTHER_CLOCK_NS = s_to_ns(30.0)
+#: How often rows are asked for, as a live recording does.
+_PERIOD_NS = ms_to_ns(20.0)
+_SEED = "seed "
+_LONGEST_SETTLING_NS = s_to_ns(6.0)  # more than `settle_ms` may be
+
+Stamped = tuple[str, int, Message]  # topic, when it was received [ns], message
+Words = list[tuple[int, str]]  # when it was said [ns], one of topics.RECORDER_WORDS
+
+
+class Split(str, Enum):
+    """What begins and ends an episode."""
+
+    AUTO = "auto"  # the first of these that the bag tells anything of
+    RECORDER = "recorder"  # what a recorder was told while the bag was written
+    MODE = "mode"  # the controller follows a policy or a person, until it holds again
+    WHOLE = "whole"  # the bag
+
+
+class CameraTopic(Protocol):
+    """A camera: the topic of its images, and its timing as in `CameraTiming`."""
+
+    @property
+    def topic(self) -> str:
+        """Of Image; of CompressedImage where it ends in /compressed."""
+
+    @property
+    def rate_hz(self) -> float:
+        """As `CameraTiming`."""
+
+    @property
+    def latency_ms(self) -> float:
+        """As `CameraTiming`."""
+
+    @property
+    def tolerance_ms(self) -> float:
+        """As `CameraTiming`."""
+
+    @property
+    def frozen_after_ms(self) -> float:
+        """As `CameraTiming`."""
+
+
+def bag_to_dataset(
+    bag: Path,
+    destination: Path,
+    robot: Robot,
+    cameras: Mapping[str, CameraTopic],
+    recording: RecordingConfig,
+    *,
+    task: str = "",
+    split: Split = Split.AUTO,
+    save_anyway: bool = False,
+    resume: bool = False,
+    on_progress: Progress | None = None,
+    on_notice: Callable[[str], None] | None = None,
+) -> list[SavedEpisode]:
+    """Write the episodes of `bag` to the LeRobot v3.0 dataset `destination`; what was saved, in order.
+
+    `task`: what they are about; "" = what the bag's /vla/instruction says. An episode beyond the health limits is left
+    out, unless `save_anyway`. `resume`: add to a dataset that is there. `on_progress(what, done, total)` counts
+    messages; `on_notice` gets, in words, what was left out or not as it should be.
+
+    Raises:
+        BagError: the bag cannot be read, lacks a topic or a task, or no episode of it could be saved.
+        DatasetError: the dataset cannot be written.
+    """
+    notice = on_notice or (lambda _: None)
+    with Bag(bag) as opened:
+        stream = _Stream(opened)
+        sizes = {name: stream.image_size(name, camera.topic) for name, camera in cameras.items()}
+        words = _words(stream, split)
+        described = features.of_robot(robot, sizes, recording.fps)
+        timings = {name: _timing(camera) for name, camera in cameras.items()}
+        assembler = RowAssembler(robot, described, timings, recording, decode=messages.image_to_rgb)
+        intake = Intake(assembler, robot, {name: camera.topic for name, camera in cameras.items()})
+        stream.require(intake.types, {*(robot.endpoints[key].name for key in ("joint_states", "gripper_joint_states"))})
+        with closing(_Keeper(destination, described, recording, system={"bag": bag.name}, resume=resume)) as writer:
+            session = Session(assembler, writer, recording, reason=lambda _: "", source=f"bag {bag.name}")
+            session.task = task
+            told = _Told(session, words, save_anyway, stream)
+            heard = intake.types | dict.fromkeys(
+                (topics.INSTRUCTION, topics.RECORDER_CONTROL, topics.RECORDER_NOTES), _STRING
+            )
+            total = sum(opened.counts[topic] for topic in heard)
+            for count, (topic, now_ns, message) in enumerate(stream.messages(heard)):
+                told.advance(now_ns)
+                if topic in intake.types:
+                    intake.take(topic, message, now_ns)
+                elif topic != topics.INSTRUCTION or not task:
+                    _hear(session, topic, str(message.data))
+                if on_progress is not None:
+                    on_progress("messages", count + 1, total)
+            told.end()
+        for topic, unreadable in intake.unreadable.items():
+            told.notices.append(f"{unreadable.count} messages of {topic} could not be read: {unreadable.reason}")
+        for text in (*opened.notices, *stream.notices, *told.notices, *writer.notices):
+            notice(text)
+    if not writer.saved:
+        raise BagError(f"no episode of {bag} was saved: {'; '.join(told.notices) or 'it tells of none'}")
+    return writer.saved
+
+
+class _Stream:
+    """A bag's messages by the clock that their stamps are of: that of receipt, or the bag's own /clock."""
+
+    def __init__(self, bag: Bag) -> None:
+        self._bag = bag
+        self.notices: list[str] = []
+        self.first_ns, self.last_ns = bag.span_ns
+        self._by_clock = False
+        clock = next(bag.messages(_CLOCK), None)
+        if clock is not None:
+            _, received_ns, message = clock
+            time_ns = messages.stamp_to_ns(message.clock)
+            self._by_clock = abs(received_ns - time_ns) > _OTHER_CLOCK_NS
+        if self._by_clock:
+            times_ns = [messages.stamp_to_ns(message.clock) for _, _, message in bag.messages(_CLOCK)]
+            self.first_ns, self.last_ns = times_ns[0], times_ns[-1]
+
+    def messages(self, wanted: Mapping[str, str]) -> Iterator[Stamped]:
+        """As `Bag.messages`, at the time that it was then."""
+        if not self._by_clock:
+            yield from self._bag.messages(wanted)
+            return
+        now_ns = self.first_ns
+        for topic, _, message in self._bag.messages({**wanted, **_CLOCK}):
+            if topic in _CLOCK:
+                now_ns = messages.stamp_to_ns(message.clock)
+            else:
+                yield topic, now_ns, message
+
+    def image_size(self, camera: str, topic: str) -> tuple[int, int]:
+        """Height and width of the first image that can be read; raises BagError where there is none."""
+        kind = image_type(topic)
+        self._require(topic, kind, f"camera {camera}")
+        reason = "none can be decoded"
+        for _, now_ns, message in self.messages({topic: kind}):
+            late_ns = now_ns - messages.stamp_to_ns(message.header.stamp)
+            if abs(late_ns) > _OTHER_CLOCK_NS:
+                raise BagError(
+                    f"images of {topic} were received {ns_to_s(late_ns):.0f} s after their stamps, so by another "
+                    "clock; in simulated time record with --use-sim-time, or record /clock too"
+                )
+            try:
+                height, width = messages.image_to_rgb(message).shape[:2]
+            except ValueError as error:
+                reason = str(error)
+                continue
+            return height, width
+        raise BagError(f"no image of {topic} (camera {camera}) can be read: {reason}")
+
+    def require(self, types: Mapping[str, str], needed: Iterable[str]) -> None:
+        """Raises BagError where a topic that is `needed` is not there as its type; what else is not there is noted."""
+        for topic, type_name in types.items():
+            if topic in needed:
+                self._require(topic, type_name, "needed for every row")
+            elif self._bag.types.get(topic) not in (None, type_name):
+                count, other = self._bag.counts[topic], self._bag.types[topic]
+                self.notices.append(f"{count} messages of {topic} are left out: {other}, should be {type_name}")
+            elif not self._bag.counts[topic]:
+                self.notices.append(f"the bag has nothing of {topic}")
+
+    def _require(self, topic: str, type_name: str, what: str) -> None:
+        there = self._bag.types.get(topic)
+        if there not in (None, type_name):
+            hint = "; give its topic as it is, ending in /compressed" if there == COMPRESSED_IMAGE else ""
+            raise BagError(f"{topic} ({what}) is {there} in the bag, should be {type_name}{hint}")
+        if not self._bag.counts[topic]:
+            known = ", ".join(f"{name} ({self._bag.types[name]})" for name in sorted(self._bag.types)) or "none"
+            raise BagError(f"the bag has no messages of {topic} ({what}); its topics: {known}")
+
+
+class _Keeper(DatasetWriter):
+    """Remembers what it has saved."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.saved: list[SavedEpisode] = []
+
+    def save(self, details: EpisodeDetails) -> SavedEpisode:
+        """As the writer."""
+        self.saved.append(super().save(details))
+        return self.saved[-1]
+
+    def drop_last(self) -> int:
+        """As the writer."""
+        self.saved.pop()
+        return super().drop_last()
+
+
+class _Told:
+    """Tells a session its words at their times; what is not saved, and why, is in `notices`."""
+
+    def __init__(self, session: Session, words: Words, save_anyway: bool, stream: _Stream) -> None:
+        self._session = session
+        self._words = deque(words)
+        self._save = "save_anyway" if save_anyway else "save"
+        self._first_ns, self._last_ns = stream.first_ns, stream.last_ns
+        self._next_ns = self._first_ns
+        self._refusal = ""
+        self.notices: list[str] = []
+
+    def advance(self, now_ns: int) -> None:
+        """It is `now_ns`, and what was received before has been taken in."""
+        while self._words and self._words[0][0] <= now_ns and self._session.state is not EpisodeState.SAVING:
+            self._say(*self._words.popleft())
+        if not 0 <= self._next_ns - now_ns <= _PERIOD_NS:
+            self._session.advance(now_ns)
+            self._next_ns = now_ns + _PERIOD_NS
+
+    def end(self) -> None:
+        """Nothing more comes: what is open ends here."""
+        now_ns = self._last_ns
+        while self._words:
+            now_ns, word = self._words.popleft()
+            self._say(now_ns, word)
+            self._settle(now_ns)
+        if self._session.state in (EpisodeState.RECORDING, EpisodeState.PAUSED):
+            self.notices.append("the bag ends within an episode")
+            self._say(now_ns, "save")
+        self._settle(now_ns)
+        self._leave_out(now_ns)
+
+    def _settle(self, now_ns: int) -> None:
+        if self._session.state is EpisodeState.SAVING:
+            self._session.advance(now_ns + _LONGEST_SETTLING_NS)
+
+    def _say(self, time_ns: int, word: str) -> None:
+        self._session.advance(time_ns)
+        if word == "start":
+            self._leave_out(time_ns)
+        word = self._save if word == "save" else word
+        self._session.obey(word, time_ns, lambda is_done, said: self._on_answer(time_ns, word, is_done, said))
+
+    def _on_answer(self, time_ns: int, word: str, is_done: bool, said: str) -> None:
+        if is_done:
+            self._refusal = ""
+        elif word == "rerecord" and self._session.state is EpisodeState.IDLE:  # what it was to replace was left out
+            self._say(time_ns, "start")
+        elif word == "start":
+            raise BagError(f"no episode can begin: {said}")
+        elif word in ("save", "save_anyway"):
+            self._refusal = said
+        else:
+            self.notices.append(f"{word}: {said}")
+
+    def _leave_out(self, time_ns: int) -> None:
+        """Forget an episode that was refused, and say so."""
+        if self._session.state is EpisodeState.UNSAVED:
+            why = self._refusal or "it could not be recorded to its end"
+            self.notices.append(f"the episode up to {ns_to_s(time_ns - self._first_ns):.1f} s is left out: {why}")
+            self._session.obey("discard", time_ns, lambda *_: None)
+
+
+def _hear(session: Session, topic: str, text: str) -> None:
+    if topic == topics.INSTRUCTION:
+        session.task = text
+    elif topic == topics.RECORDER_NOTES:
+        with suppress(Refused):
+            session.note(text)
+    elif text.startswith(_SEED) and text.removeprefix(_SEED).strip().isdigit():
+        session.seed = int(text.removeprefix(_SEED))
+
+
+@dataclass
+class _Heard:
+    """What a bag tells of when episodes began and ended."""
+
+    obeyed: set[tuple[int, str]]
+    control: Words
+    modes: list[tuple[int, Mode]]
+
+
+def _words(stream: _Stream, split: Split) -> Words:
+    """What is to be told the session; raises BagError where the bag knows nothing of `split`."""
+    heard = _listen(stream)
+    told: dict[Split, Words] = {
+        Split.RECORDER: sorted(heard.obeyed) or heard.control,
+        Split.MODE: _words_of_modes(heard.modes),
+        Split.WHOLE: [(stream.first_ns, "start"), (stream.last_ns, "save")],
+    }
+    for way, words in told.items():
+        if split in (way, Split.AUTO) and any(word == "start" for _, word in words):
+            return words
+    lacking = {
+        Split.RECORDER: f"nobody told a recorder to start, neither on {topics.STATE} nor on {topics.RECORDER_CONTROL}",
+        Split.MODE: f"on {topics.STATE} no controller follows anybody",
+    }
+    raise BagError(f"the bag does not tell of episodes by {split.value}: {lacking[split]}; its whole may be one")
+
+
+def _listen(stream: _Stream) -> _Heard:
+    heard = _Heard(set(), [], [])
+    types = {topics.STATE: topics.TABLE[topics.STATE][0], topics.RECORDER_CONTROL: _STRING}
+    for topic, now_ns, message in stream.messages(types):
+        if topic == topics.RECORDER_CONTROL:
+            if message.data in topics.RECORDER_WORDS:
+                heard.control.append((now_ns, message.data))
+            continue
+        said = messages.status_values(message, "recorder") or {}
+        for entry in said.get("obeyed", "").split():
+            word, _, time_ns = entry.partition("@")
+            heard.obeyed.add((int(time_ns), word))
+        with suppress(ValueError):
+            status = messages.status_to_controller(message)
+            if status is not None:
+                heard.modes.append((now_ns, status.mode))
+    return heard
+
+
+def _words_of_modes(modes: Iterable[tuple[int, Mode]]) -> Words:
+    words: Words = []
+    before = Mode.HOLD
+    for time_ns, mode in modes:
+        if (mode is Mode.HOLD) != (before is Mode.HOLD):
+            words.append((time_ns, "save" if mode is Mode.HOLD else "start"))
+        before = mode
+    return words
+
+
+def _timing(camera: CameraTopic) -> CameraTiming:
+    return CameraTiming(**{name: getattr(camera, name) for name in CameraTiming.model_fields})
