@@ -22,6 +22,7 @@ from vla_ros.recording.findings import Finding, Kind, Progress, error, warning
 from vla_ros.recording.scanning import (
     DETAILS,
     INFO,
+    NO_FILE,
     STATS,
     TASKS,
     V21,
@@ -37,7 +38,8 @@ from vla_ros.recording.scanning import (
 from vla_ros.values import Array
 
 _KEEP = "vla-ros dataset repair PATH --keep-open makes an episode of it"
-_OPTIONAL = ("there is no such file",)
+#: End of the name of a folder that an episode was made of.
+RECOVERED = "-recovered"
 _NEEDED = ("fps", "features", "total_episodes", "total_frames", "total_tasks", "data_path")
 _DEFAULTS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
@@ -48,8 +50,8 @@ def check(root: Path, *, decode: bool = False, on_progress: Progress | None = No
     Videos are read packet by packet; with `decode` every frame is decoded as well, which takes minutes per hour
     recorded. Raises DatasetError where there is no dataset.
     """
-    if not (root / "meta").is_dir():
-        raise DatasetError(f"{root} is no LeRobot dataset: it has no folder meta")
+    if not any((root / folder).is_dir() for folder in ("meta", "data")):
+        raise DatasetError(f"{root} is no LeRobot dataset: it has neither a folder meta nor data")
     return list(_check(scan(root), decode, on_progress or (lambda what, done, total: None)))
 
 
@@ -60,15 +62,16 @@ def check_scan(found: Scan) -> list[Finding]:
 
 def _check(found: Scan, decoding: bool, on_progress: Progress) -> Iterator[Finding]:
     yield from _check_info(found)
-    yield from _check_episodes(found)
-    yield from _check_data(found, on_progress)
-    yield from _check_videos(found, decoding, on_progress)
-    yield from _check_details(found)
+    if found.features and found.fps:  # without, nothing could be compared
+        yield from _check_episodes(found)
+        yield from _check_data(found, on_progress)
+        yield from _check_videos(found, decoding, on_progress)
+        yield from _check_details(found)
     yield from _check_open(found)
     for broken in found.broken:
         if broken.path.startswith(DETAILS):
             yield warning(Kind.DETAILS, broken.path, broken.reason)
-        elif broken.reason in _OPTIONAL:
+        elif broken.reason == NO_FILE:
             yield error(Kind.MISSING, broken.path, broken.reason)
         else:
             yield error(Kind.UNREADABLE, broken.path, broken.reason)
@@ -158,7 +161,7 @@ def _check_data(found: Scan, on_progress: Progress) -> Iterator[Finding]:
     for number, (path, episodes) in enumerate(sorted(of_file.items())):
         on_progress("data", number, len(of_file))
         if path not in there:
-            yield from (error(Kind.MISSING, path, "there is no such file", episode.index) for episode in episodes)
+            yield from (error(Kind.MISSING, path, NO_FILE, episode.index) for episode in episodes)
             continue
         rows = table(found, path)
         if rows is None:
@@ -224,7 +227,7 @@ def _check_videos(found: Scan, decoding: bool, on_progress: Progress) -> Iterato
     for number, ((path, key), clips) in enumerate(sorted(of_file.items(), key=lambda item: item[0])):
         on_progress("videos", number, len(of_file))
         if path not in there:
-            yield from (error(Kind.MISSING, path, "there is no such file", episode.index) for episode, _ in clips)
+            yield from (error(Kind.MISSING, path, NO_FILE, episode.index) for episode, _ in clips)
             continue
         if video(found, path) is None:
             continue
@@ -263,4 +266,4 @@ def open_episodes(root: Path) -> list[Path]:
     """Folders below .recording with the rows and videos of an episode that was never saved."""
     recording = root / ".recording"
     found = [*recording.glob("episode-*"), *(recording / "aside").glob("*")]
-    return sorted(folder for folder in found if (folder / "rows.bin").is_file())
+    return sorted(folder for folder in found if (folder / "rows.bin").is_file() and not folder.name.endswith(RECOVERED))

@@ -181,7 +181,8 @@ def compare(
         allowed = np.full_like(true[name], 0.5) if name == "count" else allowed
         if not (off > allowed).any():
             continue
-        text = f"{name} of {key} is {_short(said[name])}, that of the rows {_short(true[name])}"
+        at = int(np.argmax(off > allowed))
+        text = f"{name} of {key}[{at}] is {said[name].reshape(-1)[at]:.9g}, that of the rows {true[name][at]:.9g}"
         # E[x²] - E[x]² of large values that hardly differ: what LeRobot does up to 0.6.1.
         if (
             name == "std"

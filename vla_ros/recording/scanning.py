@@ -23,6 +23,8 @@ from vla_ros.values import Array
 V30, V21 = "v3.0", "v2.1"
 INFO, STATS, TASKS, SYSTEM = "meta/info.json", "meta/stats.json", "meta/tasks.parquet", "meta/vla_ros/system.json"
 DETAILS = "meta/vla_ros/episodes"
+NO_FILE = "there is no such file"
+UNKNOWN_TASK = "unknown task"
 _EPISODES_21, _TASKS_21, _STATS_21 = "meta/episodes.jsonl", "meta/tasks.jsonl", "meta/episodes_stats.jsonl"
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, pa.ArrowException)
 _UNREADABLE_VIDEO = (*_UNREADABLE, av.FFmpegError)
@@ -79,6 +81,11 @@ class Video:
         """How many frames are whole."""
         return len(self.pts)
 
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """All in which videos must agree to become one."""
+        return self.codec, self.width, self.height, self.pix_fmt, self.extradata
+
 
 @dataclass(eq=False)
 class Scan:
@@ -126,10 +133,10 @@ def _is_feature(entry: Any) -> bool:
     return isinstance(shape, list) and all(isinstance(size, int) and size > 0 for size in shape)
 
 
-def scan(root: Path) -> Scan:
-    """The metadata of the dataset at `root`, v3.0 or v2.1."""
+def scan(root: Path, info: Any = None) -> Scan:
+    """The metadata of the dataset at `root`, v3.0 or v2.1; `info` stands for its info.json."""
     found = Scan(root)
-    info = _json(found, INFO)
+    info = _json(found, INFO) if info is None else info
     if isinstance(info, dict):
         found.info = info
     elif info is not None:
@@ -241,7 +248,11 @@ def _video(path: Path, size: int, changed_ns: int) -> Video:
 
 def statistics_of(values: Mapping[str, Any]) -> Mapping[str, Array]:
     """One feature's statistics as arrays of float64; raises ValueError, TypeError for what are no numbers."""
-    return {name: np.asarray(value, dtype=np.float64) for name, value in values.items()}
+    return {name: np.asarray(value, dtype=_kind_of(name)) for name, value in values.items()}
+
+
+def _kind_of(statistic: str) -> type[np.generic]:
+    return np.int64 if statistic == "count" else np.float64
 
 
 def _scan_v30(found: Scan) -> None:
@@ -272,7 +283,7 @@ def _episode_v30(found: Scan, row: Mapping[str, Any], source: str) -> Episode:
     for key, value in row.items():
         if key.startswith("stats/") and value is not None:
             _, feature, name = key.split("/", 2) if key.count("/") == 2 else ("", *key[6:].rsplit("/", 1))
-            statistics.setdefault(feature, {})[name] = np.asarray(value, dtype=np.float64)
+            statistics.setdefault(feature, {})[name] = np.asarray(value, dtype=_kind_of(name))
     videos = {}
     for key in found.video_keys:
         place = f"videos/{key}/"
@@ -351,7 +362,7 @@ def _json(found: Scan, path: str) -> Any:
     try:
         return json.loads((found.root / path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        note(found, path, "there is no such file")
+        note(found, path, NO_FILE)
     except (OSError, ValueError, RecursionError) as error:
         note(found, path, _line(error))
     return None
@@ -368,4 +379,9 @@ def _json_lines(found: Scan, path: str) -> Iterator[Any]:
 
 
 def _line(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return NO_FILE
+    said = getattr(error, "strerror", None)  # of the system and of FFmpeg, without numbers and paths
+    if said:
+        return str(said)
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
