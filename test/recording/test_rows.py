@@ -528,3 +528,34 @@ def test_features_of_others_are_refused() -> None:
         RowAssembler(PANDA, features, {"wrist": CameraTiming()}, RecordingConfig())
     with pytest.raises(ValueError, match="features are of 30 rows a second, the recording of 10"):
         RowAssembler(PANDA, features, {"front": CameraTiming()}, RecordingConfig(fps=10))
+
+
+def test_a_frame_that_was_overtaken_is_waited_for_a_moment() -> None:
+    sync = assembler(fps=10)
+    sync.start(START_NS)
+
+    def settle(after_ms: int) -> list[Row]:
+        return sync.rows(START_NS + after_ms * MS)
+
+    for after_ms in range(0, 120, 10):
+        now_ns = START_NS + after_ms * MS
+        sync.add_joints(now_ns, now_ns, HOME)
+        sync.add_gripper(now_ns, now_ns, 0.04)
+        if after_ms in (0, 40, 80, 110):  # of these none is as near the instant at 100 ms as the one that comes late
+            sync.add_image("front", now_ns, now_ns, picture(after_ms))
+    assert [number_of(row.images["front"]) for row in settle(125)] == [0]
+    sync.add_image("front", START_NS + 99 * MS, START_NS + 126 * MS, picture(99))
+    assert [number_of(row.images["front"]) for row in settle(130)] == [99]
+
+
+def test_the_next_command_of_who_is_sending_is_waited_for() -> None:
+    bench = Bench().run(0.2)
+    bench.sync.add_command(command(bench.now_ns, HOME))
+    bench.start().run(0.15)
+    assert len(bench.rows) == 0, "another command may be on its way"
+    bench.sync.add_command(command(bench.now_ns - 100 * MS, HOME + 0.1))
+    bench.sync.add_command(command(bench.now_ns, HOME + 0.2))
+    bench.run(0.4)
+    first = next(index for index, row in enumerate(bench.rows) if row.values[keys.ACTION][0] != HOME[0])
+    assert bench.rows[first - 1].instant_ns < START_NS + 250 * MS <= bench.rows[first].instant_ns
+    assert bench.sync.health.repeated_rows == 0
