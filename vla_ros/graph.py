@@ -14,6 +14,7 @@ from vla_ros.config import (
     ControllerNodeConfig,
     InferenceNodeConfig,
     Parameter,
+    RecorderNodeConfig,
     SimulatorNodeConfig,
     SystemConfig,
     to_parameters,
@@ -101,8 +102,10 @@ def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0, 
         nodes.insert(0, _simulator(system, robot, seed))
     else:
         externals += [_driver(robot, system.controller.command_interface), *_cameras(system)]
+    # Both before the controller, so that they end after it: an arm that is told to end waits for no file to close.
+    if system.record:
+        nodes.insert(-1, _recorder(system, robot))
     if system.bag:
-        # Before the controller, so that it ends after it: an arm that is told to end must not wait for a bag to close.
         nodes.insert(-1, _bag(system.bag, (*nodes, *externals)))
     timed = (node if node.executable == "simulator" else _timed(node, simulate) for node in nodes)
     return Graph(system.title, tuple(timed), tuple(externals))
@@ -243,6 +246,31 @@ def _controller(system: SystemConfig, robot: Robot, mode: Mode, dry_run: bool = 
     )
 
 
+def _recorder(system: SystemConfig, robot: Robot) -> NodeSpec:
+    config = RecorderNodeConfig(
+        root=system.record,
+        robot=robot.name,
+        cameras=system.cameras,
+        recording=system.recording,
+        instruction=system.instruction,
+        source=system.policy.name,
+    )
+    heard = (topics.COMMAND, topics.REQUESTED, topics.CHUNK, topics.STATE, topics.INSTRUCTION)
+    # Every saved episode is kept; the next one goes on with the dataset.
+    return _node(
+        "recorder",
+        config,
+        reads=(
+            *_images(system.cameras),
+            robot.endpoints["joint_states"],
+            robot.endpoints["gripper_joint_states"],
+            *(_ours(name) for name in (*heard, *_TO_RECORDER)),
+        ),
+        writes=_ABOUT_ITSELF,
+        restarts=True,
+    )
+
+
 def _bag(path: str, members: Iterable[NodeSpec | External]) -> NodeSpec:
     said = {end.name: end for member in members for end in member.writes if end.kind is EndpointKind.TOPIC}
     # The arm needs no bag; the next node writes one of its own.
@@ -273,6 +301,9 @@ def _timed(node: NodeSpec, simulate: bool) -> NodeSpec:
     reads = (*node.reads, _CLOCK) if simulate else node.reads
     return replace(node, params={**node.params, "use_sim_time": simulate}, reads=reads)
 
+
+#: What an operator says to the recorder.
+_TO_RECORDER = (topics.RECORDER_CONTROL, topics.RECORDER_NOTES, *map(topics.recorder, topics.RECORDER_WORDS))
 
 # --- what they talk about -------------------------------------------------------------------------------------------
 
@@ -322,6 +353,7 @@ _OPERATOR = External(
             topics.TELEOP,
             topics.DEADMAN,
             topics.SIMULATION_RESET,
+            *_TO_RECORDER,
         )
     ),
 )

@@ -20,6 +20,11 @@ RESUME = f"{NAMESPACE}/resume"
 ESTOP = f"{NAMESPACE}/estop"
 HOME_GRIPPER = f"{NAMESPACE}/gripper/home"
 
+#: What may be said to the recorder: each a service, and a word on RECORDER_CONTROL.
+RECORDER_WORDS = ("start", "save", "save_anyway", "discard", "rerecord", "pause", "resume", "success", "failure")
+RECORDER_CONTROL = f"{NAMESPACE}/recorder/control"
+RECORDER_NOTES = f"{NAMESPACE}/recorder/notes"
+
 SIMULATION_STATE = f"{NAMESPACE}/simulation/state"
 SIMULATION_RESET = f"{NAMESPACE}/simulation/reset"
 
@@ -27,6 +32,11 @@ SIMULATION_RESET = f"{NAMESPACE}/simulation/reset"
 def prediction(camera: str) -> str:
     """Where predicted frames of `camera` go."""
     return f"{NAMESPACE}/prediction/{camera}/compressed"
+
+
+def recorder(word: str) -> str:
+    """The service for one of RECORDER_WORDS."""
+    return f"{NAMESPACE}/recorder/{word}"
 
 
 #: name -> (type, what it carries); the README's table and the graph read it.
@@ -49,6 +59,20 @@ TABLE: dict[str, tuple[str, str]] = {
     RESUME: ("std_srvs/srv/Trigger", "leave a hold, an emergency stop, or a reflex: the driver recovers first"),
     ESTOP: ("std_srvs/srv/Trigger", "stop at once; only resume leaves it"),
     HOME_GRIPPER: ("std_srvs/srv/Trigger", "let the gripper find its range, once after power-up; the arm must hold"),
+    recorder("start"): ("std_srvs/srv/Trigger", "begin an episode; answers with its task, or why not"),
+    recorder("save"): ("std_srvs/srv/Trigger", "end the episode and keep it, if it is within the health limits"),
+    recorder("save_anyway"): ("std_srvs/srv/Trigger", "end the episode and keep it as it is"),
+    recorder("discard"): ("std_srvs/srv/Trigger", "end the episode and forget it"),
+    recorder("rerecord"): ("std_srvs/srv/Trigger", "forget the open episode, or else the one saved last; begin anew"),
+    recorder("pause"): ("std_srvs/srv/Trigger", "leave out what happens until resume"),
+    recorder("resume"): ("std_srvs/srv/Trigger", "go on with a paused episode"),
+    recorder("success"): ("std_srvs/srv/Trigger", "the episode did what its task says"),
+    recorder("failure"): ("std_srvs/srv/Trigger", "the episode did not do what its task says"),
+    RECORDER_CONTROL: (
+        "std_msgs/msg/String",
+        "the same words, for pedals and teleop devices; also `seed N`",
+    ),
+    RECORDER_NOTES: ("std_msgs/msg/String", "a line for the episode's details"),
     SIMULATION_STATE: ("std_msgs/msg/Float64MultiArray", "simulation only: the world's state, for the scripted policy"),
     SIMULATION_RESET: (
         "std_srvs/srv/Trigger",

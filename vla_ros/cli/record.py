@@ -1,10 +1,206 @@
-"""vla-ros record: episodes into a LeRobot dataset."""
+"""vla-ros record: episodes into a LeRobot dataset, led by a person's keys or by themselves in simulation."""
 
 from __future__ import annotations
 
-from vla_ros.cli.common import refuse
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vla_ros.cli.common import (
+    EXIT_FAILED,
+    Simulate,
+    System,
+    build_graph,
+    clear_errors,
+    complete_policy,
+    load_system,
+    obstacle,
+    refuse,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vla_ros.config import SystemConfig
+    from vla_ros.graph import Graph
 
 
-def record() -> None:
-    """Episodes into a lerobot dataset."""
-    refuse("not there yet")
+def record(
+    system: System,
+    dataset: Annotated[Path, typer.Option(metavar="DIR", help="The dataset: a new folder, or with --resume one.")],
+    task: Annotated[str, typer.Option(help="What the episodes show, in words; otherwise the instruction.")] = "",
+    fps: Annotated[int, typer.Option(min=0, max=240, help="Rows a second; otherwise as the system says.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the dataset that is there.")] = False,
+    policy: Annotated[str, typer.Option(help="Another policy.", autocompletion=complete_policy)] = "",
+    checkpoint: Annotated[str, typer.Option(help="The policy's weights.")] = "",
+    sim: Simulate = None,
+    episodes: Annotated[int, typer.Option(min=0, help="Record so many simulated episodes, then stop.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first simulated episode.")] = 0,
+    keep_failures: Annotated[
+        bool, typer.Option("--keep-failures", help="Keep simulated episodes that failed; else others are tried.")
+    ] = False,
+    no_ros: Annotated[
+        bool, typer.Option("--no-ros", help="Scripted demonstrations in this process, as fast as it goes.")
+    ] = False,
+    tasks: Annotated[
+        list[str] | None, typer.Option(help="With --no-ros: lift, push left, push right, stack, or an instruction.")
+    ] = None,
+    noise: Annotated[
+        float | None, typer.Option(min=0.0, max=1.5, help="With --no-ros: scale of the arm's held offsets; 1 = usual.")
+    ] = None,
+    mishaps: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="With --no-ros: share of episodes in which one happens.")
+    ] = None,
+) -> None:
+    """Record episodes into a LeRobot dataset, by keys and services, or by themselves in simulation."""
+    with clear_errors():
+        chosen = _with_rate(load_system(system, policy=policy, instruction=task, checkpoint=checkpoint), fps)
+        _refuse_unless_fit(dataset, resume)
+        disturbed = {name: value for name, value in (("noise", noise), ("mishaps", mishaps)) if value is not None}
+        if no_ros:
+            _demonstrate(chosen, dataset, episodes, seed, resume, tasks or (), keep_failures, disturbed)
+            return
+        if tasks or disturbed:
+            refuse("--tasks, --noise and --mishaps need --no-ros")
+        chosen = chosen.model_copy(update={"record": str(dataset)})
+        graph = build_graph(chosen, sim, seed)
+        if not episodes:
+            from vla_ros.cli.record_live import run_live
+
+            if keep_failures or seed:
+                refuse("--keep-failures and --seed need --episodes")
+            run_live(graph, task, _is_simulated(graph))
+        elif not _is_simulated(graph):
+            refuse("--episodes: only a simulation can be reset; without it a person records, with keys or services")
+        else:
+            _record_episodes(chosen, graph, dataset, episodes, seed, keep_failures)
+
+
+def _with_rate(system: SystemConfig, fps: int) -> SystemConfig:
+    if not fps:
+        return system
+    return system.model_copy(update={"recording": system.recording.model_copy(update={"fps": fps})})
+
+
+def _is_simulated(graph: Graph) -> bool:
+    return any(node.executable == "simulator" for node in graph.nodes)
+
+
+def _refuse_unless_fit(dataset: Path, resume: bool) -> None:
+    """As the recorder would, but at once."""
+    there = (dataset / "meta" / "info.json").is_file()
+    if resume and not there:
+        refuse(f"--resume: {dataset} has no dataset to go on with")
+    if not resume and there:
+        refuse(f"--dataset: {dataset} is a dataset already; --resume goes on with it")
+    if dataset.is_dir():
+        if not there and any(entry.name not in (".recording", "meta") for entry in dataset.iterdir()):
+            refuse(f"--dataset: {dataset} is not empty, and no dataset; give a new folder")
+        if not os.access(dataset, os.W_OK):
+            refuse(f"--dataset: {dataset} is protected")
+    elif why := "it is a file" if dataset.exists() else obstacle(dataset):
+        refuse(f"--dataset: {dataset} cannot be made: {why}")
+
+
+def _demonstrate(
+    system: SystemConfig,
+    dataset: Path,
+    episodes: int,
+    seed: int,
+    resume: bool,
+    tasks: Sequence[str],
+    keeps_failures: bool,
+    disturbed: Mapping[str, float],
+) -> None:
+    from vla_ros.cli.record_no_ros import run_no_ros
+    from vla_ros.recording.files import DatasetError
+
+    if not episodes:
+        refuse("--no-ros needs --episodes")
+    try:
+        run_no_ros(
+            system,
+            dataset,
+            episodes=episodes,
+            seed=seed,
+            resume=resume,
+            tasks=tasks,
+            keeps_failures=keeps_failures,
+            **disturbed,
+        )
+    except DatasetError as error:
+        refuse(str(error))
+
+
+# --- in simulation, over ROS ----------------------------------------------------------------------------------------
+
+
+def _record_episodes(
+    system: SystemConfig, graph: Graph, dataset: Path, count: int, seed: int, keeps_failures: bool
+) -> None:
+    """Record with progress and show what came of it; exits with 1 where too few episodes could be kept."""
+    from rich.console import Console
+
+    from vla_ros.ros import transport
+    from vla_ros.ros.recording_episodes import RecordedEpisode, record_episodes
+    from vla_ros.ros.supervising import Supervisor
+
+    console = Console()
+    log_file = Path("runs") / time.strftime("%Y%m%d-%H%M%S") / "nodes.log"
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with transport.locked_domain_id() as domain_id, log_file.open("w", encoding="utf-8", buffering=1) as log:
+        os.environ.update(environment := transport.local_environment(os.environ, domain_id))
+        console.print(f"{system.title}; episodes: {count}; ROS_DOMAIN_ID {domain_id}", highlight=False)
+        console.print(f"nodes' log {log_file}", highlight=False, soft_wrap=True)
+        nodes = Supervisor(
+            graph,
+            environment,
+            log=lambda name, line: print(f"[{name}] {line}", file=log),
+            tell=lambda text: console.print(text, highlight=False, markup=False),
+        )
+        with nodes, _progress(console) as progress:
+            bar = progress.add_task(system.policy.name, total=count)
+
+            def show(one: RecordedEpisode) -> None:
+                why = one.said if one.row.success else f"{one.row.ended}; {one.said}"
+                progress.console.print(_line(one.row.seed, one.is_saved, one.row.instruction, why), highlight=False)
+                progress.advance(bar, one.is_saved)
+
+            tries = record_episodes(system, count, seed, keeps_failures, show)
+    kept = sum(one.is_saved for one in tries)
+    failed = sum(not one.row.success for one in tries)
+    console.print(_table(dataset, len(tries), kept, failed))
+    if kept < count:
+        raise typer.Exit(EXIT_FAILED)
+
+
+# --- what is shown --------------------------------------------------------------------------------------------------
+
+
+def _progress(console: Any) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console)
+
+
+def _line(seed: int, is_kept: bool, instruction: str, why: str) -> str:
+    from rich.markup import escape
+
+    verdict = "[green]kept[/]   " if is_kept else "[red]dropped[/]"
+    return f"  seed {seed:<4} {verdict}  {escape(instruction)}  ({escape(why)})"
+
+
+def _table(dataset: Path, tries: int, kept: int, failed: int) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"{dataset}: {kept} episodes recorded", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    table.add_row("tries", str(tries))
+    table.add_row("of these failed", str(failed))
+    return table

@@ -64,6 +64,7 @@ def override(
     policy: str = "",
     checkpoint: str = "",
     instruction: str = "",
+    record: str = "",
     bag: str = "",
     policies: Sequence[str] = (),
 ) -> SystemConfig:
@@ -72,7 +73,7 @@ def override(
     Another policy does not keep the checkpoint of the one it replaces. `policies` as in `load`.
     """
     values = system.model_dump(mode="json")
-    given = {"robot": robot, "instruction": instruction, "bag": bag}
+    given = {"robot": robot, "instruction": instruction, "record": record, "bag": bag}
     values |= {key: value for key, value in given.items() if value}
     if policy and policy != system.policy.name:
         values["policy"] = {"name": policy}

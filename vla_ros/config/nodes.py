@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from vla_ros.actions import ActionSpec
 from vla_ros.config.system import SCRIPTED, CameraConfig, InferenceConfig
 from vla_ros.control.arm import ArmConfig
+from vla_ros.recording.config import RecordingConfig
 from vla_ros.simulation.world import TabletopConfig
 from vla_ros.timing.chunks import ScheduleConfig
 from vla_ros.values import Config, Mode
@@ -54,6 +55,22 @@ class SimulatorNodeConfig(Config):
                 f"should be of {', '.join(self.world.cameras)}"
             )
         return self
+
+
+class RecorderNodeConfig(Config):
+    """Parameters of the recorder node: the dataset at `root`, and what goes into it.
+
+    `resume`: go on with the dataset that is there, or begin one; else there must be none. `source`: who shows the
+    episodes, for their details.
+    """
+
+    root: str
+    robot: str = "panda"
+    cameras: dict[str, CameraConfig]
+    recording: RecordingConfig = RecordingConfig()
+    instruction: str = ""
+    source: str = ""
+    resume: bool = True
 
 
 class BagNodeConfig(Config):

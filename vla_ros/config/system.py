@@ -106,6 +106,7 @@ class SystemConfig(Config):
     inference: InferenceConfig = InferenceConfig()
     controller: ArmConfig = ArmConfig()
     recording: RecordingConfig = RecordingConfig()
+    record: str = ""  # folder of the LeRobot dataset that episodes go into; "" = no recorder
     bag: str = ""  # folder of a new bag with every topic in it; "" = none
 
     @field_validator("robot")

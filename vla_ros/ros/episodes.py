@@ -56,8 +56,8 @@ def run_episodes(
 class Operator(OperatorNode):
     """Runs episodes: calls the services, watches the states, measures what goes by."""
 
-    def __init__(self, system: SystemConfig, context: Context) -> None:
-        super().__init__(context, use_sim_time=True)
+    def __init__(self, system: SystemConfig, context: Context, services: Mapping[str, str] | None = None) -> None:
+        super().__init__(context, use_sim_time=True, services=services)
         assert system.simulation is not None
         self._system = system
         self._limit_ns = s_to_ns(system.simulation.episode_s)
@@ -78,6 +78,14 @@ class Operator(OperatorNode):
         self.create_subscription(JointTrajectory, topics.COMMAND, self._on_command, DEEP)
         self.create_subscription(Clock, "/clock", lambda _: self._count("/clock"), qos.SENSOR, raw=True)
 
+    # --- for those who do more with an episode
+
+    def before_start(self, seed: int, instruction: str) -> None:
+        """The world and the policy are ready; the arm is about to start."""
+
+    def after_end(self, success: bool) -> None:
+        """It has ended; the arm is about to stop."""
+
     # --- one episode -----------------------------------------------------------------------------------------------
 
     def wait_for_graph(self) -> None:
@@ -95,12 +103,14 @@ class Operator(OperatorNode):
         self._instruct(instruction)
         self.hear_from("controller")
         before = self._interventions()
+        self.before_start(seed, instruction)
         self.tracer.begin(instruction)
         self.call(topics.START)
         start_ns = self.now_ns()
         success = self._watch(start_ns)
         duration_ns = self.now_ns() - start_ns
         ended = "success" if success else self._why_not()
+        self.after_end(success)
         self.call(topics.STOP)
         self.tracer.end(success)
         self._measured_ns += duration_ns

@@ -25,6 +25,7 @@ ARGUMENTS = {
     "instruction": "what to do, in words",
     "checkpoint": "the policy's weights: a folder or a file",
     "sim": "true: in simulation; false: on the real robot",
+    "record": "folder of a LeRobot dataset: a new one, or one to go on with",
     "bag": "folder of a new bag with every topic in it",
     "dry_run": "true: send nothing to the arm; `vla-ros run --dry-run` also draws what would have been sent",
 }

@@ -16,6 +16,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from vla_ros import topics
@@ -29,6 +30,8 @@ _OWNERS = {
     topics.STOP: "controller",
     topics.RESUME: "controller",
 }
+#: For those who record; see the argument `services` of an OperatorNode.
+RECORDER = {topics.recorder(word): "recorder" for word in topics.RECORDER_WORDS}
 #: What ROS calls a publisher whose node it does not know, or not yet.
 _NAMELESS = {"_NODE_NAME_UNKNOWN_", "_CREATED_BY_BARE_DDS_APP_"}
 DEEP = QoSProfile(depth=100)
@@ -53,13 +56,17 @@ def context() -> Iterator[Context]:
 class OperatorNode(Node):
     """Spins itself, while it waits: nothing arrives in between."""
 
-    def __init__(self, context: Context, *, use_sim_time: bool, name: str = "operator") -> None:
+    def __init__(
+        self, context: Context, *, use_sim_time: bool, name: str = "operator", services: Mapping[str, str] | None = None
+    ) -> None:
+        """`services`: others that will be called, name -> the node that serves it."""
         sim_time = Parameter("use_sim_time", value=use_sim_time)
         super().__init__(name, namespace=topics.NAMESPACE, context=context, parameter_overrides=[sim_time])
         self._spinner = SingleThreadedExecutor(context=context)
         self._spinner.add_node(self)
         self.states: dict[str, dict[str, str]] = {}  # node -> key -> value, "message" included
-        self._callable = {name: self.create_client(Trigger, name) for name in _OWNERS}
+        self._owners = {**_OWNERS, **(services or {})}
+        self._callable = {name: self.create_client(Trigger, name) for name in self._owners}
         self.create_subscription(DiagnosticArray, topics.STATE, self._on_state, DEEP)
 
     def heard(self, node: str, state: Mapping[str, str], before: Mapping[str, str]) -> None:
@@ -101,19 +108,24 @@ class OperatorNode(Node):
         self.wait(partial(self.states.__contains__, node), APPEAR_S, f"{node} says nothing on {topics.STATE}")
 
     def call(self, name: str) -> str:
-        """Call a Trigger service; what it answered."""
+        """Call a Trigger service; what it answered. Raises Unanswered where it refused."""
+        success, said = self.call_or_not(name)
+        if not success:
+            raise Unanswered(f"{self._owners[name]} refused {name}: {said}")
+        return said
+
+    def call_or_not(self, name: str) -> tuple[bool, str]:
+        """Call a Trigger service; whether it did what it is for, and what it answered."""
         client = self._callable[name]
         self.wait_for_service(client)
         future = client.call_async(Trigger.Request())
-        self.wait(future.done, ANSWER_S, f"{_OWNERS[name]} does not answer the call of {name}")
+        self.wait(future.done, ANSWER_S, f"{self._owners[name]} does not answer the call of {name}")
         response = future.result()
-        if not response.success:
-            raise Unanswered(f"{_OWNERS[name]} refused {name}: {response.message}")
-        return str(response.message)
+        return bool(response.success), str(response.message)
 
-    def ask(self, name: str) -> None:
+    def ask(self, name: str) -> Future:
         """Call a Trigger service, and do not wait for the answer."""
-        self._callable[name].call_async(Trigger.Request())
+        return self._callable[name].call_async(Trigger.Request())
 
     def wait_for_services(self, *names: str) -> None:
         """Wait until each of them is served."""
@@ -123,7 +135,7 @@ class OperatorNode(Node):
     def wait_for_service(self, client: Client) -> None:
         """Wait until somebody serves it."""
         name = client.srv_name
-        self.wait(client.service_is_ready, APPEAR_S, f"nobody serves {name}: is the node {_OWNERS[name]} running?")
+        self.wait(client.service_is_ready, APPEAR_S, f"nobody serves {name}: is the node {self._owners[name]} running?")
 
     def refuse_other_commanders(self) -> None:
         """The arm follows one, or none: raises Unanswered where somebody else publishes chunks or commands."""

@@ -1,0 +1,284 @@
+"""One person's recording: episodes begun, paused, kept or forgotten on a word; nothing unwell is kept silently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+
+from vla_ros.recording.config import RecordingConfig
+from vla_ros.recording.features import Row
+from vla_ros.recording.files import DatasetError
+from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
+from vla_ros.recording.row_health import RowHealth
+from vla_ros.recording.rows import RowAssembler
+from vla_ros.timing.sync import StreamHealth
+
+MOST_CHARACTERS = 1000  # of an episode's notes
+
+#: Gets whether what was asked for was done, and what there is to say of it.
+Answer = Callable[[bool, str], None]
+
+
+class EpisodeState(str, Enum):
+    """How the open episode is; idle: there is none."""
+
+    IDLE = "idle"
+    RECORDING = "recording"
+    PAUSED = "paused"
+    SAVING = "saving"
+    UNSAVED = "unsaved"  # over, but not well enough: to be saved anyway, discarded, or recorded anew
+
+
+class Refused(ValueError):
+    """What was asked for cannot be done now; the text says why, and what would help."""
+
+
+@dataclass(frozen=True)
+class SessionStatus:
+    """How a session is at one instant; `episode`: the number of the open episode, or else of the next.
+
+    `problem`: what is not well, in words; it is `grave` where what is being recorded will not be saved unasked.
+    """
+
+    state: EpisodeState
+    episode: int
+    task: str
+    frames: int
+    health: RowHealth
+    backlog: int
+    disk_free_mb: float
+    success: bool | None
+    seed: int | None
+    problem: str
+    grave: bool
+    streams: Mapping[str, StreamHealth]
+
+
+class Session:
+    """Owns `assembler` and `writer`, for one thread: `advance` it again and again, and have it `obey` a word.
+
+    The words are start, save, save_anyway, discard, rerecord, pause, resume, success and failure. `task` is what the
+    next episode will be about, an open one keeps its own; `seed` of a simulated episode and `source`, who shows it
+    ("teleop", a policy's name), go into its details.
+    """
+
+    def __init__(
+        self,
+        assembler: RowAssembler,
+        writer: DatasetWriter,
+        config: RecordingConfig,
+        reason: Callable[[int], str] | None = None,
+        source: str = "",
+    ) -> None:
+        """`reason(now_ns)`: why rows cannot be recorded now, "" when they can; otherwise the assembler's."""
+        self._assembler, self._writer, self._config = assembler, writer, config
+        self._reason = reason or assembler.reason
+        self._source = source
+        self.task = ""
+        self.seed: int | None = None
+        self.state = EpisodeState.IDLE
+        self._task = ""  # of the open episode, or of the last
+        self._success: bool | None = None
+        self._notes: list[str] = []
+        self._failure = ""  # why the open episode cannot go on
+        self._has_saved = False
+        self._save: tuple[bool, Answer] | None = None  # what is asked for while rows settle: whether as it is, by whom
+        self._words: dict[str, Callable[[int], str]] = {
+            "start": self._start,
+            "discard": self._discard,
+            "rerecord": self._rerecord,
+            "pause": self._pause,
+            "resume": self._resume,
+            "success": lambda _: self._mark(True),
+            "failure": lambda _: self._mark(False),
+        }
+
+    def obey(self, word: str, now_ns: int, answer: Answer) -> None:
+        """Do what `word` means; `answer` is called once that is done: for save, in an `advance` to come."""
+        try:
+            if word in ("save", "save_anyway"):
+                self._begin_saving(now_ns, word == "save_anyway", answer)
+                return
+            if word not in self._words:
+                raise Refused(f"unknown word {word!r}; there are: save, save_anyway, {', '.join(self._words)}")
+            said = self._words[word](now_ns)
+        except Exception as error:  # whoever asked is told; the next word may be obeyed
+            answer(False, _why(error))
+        else:
+            answer(True, said)
+
+    def advance(self, now_ns: int) -> None:
+        """Record the rows that are settled at `now_ns`, and save what was asked for once there are no more to come."""
+        self._add(self._assembler.rows(now_ns))
+        if self._save is not None and not self._assembler.is_settling:
+            as_it_is, answer = self._save
+            self._save = None
+            try:
+                said = self._finish(now_ns, as_it_is)
+            except Exception as error:  # whatever it is, the episode is still there, and whoever asked is told
+                self.state = EpisodeState.UNSAVED
+                answer(False, _why(error))
+            else:
+                answer(True, said)
+
+    def note(self, text: str) -> None:
+        """Add a line to the open episode's notes; raises Refused where there is none, or it gets too long."""
+        self._require_open()
+        length = len("\n".join([*self._notes, text]))
+        if length > MOST_CHARACTERS:
+            raise Refused(f"notes of an episode have at most {MOST_CHARACTERS} characters, with this {length}")
+        self._notes.append(text)
+
+    def close(self, now_ns: int) -> list[str]:
+        """The end: an open episode is set aside, not saved. What there is to say of that."""
+        if self._save is not None:
+            self._save[1](False, "the recorder ends; the episode is set aside")
+            self._save = None
+        if self.state is not EpisodeState.IDLE:
+            self._add(self._assembler.stop(now_ns))
+        before = len(self._writer.notices)
+        self._writer.close()
+        return self._writer.notices[before:]
+
+    def status(self, now_ns: int) -> SessionStatus:
+        """How it is."""
+        health, is_open = self._assembler.health, self.state is not EpisodeState.IDLE
+        grave = [text for text in (self._failure, self._low_disk()) if text]
+        if is_open and health.rows:
+            few_are_enough = self._config.health.model_copy(update={"min_frames": 1})
+            grave += health.problems(few_are_enough)
+        lacking = self._reason(now_ns)
+        return SessionStatus(
+            state=self.state,
+            episode=self._writer.episodes,
+            task=self._task if is_open else self.task,
+            frames=self._writer.frames if is_open else 0,
+            health=health,
+            backlog=self._writer.backlog if is_open else 0,
+            disk_free_mb=self._writer.disk_free_mb,
+            success=self._success,
+            seed=self.seed,
+            problem="; ".join([*grave, *([lacking] if lacking else [])]),
+            grave=bool(grave),
+            streams=self._assembler.streams(now_ns),
+        )
+
+    # --- words
+
+    def _start(self, now_ns: int) -> str:
+        if self.state is not EpisodeState.IDLE:
+            raise Refused(f"an episode is {self.state.value}: save or discard it first")
+        self._require_startable(now_ns, self.task)
+        return self._begin(now_ns, self.task)
+
+    def _rerecord(self, now_ns: int) -> str:
+        if self.state is EpisodeState.SAVING:
+            raise Refused("an episode is being saved; wait until it is")
+        if self.state is EpisodeState.IDLE and not self._has_saved:
+            raise Refused("no episode is open, and none was saved by this recorder; to begin one: start")
+        task = self._task or self.task
+        self._require_startable(now_ns, task)
+        if self.state is EpisodeState.IDLE:
+            self._writer.drop_last()
+            self._has_saved = False
+        else:
+            self._discard(now_ns)
+        return self._begin(now_ns, task)
+
+    def _begin(self, now_ns: int, task: str) -> str:
+        self._writer.begin(task)
+        self._assembler.start(now_ns)
+        self._task, self._success, self._notes, self._failure = task, None, [], ""
+        self.state = EpisodeState.RECORDING
+        return task
+
+    def _pause(self, now_ns: int) -> str:
+        if self.state is not EpisodeState.RECORDING:
+            raise Refused(f"nothing is being recorded, the state is {self.state.value}")
+        self._assembler.pause(now_ns)
+        self.state = EpisodeState.PAUSED
+        return f"paused after {self._writer.frames} frames"
+
+    def _resume(self, now_ns: int) -> str:
+        if self.state is not EpisodeState.PAUSED:
+            raise Refused(f"no episode is paused, the state is {self.state.value}")
+        self._assembler.resume(now_ns)
+        self.state = EpisodeState.RECORDING
+        return self._task
+
+    def _mark(self, success: bool) -> str:
+        self._require_open()
+        self._success = success
+        return "success" if success else "failure"
+
+    def _discard(self, now_ns: int) -> str:
+        self._require_open()
+        frames = self._writer.frames
+        self._assembler.stop(now_ns)
+        self._writer.discard()
+        self.state, self._failure = EpisodeState.IDLE, ""
+        return f"{frames} frames discarded"
+
+    def _begin_saving(self, now_ns: int, as_it_is: bool, answer: Answer) -> None:
+        self._require_open()
+        self._assembler.pause(now_ns)
+        self._save = as_it_is, answer
+        self.state = EpisodeState.SAVING
+
+    # --- how it is done
+
+    def _finish(self, now_ns: int, as_it_is: bool) -> str:
+        """Save the episode, all of whose rows are there; raises Refused where it is not well, or DatasetError."""
+        self._add(self._assembler.stop(now_ns))
+        problems = [text for text in (self._failure, *self._assembler.health.problems(self._config.health)) if text]
+        if problems and not as_it_is:
+            raise Refused(
+                f"not saved: {'; '.join(problems)}. save_anyway keeps the episode as it is, discard forgets it"
+            )
+        details = EpisodeDetails(
+            task=self._task,
+            success=self._success,
+            notes="\n".join(self._notes),
+            source=self._source,
+            seed=self.seed,
+            extra={"health": asdict(self._assembler.health), "problems": problems},
+        )
+        saved = self._writer.save(details)
+        self.state, self._failure, self._has_saved = EpisodeState.IDLE, "", True
+        return f"episode {saved.index}: {saved.frames} frames, {saved.duration_s:.1f} s, saved in {saved.save_s:.2f} s"
+
+    def _add(self, rows: Iterable[Row]) -> None:
+        try:
+            for row in rows:
+                self._writer.add(row)
+        except Exception as error:  # a full disk, an encoder that ended: what is there stays until somebody decides
+            self._failure = self._failure or f"recording ended: {_why(error)}"
+            self._assembler.stop(row.instant_ns)
+            if self.state is not EpisodeState.SAVING:
+                self.state = EpisodeState.UNSAVED
+
+    def _require_open(self) -> None:
+        if self.state is EpisodeState.IDLE:
+            raise Refused("no episode is open; to begin one: start")
+        if self.state is EpisodeState.SAVING:
+            raise Refused("the episode is being saved; wait until it is")
+
+    def _require_startable(self, now_ns: int, task: str) -> None:
+        if not task.strip():
+            raise Refused("there is no task: say in words what the episode will show")
+        if lacking := self._reason(now_ns):
+            raise Refused(f"not everything is there: {lacking}")
+        if full := self._low_disk():
+            raise Refused(full)
+
+    def _low_disk(self) -> str:
+        free_mb, least_mb = self._writer.disk_free_mb, self._config.health.min_disk_free_mb
+        if free_mb >= least_mb:
+            return ""
+        return f"the disk is nearly full: {free_mb:.0f} MB are free, at least {least_mb:.0f} MB should be"
+
+
+def _why(error: Exception) -> str:
+    """What is expected to go wrong now and then is said in a sentence, the rest with its name."""
+    return str(error) if isinstance(error, (Refused, DatasetError)) else repr(error)

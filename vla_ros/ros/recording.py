@@ -1,0 +1,252 @@
+"""A recording fed from ROS: topics and services into an inbox, a thread that turns what is in it into a dataset."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_ros import topics
+from vla_ros.recording.intake import COMPRESSED_IMAGE, IMAGE, Intake
+from vla_ros.recording.lerobot_v3 import LONGEST_TASK
+from vla_ros.recording.session import Answer, Refused, Session, SessionStatus
+from vla_ros.ros import qos
+from vla_ros.ros.polling import PolledService, PolledSubscription
+
+_CLASSES = {
+    IMAGE: Image,
+    COMPRESSED_IMAGE: CompressedImage,
+    "sensor_msgs/msg/JointState": JointState,
+    "trajectory_msgs/msg/JointTrajectory": JointTrajectory,
+    "diagnostic_msgs/msg/DiagnosticArray": DiagnosticArray,
+}
+_PERIOD_S = 0.02
+_STATUS_EVERY = 5  # ticks
+#: Of one topic, so many may wait for the thread: of images two seconds at 50 Hz, for which an encoder may lag behind.
+_MOST_IMAGES, _MOST_MESSAGES = 100, 5000
+#: In the middleware: images while this process has no time for them, and a stream at 1 kHz between two ticks.
+_IMAGES = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
+_STREAM = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_EFFORT)
+_EVERY = QoSProfile(depth=500, reliability=ReliabilityPolicy.RELIABLE)
+#: How long the thread has at the end to set aside what is open.
+_CLOSE_S = 4.0
+_SEED, _LONGEST_WORD = "seed ", 100
+
+
+class Inbox:
+    """Work that waits for a thread: up to so many items of a kind, beyond which the next are refused and counted."""
+
+    def __init__(self) -> None:
+        self._items: deque[tuple[str, Callable[[], object]]] = deque()
+        self._waiting: Counter[str] = Counter()
+        self._changed = threading.Condition()
+        self._closed = False
+        self.refused: Counter[str] = Counter()
+
+    def put(self, kind: str, most: int, work: Callable[[], object]) -> None:
+        """Add `work`, unless `most` items of its kind wait already."""
+        with self._changed:
+            if self._waiting[kind] >= most:
+                self.refused[kind] += 1
+                return
+            self._waiting[kind] += 1
+            self._items.append((kind, work))
+            self._changed.notify()
+
+    def take(self) -> Callable[[], object] | None:
+        """The oldest item, once there is one; None when the inbox is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closed)
+            if not self._items:
+                return None
+            kind, work = self._items.popleft()
+            self._waiting[kind] -= 1
+            return work
+
+    def close(self) -> None:
+        """Let the thread end when it has done what waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+
+class Recording:
+    """Between a node and a session, which belongs to a thread of its own: the executor waits for no encoder or disk.
+
+    Images are kept as messages and decoded by that thread. Services and fast topics are looked at by a tick, and the
+    services answered by it when the thread has done what was asked: saving takes its time.
+    """
+
+    def __init__(self, node: Node, intake: Intake, session: Session) -> None:
+        self._node, self._intake, self._session = node, intake, session
+        self._inbox = Inbox()
+        self._answers: deque[Callable[[], None]] = deque()
+        self._ticks = 0
+        self.said = ""  # to whoever spoke last
+        self.failure = ""  # what the thread did not expect
+        self.status = session.status(0)  # what it was lately
+        self._polled = {
+            topic: subscription for topic in intake.types if (subscription := self._subscribe(topic)) is not None
+        }
+        self._services = {word: PolledService(node, Trigger, topics.recorder(word)) for word in topics.RECORDER_WORDS}
+        node.create_subscription(String, topics.INSTRUCTION, self._on_instruction, qos.LATCHED)
+        node.create_subscription(String, topics.RECORDER_CONTROL, self._on_control, qos.STATE)
+        node.create_subscription(String, topics.RECORDER_NOTES, self._on_note, qos.STATE)
+        self._thread = threading.Thread(target=self._work, name="recording", daemon=True)
+        self._thread.start()
+        node.create_timer(_PERIOD_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """topic -> messages for which there was no room."""
+        return {topic: count for topic, count in self._inbox.refused.items() if topic}
+
+    def close(self) -> list[str]:
+        """End the thread, which sets an open episode aside; what it has to say of that."""
+        said: list[str] = []
+        self._inbox.put("end", 1, lambda: said.extend(self._session.close(self._now_ns())))
+        self._inbox.close()
+        self._thread.join(_CLOSE_S)
+        return said
+
+    # --- what comes in, on the executor's thread
+
+    def _subscribe(self, topic: str) -> PolledSubscription[Any] | None:
+        type_name = self._intake.types[topic]
+        kind = _CLASSES[type_name]
+        if type_name in (IMAGE, COMPRESSED_IMAGE):
+            self._node.create_subscription(kind, topic, partial(self._take, topic, _MOST_IMAGES), _IMAGES)
+        elif topic in (topics.CHUNK, topics.STATE):  # a chunk has come when it comes, not at a tick
+            self._node.create_subscription(kind, topic, partial(self._take, topic, _MOST_MESSAGES), qos.STATE)
+        else:
+            return PolledSubscription(self._node, kind, topic, _EVERY if topic in topics.TABLE else _STREAM)
+        return None
+
+    def _take(self, topic: str, most: int, message: Any) -> None:
+        self._inbox.put(topic, most, partial(self._intake.take, topic, message, self._now_ns()))
+
+    def _on_instruction(self, message: String) -> None:
+        task = message.data[: LONGEST_TASK + 1]  # one too many, and an episode is refused
+        self._tell(lambda: setattr(self._session, "task", task))
+
+    def _on_control(self, message: String) -> None:
+        word = message.data.strip()
+        if word.startswith(_SEED) and word.removeprefix(_SEED).isdecimal():
+            self._tell(lambda: setattr(self._session, "seed", int(word.removeprefix(_SEED))))
+        else:
+            self._obey(word[:_LONGEST_WORD], partial(self._say, word[:_LONGEST_WORD]))
+
+    def _on_note(self, message: String) -> None:
+        def note() -> None:
+            try:
+                self._session.note(message.data)
+            except Refused as error:
+                self._say("note", False, str(error))
+
+        self._tell(note)
+
+    def _on_tick(self) -> None:
+        for topic, subscription in self._polled.items():
+            for message in subscription.take_all():
+                self._take(topic, _MOST_MESSAGES, message)
+        for word, service in self._services.items():
+            for respond in service.take_all():
+                self._obey(word, partial(self._respond, word, respond))
+        now_ns = self._now_ns()
+        self._tell(partial(self._advance, now_ns, self._ticks % _STATUS_EVERY == 0))
+        self._ticks += 1
+        while self._answers:
+            self._answers.popleft()()
+
+    def _obey(self, word: str, answer: Answer) -> None:
+        """Have the thread do what `word` means; `answer` is called on the executor's thread."""
+        now_ns = self._now_ns()
+
+        def answer_here(success: bool, said: str) -> None:
+            self.status = self._session.status(now_ns)  # whoever is answered finds the state to be so
+            self._answers.append(lambda: answer(success, said))
+
+        self._tell(lambda: self._session.obey(word, now_ns, answer_here))
+
+    def _respond(self, word: str, send: Callable[[Any], None], success: bool, said: str) -> None:
+        self._say(word, success, said)
+        send(Trigger.Response(success=success, message=said))
+
+    def _say(self, word: str, success: bool, said: str) -> None:
+        self.said = f"{word}: {said}"
+        if success:
+            self._node.get_logger().info(self.said)
+        else:
+            self._node.get_logger().warning(self.said)
+
+    def _tell(self, work: Callable[[], object]) -> None:
+        self._inbox.put("", _MOST_MESSAGES, work)
+
+    # --- on the thread
+
+    def _advance(self, now_ns: int, tells: bool) -> None:
+        self._session.advance(now_ns)
+        if tells:
+            self.status = self._session.status(now_ns)
+
+    def _work(self) -> None:
+        while (work := self._inbox.take()) is not None:
+            try:
+                work()
+            except Exception as error:  # the thread outlives it: what is saved is saved, and the next may be
+                self.failure = f"{type(error).__name__}: {error}"
+                self._node.get_logger().error(f"recording: {self.failure}", throttle_duration_sec=1.0)
+
+    def _now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
+
+
+def reason(why: str, sources: Mapping[str, str], intake: Intake) -> str:
+    """`why` no rows can be recorded, with the topics concerned (`sources`: name -> topic) and what is wrong there."""
+    if not why:
+        return ""
+    concerned = {name: topic for name, topic in sources.items() if f" {name}:" in why}
+    unread = {
+        topic: f" ({intake.unreadable[topic].reason})" for topic in concerned.values() if topic in intake.unreadable
+    }
+    return "; ".join([why, *(f"{name} is {topic}{unread.get(topic, '')}" for name, topic in concerned.items())])
+
+
+def values(status: SessionStatus) -> dict[str, object]:
+    """A session's status as diagnostics have it."""
+    health = status.health
+    return {
+        "episode": status.episode,
+        "task": status.task,
+        "frames": status.frames,
+        "rate_hz": health.rate_hz,
+        **{f"repeated.{source}": count for source, count in health.repeated.items()},
+        "repeated_in_a_row": health.longest_run,
+        "skew_ms": health.max_skew_ms,
+        "lag_ms": health.lag_ms,
+        "backlog": status.backlog,
+        "disk_free_mb": round(status.disk_free_mb),
+        "success": "" if status.success is None else status.success,
+        "seed": "" if status.seed is None else status.seed,
+        **{
+            f"{name}.{key}": value
+            for name, stream in status.streams.items()
+            for key, value in {
+                "rate_hz": stream.rate_hz,
+                "age_ms": stream.age_ms,
+                "received": stream.received,
+                "dropped": sum(stream.dropped.values()),
+            }.items()
+        },
+    }
