@@ -3,80 +3,65 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vla_ros.recording.columns import Column
+from vla_ros.recording.catalogue import Finished, video_info
 from vla_ros.recording.dataset_v21 import DATA_PATH_21, EPISODES, STATS, TASKS, VERSION_21, VIDEO_PATH_21
 from vla_ros.recording.features import ACTION, DEFAULTS, IMAGES, STATE, Feature, Features
-from vla_ros.recording.files import CHUNKS_SIZE, DatasetError, Layout, make_folder, move, write_atomically
-from vla_ros.recording.schemas import Stats, data_table, json_file, new_info, parquet
+from vla_ros.recording.files import CHUNKS_SIZE, DatasetError, Layout, make_folder, move, reported, write_atomically
+from vla_ros.recording.schemas import data_schema, data_table, json_file, new_info, parquet
+from vla_ros.recording.statistics import of_rows
 
 
 class V21Writer:
-    """A new dataset at `root`, of whole episodes; there is a dataset once `close` has returned.
+    """A new dataset at `root`, of finished episodes; there is a dataset once `close` has returned."""
 
-    `videos`: key -> what info.json says of a video (codec, pixel format, rate); `tasks`: number -> text, of all rows.
-    """
-
-    def __init__(
-        self, root: Path, features: Features, tasks: Mapping[int, str], videos: Mapping[str, Mapping[str, Any]]
-    ) -> None:
+    def __init__(self, root: Path, features: Features) -> None:
+        """Raises DatasetError where `root` cannot be written, or a feature cannot be stored."""
+        data_schema(features)
         self._layout = Layout(root, DATA_PATH_21, VIDEO_PATH_21)
-        self._features, self._tasks, self._videos = features, dict(tasks), videos
+        self._features = features
+        self._tasks: dict[str, int] = {}
+        self._videos: dict[str, Mapping[str, Any]] = {}
         self._episodes: list[dict[str, Any]] = []
         self._stats: list[dict[str, Any]] = []
-        make_folder(root)
+        self._frames = 0
+        with reported(f"{root} cannot be made"):
+            make_folder(root)
 
-    @property
-    def episodes(self) -> int:
-        """How many there are."""
-        return len(self._episodes)
-
-    @property
-    def frames(self) -> int:
-        """Rows of all episodes."""
-        return sum(episode["length"] for episode in self._episodes)
-
-    def add(
-        self,
-        columns: Mapping[str, Column],
-        videos: Mapping[str, Path],
-        stats: Stats,
-        details: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Add an episode: key -> (T, N) of every column, LeRobot's own too; key -> mp4 of T frames, moved here."""
-        episode, numbers = self.episodes, np.asarray(columns["task_index"]).reshape(-1)
-        unknown = sorted(set(numbers.tolist()) - set(self._tasks))
-        if unknown:
-            raise DatasetError(f"episode {episode} has task_index {unknown}, of which no task is known: {self._tasks}")
-        chunk = episode // CHUNKS_SIZE
-        for key, path in videos.items():
-            move(path, self._layout.video_file(key, chunk, episode))
-        table = data_table(self._features, columns)
-        write_atomically(
-            self._layout.data_file(chunk, episode), parquet(table.replace_schema_metadata(self._described()))
-        )
-        if details:
-            write_atomically(self._layout.details_file(episode), json_file(details))
-        in_order = dict.fromkeys(numbers.tolist())
+    def add(self, finished: Finished, tasks: Sequence[str], details: bytes) -> None:
+        """Make an episode part of the dataset; `tasks`: of every row; `details`: the content of its file."""
+        episode = len(self._episodes)
+        chunk, columns = episode // CHUNKS_SIZE, self._with_defaults(finished, tasks)
+        for feature in self._features.features:
+            if feature.is_video:
+                source = finished.folder / f"{feature.key.removeprefix(IMAGES)}.mp4"
+                move(source, self._layout.video_file(feature.key, chunk, episode))
+                self._videos.setdefault(feature.key, video_info(finished.videos[feature.key]))
+        table = data_table(self._features, columns).replace_schema_metadata(self._described())
+        write_atomically(self._layout.data_file(chunk, episode), parquet(table))
+        write_atomically(self._layout.details_file(episode), details)
         self._episodes.append(
-            {"episode_index": episode, "tasks": [self._tasks[number] for number in in_order], "length": len(numbers)}
+            {"episode_index": episode, "tasks": list(dict.fromkeys(tasks)), "length": finished.length}
         )
-        as_lists = {key: {name: value.tolist() for name, value in entry.items()} for key, entry in stats.items()}
-        self._stats.append({"episode_index": episode, "stats": as_lists})
+        stats = {}
+        for feature in (*self._features.features, *DEFAULTS):
+            entry = finished.image_stats[feature.key] if feature.is_video else of_rows(columns[feature.key])
+            stats[feature.key] = {name: value.tolist() for name, value in entry.items()}
+        self._stats.append({"episode_index": episode, "stats": stats})
+        self._frames += finished.length
 
-    def close(self, system: Mapping[str, Any] | None = None) -> None:
-        """Write the metadata; `system`: what recorded the dataset."""
-        tasks = [{"task_index": number, "task": text} for number, text in sorted(self._tasks.items())]
+    def close(self) -> None:
+        """Write the metadata; raises DatasetError."""
+        tasks = [{"task_index": number, "task": text} for text, number in self._tasks.items()]
         meta = self._layout.root / "meta"
         for name, lines in ((EPISODES, self._episodes), (STATS, self._stats), (TASKS, tasks)):
             write_atomically(meta / name, "".join(json.dumps(line) + "\n" for line in lines).encode())
-        if system:
-            write_atomically(self._layout.system, json_file(system))
         write_atomically(self._layout.info, json_file(self._info()))
 
     def _info(self) -> Mapping[str, Any]:
@@ -86,17 +71,29 @@ class V21Writer:
         return {
             "codebase_version": VERSION_21,
             "robot_type": self._features.robot_type,
-            "total_episodes": self.episodes,
-            "total_frames": self.frames,
+            "total_episodes": len(self._episodes),
+            "total_frames": self._frames,
             "total_tasks": len(self._tasks),
-            "total_videos": self.episodes * len(self._features.cameras),
-            "total_chunks": -(-self.episodes // CHUNKS_SIZE),
+            "total_videos": len(self._episodes) * len(self._features.cameras),
+            "total_chunks": -(-len(self._episodes) // CHUNKS_SIZE),
             "chunks_size": CHUNKS_SIZE,
             "fps": self._features.fps,
-            "splits": {"train": f"0:{self.episodes}"},
+            "splits": {"train": f"0:{len(self._episodes)}"},
             "data_path": DATA_PATH_21,
             "video_path": VIDEO_PATH_21 if self._features.cameras else None,
             "features": described,
+        }
+
+    def _with_defaults(self, finished: Finished, tasks: Sequence[str]) -> Mapping[str, NDArray[Any]]:
+        """All columns, LeRobot's own too."""
+        frame = np.arange(finished.length, dtype=np.int64)
+        return {
+            **finished.columns,
+            "timestamp": (frame / self._features.fps).astype(np.float32),
+            "frame_index": frame,
+            "episode_index": np.full(finished.length, len(self._episodes), dtype=np.int64),
+            "index": self._frames + frame,
+            "task_index": np.array([self._tasks.setdefault(task, len(self._tasks)) for task in tasks], dtype=np.int64),
         }
 
     def _described(self) -> Mapping[str, str]:

@@ -159,7 +159,7 @@ class DatasetReader:
             MappingProxyType(values),
             MappingProxyType(images),
             MappingProxyType(padded),
-            self._task(episode, frame),
+            self.task(int(self._column(episode, "task_index")[frame, 0])),
             episode,
             frame,
         )
@@ -167,6 +167,13 @@ class DatasetReader:
     def columns(self, episode: int, keys: Sequence[str] | None = None) -> Mapping[str, Column]:
         """key -> (T, N), read-only, of a whole episode; without `keys` every column; raises DatasetError."""
         return MappingProxyType({key: self._column(episode, key) for key in keys or self._columns})
+
+    def task(self, number: int) -> str:
+        """The text of a `task_index`; raises DatasetError where there is none."""
+        try:
+            return self.meta.tasks[number]
+        except KeyError:
+            raise DatasetError(f"{self.meta.root}: meta/tasks has no task {number}, which its rows name") from None
 
     def images(self, episode: int, camera: str, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """(T, H, W, 3) of these rows of an episode, in any order; raises DatasetError."""
@@ -182,13 +189,6 @@ class DatasetReader:
             f"{self.meta.root} has no {key!r}; there are columns {', '.join(self._columns)}, and cameras "
             f"{', '.join(self._cameras) or 'none'}"
         )
-
-    def _task(self, episode: int, frame: int) -> str:
-        number = int(self._column(episode, "task_index")[frame, 0])
-        try:
-            return self.meta.tasks[number]
-        except KeyError:
-            raise DatasetError(f"{self.meta.root}: meta/tasks has no task {number}, which its rows name") from None
 
     def _column(self, episode: int, key: str) -> Column:
         columns = self._file(episode)

@@ -34,7 +34,8 @@ class Motion(Config):
         strange = [name for name, unit in zip(names, units, strict=True) if unit not in ("rad", "m")]
         if strange and self.other is None:
             raise ValueError(
-                f"{key}: {', '.join(strange)} have no unit in their names (_rad, _m), so say how far is moved"
+                f"{key}: {', '.join(strange)} have no unit in their names (_rad, _m), so it must be said "
+                "how far one must be from where it was (still.other or moved.other)"
             )
         known = {"rad": self.rad, "m": self.m}
         return np.array([known.get(unit, self.other) for unit in units], dtype=np.float64)
