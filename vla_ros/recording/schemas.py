@@ -145,9 +145,9 @@ def tasks_table(tasks: Mapping[int, str]) -> pa.Table:
 
 
 def parquet(table: pa.Table) -> bytes:
-    """A table as a file: one row group, snappy, as LeRobot writes them."""
+    """A table as a file: one row group, snappy, as LeRobot writes them; with checksums, by which damage is found."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=max(table.num_rows, 1), compression="snappy")
+    pq.write_table(table, sink, row_group_size=max(table.num_rows, 1), compression="snappy", write_page_checksum=True)
     content: bytes = sink.getvalue().to_pybytes()
     return content
 
