@@ -356,6 +356,13 @@ def test_what_cannot_be_encoded_is_refused(tmp_path: Path) -> None:
     assert threading.active_count() == 1 or not any("encoder" in thread.name for thread in threading.enumerate())
 
 
+def test_an_encoder_without_frames_ends_as_well(tmp_path: Path) -> None:
+    for end in (VideoEncoder.close, VideoEncoder.abort):
+        end(VideoEncoder(tmp_path / "a.mp4", HEIGHT, WIDTH, 30, VideoConfig()))
+    info = VideoEncoder(tmp_path / "a.mp4", HEIGHT, WIDTH, 30, VideoConfig()).close()
+    assert info.frames == 0 and (tmp_path / "a.mp4").stat().st_size == 0
+
+
 def test_auto_is_a_codec_that_works_here(tmp_path: Path) -> None:
     assert encode(tmp_path / "a.mp4", range(10), codec="auto").codec == "h264"
     assert numbers_in(tmp_path / "a.mp4") == list(range(10))

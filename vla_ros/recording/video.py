@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -175,7 +176,7 @@ class VideoEncoder:
         os.fdatasync(self._descriptor)
 
     def close(self) -> VideoInfo:
-        """Encode what waits, make the file an ordinary mp4, and say what it holds.
+        """Encode what waits, make the file an ordinary mp4, and say what it holds; without a frame it stays empty.
 
         Raises `EncoderError` if a frame could not be encoded or written; the file then holds what could be.
         """
@@ -258,6 +259,7 @@ def _set_up(target: Any, height: int, width: int, config: VideoConfig, codec: _C
     context.options = {**codec.options(config.crf, config.gop), "preset": config.preset or codec.preset}
 
 
+@lru_cache
 def _choose(height: int, width: int, fps: int, config: VideoConfig) -> str:
     """The codec of `config` that works here; raises EncoderError naming those that do."""
     reasons: dict[str, str] = {}
