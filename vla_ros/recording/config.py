@@ -16,8 +16,8 @@ class VideoConfig(Config):
     codec: Literal["h264", "hevc", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "auto"] = "h264"
     gop: int = Field(default=2, ge=1, le=300)  # frames from one key frame to the next
     crf: int = Field(default=23, ge=0, le=63)  # constant quality; lower is better and larger
-    # Of the encoder; "" = ultrafast for h264 and hevc, 12 for libsvtav1, p2 for nvenc. A 640x480 frame costs a thread of
-    # h264 1.6 ms at ultrafast, and 3.4 ms at veryfast, whose files are a third smaller and about 1 dB worse.
+    # Of the encoder; "" = the fastest: a 640x480 frame costs one thread of h264 1.6 ms at its ultrafast, and 3.4 ms at
+    # veryfast, whose files are a third smaller and about 1 dB worse.
     preset: str = ""
     max_backlog: int = Field(default=60, ge=2, le=1000)  # frames that may wait for the encoder
 
