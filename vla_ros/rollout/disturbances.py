@@ -40,7 +40,8 @@ class NoiseConfig(Config):
 
     position_m: float = Field(default=0.04, ge=0.0, le=0.06)
     rotation_deg: float = Field(default=8.0, ge=0.0, le=20.0)
-    hold_s: tuple[float, float] = (0.3, 1.0)
+    hold_s: tuple[float, float] = (0.3, 1.0)  # shortest, longest
+    ramp_s: float = Field(default=0.25, gt=0.0)  # from one to the next, at the beginning of the time it is held
     quiet: float = Field(default=0.35, ge=0.0, le=1.0)
     near: float = Field(default=0.25, ge=0.0, le=1.0)
     near_m: float = Field(default=0.06, ge=0.0)
@@ -48,8 +49,8 @@ class NoiseConfig(Config):
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> NoiseConfig:
-        if not 0.05 <= self.hold_s[0] <= self.hold_s[1]:
-            raise ValueError(f"hold_s is (shortest, longest) [s], at least 0.05; got {self.hold_s}")
+        if not self.ramp_s <= self.hold_s[0] <= self.hold_s[1]:
+            raise ValueError(f"hold_s is (shortest, longest) [s], at least ramp_s {self.ramp_s:g}; got {self.hold_s}")
         if self.near_m >= self.far_m:
             raise ValueError(f"near_m {self.near_m:g} must be less than far_m {self.far_m:g}")
         return self
@@ -78,7 +79,7 @@ class _Offsets:
     values: list[Array]
 
     def at(self, time_ns: int) -> Array:
-        """x y z [m] and a rotation vector [rad], (6,)."""
+        """x y z [m] and a rotation vector [rad], (6,); zero before the first."""
         config = self.config
         while self.ends_ns[-1] <= time_ns:
             ways = self.rng.normal(size=(2, 3))
@@ -88,7 +89,11 @@ class _Offsets:
             offset = np.concatenate([ways[0] * config.position_m, ways[1] * radians(config.rotation_deg)])
             self.values.append(np.zeros(6) if is_quiet else offset)
             self.ends_ns.append(self.ends_ns[-1] + held_ns)
-        return self.values[int(np.searchsorted(self.ends_ns, time_ns, side="right"))]
+        index = int(np.searchsorted(self.ends_ns, time_ns, side="right"))
+        if index == 0:
+            return self.values[0]
+        share = min(1.0, ns_to_s(time_ns - self.ends_ns[index - 1]) / config.ramp_s)
+        return self.values[index - 1] + share * (self.values[index] - self.values[index - 1])
 
 
 class Disturbances:

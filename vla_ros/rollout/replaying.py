@@ -25,8 +25,7 @@ from vla_ros.simulation.world import World
 from vla_ros.timing.stamps import ns_to_s
 from vla_ros.values import Array, Committed, ModelChunk, Window
 
-_AHEAD_S = 1.0  # how far ahead each chunk reaches
-_EVERY_HZ = 5.0  # how often there is one
+_CHUNKS_HZ = 5.0
 _LONGER_S = 2.0  # than the recording: a task may be done a little later
 #: Where the best agreement of recorded and replayed motion is looked for, and how finely.
 _MOST_SHIFT_S, _SHIFT_STEP_S = 0.4, 0.002
@@ -134,34 +133,27 @@ def load(reader: DatasetReader, episode: int, robot: Robot, column: str = "") ->
 class RecordedActions:
     """A policy that says what was recorded, whatever it sees: joints between two rows interpolated, fingers held.
 
-    Its chunks are as fine as the controller's ticks: nothing is smoothed that was not.
+    Its chunks are as fine as the rows: between them is what a policy would have meant that was trained on them.
     """
 
     window_spec = WindowSpec(cameras=(), proprioception=("joints",))
 
-    def __init__(self, robot: Robot, rate_hz: float) -> None:
+    def __init__(self, robot: Robot, recorded: Recorded) -> None:
+        self._recorded = recorded
         self.action_spec = ActionSpec(
             space=Space.JOINT_POSITION,
-            rate_hz=rate_hz,
-            horizon=max(2, min(1000, round(_AHEAD_S * rate_hz))),
+            rate_hz=recorded.fps,
+            horizon=1 + recorded.fps,  # a second
             joint_names=robot.joint_names,
         )
-        self._recorded: Recorded | None = None
         self._start_ns: int | None = None
 
-    def take(self, recorded: Recorded) -> None:
-        """Say this from the next reset on."""
-        self._recorded = recorded
-
     def reset(self, instruction: str) -> None:
-        """Begin with the first row at the next instant observed; raises ValueError where nothing was taken."""
-        if self._recorded is None:
-            raise ValueError("no recorded episode to replay; take one")
+        """Begin with the first row at the next instant observed."""
         self._start_ns = None
 
     def infer(self, window: Window, committed: Committed) -> Inference:
         """What was recorded from the newest instant on; after the end its last row."""
-        assert self._recorded is not None
         now_ns, recorded = window[-1].instant_ns, self._recorded
         if self._start_ns is None:
             self._start_ns = now_ns
@@ -180,11 +172,10 @@ class Replayer:
 
     def replay(self, recorded: Recorded) -> Replayed:
         """The world as it was when the episode was recorded, and its actions; raises ValueError for no known task."""
-        policy = RecordedActions(self._robot, self._arm.rate_hz)
-        policy.take(recorded)
+        policy = RecordedActions(self._robot, recorded)
         watch = _Watch()
         config = RolloutConfig(
-            inference_hz=_EVERY_HZ, inference_delay_ms=0.0, episode_s=recorded.duration_s + _LONGER_S
+            inference_hz=_CHUNKS_HZ, inference_delay_ms=0.0, episode_s=recorded.duration_s + _LONGER_S
         )
         episode = Rollout(self._world, self._robot, policy, self._arm, config, watcher=watch).run(
             recorded.seed, recorded.task
