@@ -134,13 +134,15 @@ class Catalogue:
             frames,
         )
         write_atomically(finished.folder / DATA, schemas.parquet(schemas.data_table(self.features, columns)))
+        sums = _totals_files(layout, after)
+        texts_file = sums.pop(layout.tasks)
         files = {layout.details_file(index): details}
         if tasks != totals.tasks:
-            files[layout.tasks] = schemas.parquet(schemas.tasks_table(tasks))
+            files[layout.tasks] = texts_file
         listed = layout.episodes_file(line.metadata_chunk, line.metadata_file)
         last = {
             listed: schemas.parquet(schemas.episodes_table(self.features, [(line, stats)])),
-            **_totals_files(layout, after),
+            **sums,
         }
         with _staged({**files, **last}) as staged:  # whatever takes room; then there are only names to change
             publish([*self._moves(finished.folder, index), *((staged[path], path) for path in files)])
@@ -163,6 +165,12 @@ class Catalogue:
             move(placed, source)
         return [source for _, source in back]
 
+    def restore(self) -> None:
+        """Have info, stats and tasks on the disk as they are known here; raises DatasetError."""
+        for path, content in _totals_files(self.layout, self._totals).items():
+            if path.exists() and path.read_bytes() != content:
+                write_atomically(path, content)
+
     def drop_last(self) -> int:
         """Take the last episode out of the dataset, its files too; returns its number. Raises DatasetError."""
         index, layout = self._totals.episodes - 1, self.layout
@@ -180,9 +188,7 @@ class Catalogue:
         for path in (*(placed for _, placed in self._moves(layout.root, index)), layout.details_file(index)):
             if path.exists():
                 _remove(path)
-        write_atomically(layout.tasks, schemas.parquet(schemas.tasks_table(totals.tasks)))
-        for path, content in _totals_files(layout, totals).items():
-            write_atomically(path, content)
+        self.restore()
         return index
 
     def _stats(self, columns: Mapping[str, NDArray[Any]], images: Stats) -> Stats:
@@ -299,7 +305,12 @@ def _staged(files: Mapping[Path, bytes]) -> Iterator[Mapping[Path, Path]]:
 
 
 def _totals_files(layout: Layout, totals: _Totals) -> dict[Path, bytes]:
-    return {layout.stats: schemas.stats_file(totals.stats), layout.info: schemas.json_file(totals.info)}
+    """What sums up the episodes, in the order in which it is written: a reader believes info.json."""
+    return {
+        layout.tasks: schemas.parquet(schemas.tasks_table(totals.tasks)),
+        layout.stats: schemas.stats_file(totals.stats),
+        layout.info: schemas.json_file(totals.info),
+    }
 
 
 def _remove(path: Path) -> None:

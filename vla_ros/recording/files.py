@@ -99,7 +99,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises DatasetError where the disk is full or may not be written.
     """
-    publish([(stage(path, content), path)])
+    staged = stage(path, content)
+    try:
+        publish([(staged, path)])
+    finally:
+        with suppress(OSError):
+            staged.unlink(missing_ok=True)
 
 
 def move(source: Path, destination: Path) -> None:
@@ -245,7 +250,7 @@ class WriteLock:
 def _this_process() -> str:
     """The number of this process, and how it was started."""
     try:
-        started = Path("/proc/self/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        started = " ".join(Path("/proc/self/cmdline").read_bytes().decode(errors="replace").replace("\0", " ").split())
     except OSError:
         started = ""
     return f"process {os.getpid()}" + (f" ({started[:200]})" if started else "")

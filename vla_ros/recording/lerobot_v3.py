@@ -18,7 +18,7 @@ from vla_ros.recording import dataset, journal, schemas
 from vla_ros.recording.catalogue import Catalogue
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.features import Features, Row
-from vla_ros.recording.files import DatasetError, Layout, WriteLock, make_folder, move, reported, write_atomically
+from vla_ros.recording.files import DatasetError, Layout, WriteLock, move, reported, write_atomically
 from vla_ros.recording.open_episode import ROWS, OpenEpisode
 
 LONGEST_TASK: Final = 1000  # characters
@@ -165,13 +165,17 @@ class DatasetWriter:
         self._catalogue.take_back(opened.folder)
         opened.delete()
         self._open = None
+        self._catalogue.restore()
 
     def set_aside(self) -> Path:
         """Keep what came of the open episode outside the dataset; returns its folder, which can be repaired later."""
         opened = self._opened()
         opened.keep()
+        self._catalogue.take_back(opened.folder)
         self._open = None
-        return self._move_aside(opened.folder)
+        where = self._move_aside(opened.folder)
+        self._catalogue.restore()
+        return where
 
     def drop_last(self) -> int:
         """Take the last saved episode out of the dataset, to record it anew; returns its number.
@@ -248,6 +252,7 @@ class DatasetWriter:
             "started_at": _now(),
             "written_by": f"vla_ros {_version()}",
             "recording": self._config.model_dump(mode="json"),
+            "features": schemas.new_info(self._features)["features"],  # a lost info.json is made again of them
             "system": _finite(dict(system)),
         }
         try:
@@ -273,12 +278,8 @@ class DatasetWriter:
                 "`vla-ros dataset repair` makes an episode of it"
             )
         orphans = self._layout.aside / f"{_file_time()}-files-of-no-episode"
-        with reported(f"{orphans} cannot be made"):
-            make_folder(orphans)
         if moved := self._catalogue.take_back(orphans):
             self.notices.append(f"{len(moved)} files that belong to no episode were set aside in {orphans}")
-        else:
-            orphans.rmdir()
 
     def _move_aside(self, folder: Path) -> Path:
         where = self._layout.aside / f"{_file_time()}-{folder.name}"
