@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vla_ros.cli.common import EXIT_FAILED, clear_errors, refuse
+from vla_ros.cli.common import EXIT_FAILED, clear_errors, dataset_errors, progress, refuse
+from vla_ros.cli.dataset_show import show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +20,9 @@ app = typer.Typer(help="Look at recorded datasets; check, repair and compact the
 
 Dataset = Annotated[Path, typer.Argument(help="Folder of a LeRobot dataset.", metavar="PATH", show_default=False)]
 _STYLES = {"error": "bold red", "warning": "yellow"}
+
+
+app.command()(show)
 
 
 @app.callback()
@@ -35,11 +37,11 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print findings as JSON.")] = False,
 ) -> None:
     """Find out whether a dataset (v3.0 or v2.1) can be loaded and is true. Exit code 1 if anything is wrong."""
-    with clear_errors(), _dataset_errors():
+    with clear_errors(), dataset_errors():
         from vla_ros.recording import checking
         from vla_ros.recording.findings import Severity, errors, to_json
 
-        with _progress() as say:
+        with progress() as say:
             findings = checking.check(path, decode=decode, on_progress=say)
         if as_json:
             typer.echo(json.dumps(to_json(findings), indent=2))
@@ -60,10 +62,10 @@ def repair(
     ] = False,
 ) -> None:
     """Mend a damaged dataset: rebuild metadata, set broken episodes aside (in .recording/aside). Deletes nothing."""
-    with clear_errors(), _dataset_errors():
+    with clear_errors(), dataset_errors():
         from vla_ros.recording import repairing
 
-        with _progress() as say:
+        with progress() as say:
             done = repairing.repair(path, keep_open=keep_open, on_progress=say)
         for line in done or [f"{path}: nothing to mend"]:
             typer.echo(line)
@@ -82,41 +84,12 @@ def compact(
     """Merge the many small files of a dataset into LeRobot's large ones; rows and frames stay the same."""
     if (destination is None) != in_place:
         refuse("say where to: a new folder, or --in-place (not both)")
-    with clear_errors(), _dataset_errors():
+    with clear_errors(), dataset_errors():
         from vla_ros.recording import compacting
 
-        with _progress() as say:
+        with progress() as say:
             done = compacting.compact(path, destination or path, data_mb=data_mb, video_mb=video_mb, on_progress=say)
         typer.echo(f"{destination or path}: {done.before} files are {done.after} now")
-
-
-@contextmanager
-def _dataset_errors() -> Iterator[None]:
-    """What a dataset is not is said in a line."""
-    from vla_ros.recording.files import DatasetError
-
-    try:
-        yield
-    except DatasetError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(EXIT_FAILED) from None
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on the terminal, for what takes long; called with what is being done, how much is done, and of how much."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        tasks = {}
-
-        def say(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        yield say
 
 
 def _show(findings: list[Finding], path: Path) -> None:
