@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -486,7 +487,7 @@ class Failing:
 def test_a_full_disk_at_any_step_of_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: str) -> None:
     root = written(tmp_path / "dataset", 3)
     first = ["save", "discard", "set aside"].index(again)
-    every = 1 if os.environ.get("VLA_ROS_FULL") else 3  # each step in one of the three
+    every = 1 if os.environ.get("VLA_ROS_FULL") else 6
     with DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True) as writer:
         with monkeypatch.context() as context:
             counted = Failing(context, at=1_000_000)
@@ -494,7 +495,7 @@ def test_a_full_disk_at_any_step_of_saving(tmp_path: Path, monkeypatch: pytest.M
             begun = counted.steps
             tiny.add_rows(writer, 3)
             writer.save(EpisodeDetails(tiny.task(3)))
-        steps = range(first % every, counted.steps - begun, every)
+        steps = range(2 * first % every, counted.steps - begun, every)
         assert len(steps) * every > 20
         for step in steps:
             save_failing_at(writer, root, step, monkeypatch, again)
@@ -574,6 +575,13 @@ def add_many(writer: DatasetWriter, episode: int) -> None:
         writer.add(tiny.row(episode, tiny.length(episode) + frame))
 
 
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 def fill(path: Path) -> None:
     with path.open("wb", buffering=0) as file:
         for size in (65536, 4096, 1):
@@ -601,6 +609,7 @@ def test_an_encoder_that_fails_takes_only_its_episode(tmp_path: Path, monkeypatc
     with DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True) as writer:
         writer.begin("fails")
         tiny.add_rows(writer, 2)
+        until(lambda: writer.backlog == 0)
         encode = VideoEncoder._write
 
         def fails(self: Any, frame: Any) -> None:

@@ -1,0 +1,193 @@
+"""The recorder is killed, or the power goes: every episode that was reported saved is there whole, and it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vla_ros.recording import journal
+from vla_ros.recording.lerobot_v3 import DatasetWriter, is_dataset
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny
+
+FULL = bool(os.environ.get("VLA_ROS_FULL"))
+PATIENCE_S = 60.0
+
+
+class Recorder:
+    """A process that records for ever into a folder, and what it has said so far."""
+
+    def __init__(self) -> None:
+        self._program = subprocess.Popen(
+            [sys.executable, str(Path(tiny.__file__))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
+        self._selector = selectors.DefaultSelector()
+        assert self._program.stdout is not None
+        self._selector.register(self._program.stdout, selectors.EVENT_READ)
+        self._heard = b""
+        self.process = 0
+        self.saved: list[int] = []
+        self.has_ended = False
+
+    def start(self, root: Path, die_at: int = -1) -> None:
+        self.saved, self.has_ended, self.process = [], False, 0
+        assert self._program.stdin is not None
+        self._program.stdin.write(f"{root} {die_at}\n".encode())
+        self.listen(lambda: self.process)
+
+    def listen(self, until: object, seconds: float = PATIENCE_S) -> bool:
+        """Take what it says until `until()`, or until so many seconds are over; returns which."""
+        deadline = time.monotonic() + seconds
+        assert self._program.stdout is not None
+        while not until():  # type: ignore[operator]
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            if self._selector.select(left):
+                heard = os.read(self._program.stdout.fileno(), 65536)
+                assert heard, "the program that records is gone"
+                *lines, self._heard = (self._heard + heard).split(b"\n")
+                for line in lines:
+                    self._take(line.decode())
+        return True
+
+    def _take(self, line: str) -> None:
+        if line == "ended":
+            self.has_ended = True
+        elif line.startswith("process "):
+            self.process = int(line.removeprefix("process "))
+        else:
+            self.saved.append(int(line))
+
+    def kill(self) -> None:
+        os.kill(self.process, signal.SIGKILL)
+        assert self.listen(lambda: self.has_ended)
+
+    def close(self) -> None:
+        assert self._program.stdin is not None
+        self._program.stdin.close()
+        try:
+            self._program.wait(PATIENCE_S)
+        finally:
+            self._program.kill()
+            self._program.wait()
+
+
+@pytest.fixture(scope="module")
+def recorder() -> Iterator[Recorder]:
+    recorder = Recorder()
+    yield recorder
+    recorder.close()
+
+
+def go_on(root: Path, saved: int, first: int = 0) -> int:
+    """What was saved is whole before anything is repaired; a new writer finds it, sets aside, and goes on.
+
+    `first`: from which episode on frames are looked at. Returns how many episodes there are in the end.
+    """
+    there = tiny.lines(root) if saved else []
+    assert len(there) >= saved
+    for line in there[first:saved]:
+        tiny.check_episode(root, line)
+    if saved:
+        assert json.loads((root / "meta/info.json").read_text())["total_episodes"] >= saved
+    with DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=is_dataset(root)) as writer:
+        assert writer.episodes >= saved
+        assert tiny.check_dataset(root, first=saved) == writer.episodes
+        episode = tiny.record_one(writer)
+        for folder in (root / ".recording").glob("aside/*"):  # nothing that was recorded is thrown away
+            assert len(journal.read(folder / "rows.bin")) > 0
+            assert f"({folder.name[16:]}) was found and set aside" in "".join(writer.notices)
+            shutil.rmtree(folder)
+    assert tiny.check_dataset(root, first=episode) == episode + 1
+    assert not list(root.rglob("*.tmp"))
+    return episode + 1
+
+
+def test_a_killed_recorder_loses_no_saved_episode(recorder: Recorder, tmp_path: Path) -> None:
+    """SIGKILL at random instants, again and again into one dataset."""
+    chance = random.Random(7)
+    root, count = tmp_path / "dataset", 0
+    for _ in range(100 if FULL else 5):
+        recorder.start(root)
+        recorder.listen(lambda: len(recorder.saved) >= 1)
+        recorder.listen(lambda: False, chance.uniform(0, 0.4))
+        recorder.kill()
+        assert recorder.saved == list(range(count, count + len(recorder.saved)))
+        count = go_on(root, count + len(recorder.saved), first=count)
+    assert tiny.check_dataset(root) == count
+
+
+def test_a_recorder_may_die_at_any_step(recorder: Recorder, tmp_path: Path) -> None:
+    """Before each change of a name and each end of writing: beginning, recording and saving the first two episodes."""
+    steps = range(0, 80, 1 if FULL else 9)
+    died_before: set[int] = set()
+    for step in steps:
+        root = tmp_path / f"dataset{step}"
+        recorder.start(root, step)
+        assert recorder.listen(lambda: recorder.has_ended)
+        died_before.add(len(recorder.saved))
+        go_on(root, len(recorder.saved))
+        shutil.rmtree(root)
+    assert died_before >= {0, 1}
+
+
+@pytest.mark.parametrize("seed", range(40 if FULL else 3))
+def test_the_power_goes(recorder: Recorder, tmp_path: Path, seed: int) -> None:
+    """A copy of the files as they are while they are written: what had been reported before it began is in it."""
+    chance = random.Random(seed)
+    root, copy = tmp_path / "dataset", tmp_path / "copy"
+    recorder.start(root)
+    recorder.listen(lambda: len(recorder.saved) >= 2)
+    recorder.listen(lambda: False, chance.uniform(0, 0.2))
+    saved = len(recorder.saved)
+    copy_while_written(root, copy, chance)
+    recorder.kill()
+    go_on(copy, saved)
+
+
+def copy_while_written(root: Path, copy: Path, chance: random.Random) -> None:
+    """File by file, in any order in which names can come to a disk: an episode's line after what it needs."""
+    found = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".tmp"]
+    chance.shuffle(found)
+    found.sort(key=lambda path: "episodes/chunk" not in str(path))  # taken first: what it needs was there before
+    for path in found:
+        to = copy / path.relative_to(root)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(path, to)
+        except FileNotFoundError:  # renamed meanwhile: an open episode's file that became part of the dataset
+            assert ".recording" in path.parts
+
+
+def test_what_a_dead_recorder_left_is_told(recorder: Recorder, tmp_path: Path) -> None:
+    """Totals that are behind are made again; files of no episode are moved away."""
+    root = tmp_path / "dataset"
+    with DatasetWriter(root, tiny.FEATURES, tiny.CONFIG) as writer:
+        tiny.record_one(writer)
+        before = {name: (root / "meta" / name).read_bytes() for name in ("info.json", "stats.json")}
+        tiny.record_one(writer)
+    for name, content in before.items():  # as if it had died after the commit of the second
+        (root / "meta" / name).write_bytes(content)
+    orphan = root / "data/chunk-000/file-002.parquet"
+    orphan.write_bytes(b"half")
+    with DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True) as writer:
+        behind, orphans = writer.notices
+        assert "made again of its 2 episodes, 13 frames" in behind
+        assert "1 files that belong to no episode were set aside in" in orphans
+        assert not orphan.exists()
+        assert tiny.check_dataset(root) == 2
+        assert tiny.record_one(writer) == 2
+    assert tiny.check_dataset(root) == 3
