@@ -13,6 +13,7 @@ from vla_ros.recording.checking_rows import (
     check_rows,
     check_schema,
     compare,
+    is_finite,
     numbers,
     summary,
 )
@@ -71,6 +72,8 @@ def _check(found: Scan, decoding: bool, on_progress: Progress) -> Iterator[Findi
     for broken in found.broken:
         if broken.path.startswith(DETAILS):
             yield warning(Kind.DETAILS, broken.path, broken.reason)
+        elif broken.reason == NO_FILE and broken.path != INFO and _is_new(found):
+            continue
         elif broken.reason == NO_FILE:
             yield error(Kind.MISSING, broken.path, broken.reason)
         else:
@@ -109,6 +112,11 @@ def _check_info(found: Scan) -> Iterator[Finding]:
             yield error(Kind.INFO, INFO, f"splits are {splits}, there are {len(found.episodes)} episodes")
     elif reached is None and "splits" not in info:
         yield warning(Kind.INFO, INFO, "there is no splits")
+
+
+def _is_new(found: Scan) -> bool:
+    """Whether there is no episode yet, so that nothing but info.json is needed."""
+    return not found.episodes and found.info.get("total_episodes") == 0 and not found.files("data", ".parquet")
 
 
 def _metadata_broken(found: Scan) -> bool:
@@ -158,6 +166,7 @@ def _check_data(found: Scan, on_progress: Progress) -> Iterator[Finding]:
     for path in (path for path in there if path not in of_file):
         yield error(Kind.ORPHAN, path, "no episode of the metadata has its rows here, and LeRobot reads every file")
     merged: dict[str, dict[str, Array]] = {}
+    unclear: set[str] = set()
     for number, (path, episodes) in enumerate(sorted(of_file.items())):
         on_progress("data", number, len(of_file))
         if path not in there:
@@ -179,10 +188,12 @@ def _check_data(found: Scan, on_progress: Progress) -> Iterator[Finding]:
             yield error(Kind.ROWS, path, f"it has rows of the episodes {sorted(strange)[:8]}, which are not here")
         for key, entry in found.features.items():
             values = numbers(rows, key) if is_number(entry) else None
-            if values is not None and len(values) and np.isfinite(values.astype(np.float64)).all():
+            if values is None or not is_finite(values):
+                unclear.add(key)  # said of the rows
+            elif len(values):
                 merged[key] = _merge(merged.get(key), summary(values))
     on_progress("data", len(of_file), len(of_file))
-    yield from _check_statistics(found, merged)
+    yield from _check_statistics(found, {key: values for key, values in merged.items() if key not in unclear})
 
 
 def _merge(one: dict[str, Array] | None, other: dict[str, Array]) -> dict[str, Array]:

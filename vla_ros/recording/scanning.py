@@ -151,26 +151,17 @@ def scan(root: Path, info: Any = None) -> Scan:
     return found
 
 
-def row_groups(path: Path) -> Iterator[tuple[int, pa.Table | Exception]]:
-    """Each row group of a parquet file, or why it cannot be read; raises pyarrow's errors for the footer."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        for number in range(file.num_row_groups):
-            try:
-                yield number, file.read_row_group(number)
-            except _UNREADABLE as error:
-                yield number, error
-
-
 def table(found: Scan, path: str) -> pa.Table | None:
     """All rows of a parquet file that can be read, noting in `found` what cannot; None where nothing can."""
     tables, failed = [], ""
     try:
-        for number, group in row_groups(found.root / path):
-            if isinstance(group, Exception):
-                failed = failed or f"row group {number}: {_line(group)}"
-            else:
-                tables.append(group)
-        schema = pq.read_schema(found.root / path)
+        with pq.ParquetFile(found.root / path, page_checksum_verification=True) as file:
+            schema = file.schema_arrow
+            for number in range(file.num_row_groups):
+                try:
+                    tables.append(file.read_row_group(number))
+                except _UNREADABLE as error:
+                    failed = failed or f"row group {number}: {_line(error)}"
     except _UNREADABLE as error:
         note(found, path, _line(error))
         return None
