@@ -39,7 +39,9 @@ def record(
     checkpoint: Annotated[str, typer.Option(help="The policy's weights.")] = "",
     sim: Simulate = None,
     episodes: Annotated[int, typer.Option(min=0, help="Record so many simulated episodes, then stop.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first simulated episode.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the first simulated episode; otherwise 0, or after the dataset's.")
+    ] = None,
     keep_failures: Annotated[
         bool, typer.Option("--keep-failures", help="Keep simulated episodes that failed; else others are tried.")
     ] = False,
@@ -62,22 +64,23 @@ def record(
         _refuse_unless_fit(dataset, resume)
         disturbed = {name: value for name, value in (("noise", noise), ("mishaps", mishaps)) if value is not None}
         if no_ros:
-            _demonstrate(chosen, dataset, episodes, seed, resume, tasks or (), keep_failures, disturbed)
+            _demonstrate(chosen, dataset, episodes, seed or 0, resume, tasks or (), keep_failures, disturbed)
             return
         if tasks or disturbed:
             refuse("--tasks, --noise and --mishaps need --no-ros")
         chosen = chosen.model_copy(update={"record": str(dataset)})
-        graph = build_graph(chosen, sim, seed)
+        first = (_seed_after(dataset) if resume and episodes else 0) if seed is None else seed
+        graph = build_graph(chosen, sim, first)
         if not episodes:
             from vla_ros.cli.record_live import run_live
 
-            if keep_failures or seed:
+            if keep_failures or seed is not None:
                 refuse("--keep-failures and --seed need --episodes")
             run_live(graph, task, _is_simulated(graph))
         elif not _is_simulated(graph):
             refuse("--episodes: only a simulation can be reset; without it a person records, with keys or services")
         else:
-            _record_episodes(chosen, graph, dataset, episodes, seed, keep_failures)
+            _record_episodes(chosen, graph, dataset, episodes, first, keep_failures)
 
 
 def _with_rate(system: SystemConfig, fps: int) -> SystemConfig:
@@ -88,6 +91,19 @@ def _with_rate(system: SystemConfig, fps: int) -> SystemConfig:
 
 def _is_simulated(graph: Graph) -> bool:
     return any(node.executable == "simulator" for node in graph.nodes)
+
+
+def _seed_after(dataset: Path) -> int:
+    """The first seed after those of the dataset's episodes."""
+    from vla_ros.recording.dataset import DatasetMeta
+    from vla_ros.recording.files import DatasetError
+
+    try:
+        meta = DatasetMeta.load(dataset)
+        seeds = [meta.details(episode).get("seed") for episode in meta.episodes]
+    except DatasetError as error:
+        refuse(f"--resume: {error}")
+    return max((seed + 1 for seed in seeds if seed is not None), default=0)
 
 
 def _refuse_unless_fit(dataset: Path, resume: bool) -> None:
@@ -167,13 +183,16 @@ def _record_episodes(
 
             def show(one: RecordedEpisode) -> None:
                 why = one.said if one.row.success else f"{one.row.ended}; {one.said}"
-                progress.console.print(_line(one.row.seed, one.is_saved, one.row.instruction, why), highlight=False)
+                progress.console.print(
+                    _line(one.row.seed, one.is_saved, one.row.instruction, why), highlight=False, soft_wrap=True
+                )
                 progress.advance(bar, one.is_saved)
 
             tries = record_episodes(system, count, seed, keeps_failures, show)
     kept = sum(one.is_saved for one in tries)
     failed = sum(not one.row.success for one in tries)
-    console.print(_table(dataset, len(tries), kept, failed))
+    console.print(_table(len(tries), kept, failed))
+    console.print(f"dataset    {dataset}", highlight=False, soft_wrap=True)
     if kept < count:
         raise typer.Exit(EXIT_FAILED)
 
@@ -195,12 +214,11 @@ def _line(seed: int, is_kept: bool, instruction: str, why: str) -> str:
     return f"  seed {seed:<4} {verdict}  {escape(instruction)}  ({escape(why)})"
 
 
-def _table(dataset: Path, tries: int, kept: int, failed: int) -> Table:
+def _table(tries: int, kept: int, failed: int) -> Table:
     from rich.table import Table
 
-    table = Table(title=f"{dataset}: {kept} episodes recorded", title_justify="left", show_header=False)
-    table.add_column("what")
-    table.add_column("value", justify="right")
-    table.add_row("tries", str(tries))
-    table.add_row("of these failed", str(failed))
+    table = Table("recorded", "episodes", title_justify="left")
+    table.add_row("kept", str(kept))
+    table.add_row("dropped", str(tries - kept))
+    table.add_row("of all, failed", str(failed))
     return table

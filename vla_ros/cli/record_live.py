@@ -146,8 +146,8 @@ def view(values: Mapping[str, str], said: Sequence[str], typed: str | None) -> R
     streams = Table("stream", "Hz", "age ms", "dropped", "repeated", box=None, padding=(0, 2))
     for name in (key.removesuffix(".received") for key in values if key.endswith(".received")):
         columns = (f"{name}.rate_hz", f"{name}.age_ms", f"{name}.dropped", f"repeated.{name}")
-        streams.add_row(name, *(values.get(column, "") for column in columns))
-    figures = Text("   ".join(f"{title} {values[key]}" for key, title in _SHOWN if key in values))
+        streams.add_row(name, *(_short(values.get(column, "")) for column in columns))
+    figures = Text("   ".join(f"{title} {_short(values[key])}" for key, title in _SHOWN if key in values))
     task = Text(f"task  {values['task'] or '(none: press t)'}")
     parts: list[RenderableType] = [head, task, streams, figures]
     if problem:
@@ -155,6 +155,11 @@ def view(values: Mapping[str, str], said: Sequence[str], typed: str | None) -> R
     parts += [Text(text, style="dim") for text in said]
     parts.append(Text(_HELP if typed is None else f"new task (Enter, Esc): {typed}_", style="cyan"))
     return Panel(Group(*parts), title=values.get("root", "recorder"), title_align="left")
+
+
+def _short(value: str) -> str:
+    """A number with one digit after its point, if it has any."""
+    return f"{float(value):.1f}" if "." in value else value
 
 
 @contextlib.contextmanager

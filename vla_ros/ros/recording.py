@@ -23,6 +23,7 @@ from vla_ros.recording.lerobot_v3 import LONGEST_TASK
 from vla_ros.recording.session import Answer, Refused, Session, SessionStatus
 from vla_ros.ros import qos
 from vla_ros.ros.polling import PolledService, PolledSubscription
+from vla_ros.timing.stamps import ns_to_s, s_to_ns
 
 _CLASSES = {
     IMAGE: Image,
@@ -33,6 +34,7 @@ _CLASSES = {
 }
 _PERIOD_S = 0.02
 _STATUS_EVERY = 5  # ticks
+_RATE_NS = s_to_ns(2.0)
 #: Of one topic, so many may wait for the thread: of images two seconds at 50 Hz, for which an encoder may lag behind.
 _MOST_IMAGES, _MOST_MESSAGES = 100, 5000
 #: In the middleware: images while this process has no time for them, and a stream at 1 kHz between two ticks.
@@ -81,6 +83,24 @@ class Inbox:
             self._changed.notify()
 
 
+class Rates:
+    """How many messages of each stream a second came lately, by their counts now and then."""
+
+    def __init__(self) -> None:
+        self._counts: deque[tuple[int, dict[str, int]]] = deque()
+
+    def see(self, now_ns: int, counts: dict[str, int]) -> dict[str, float]:
+        """stream -> rate [Hz], with the number of messages of each stream so far."""
+        if self._counts and now_ns < self._counts[-1][0]:  # a clock that jumped back
+            self._counts.clear()
+        self._counts.append((now_ns, counts))
+        while len(self._counts) > 2 and self._counts[1][0] <= now_ns - _RATE_NS:
+            self._counts.popleft()
+        since_ns, before = self._counts[0]
+        seconds = ns_to_s(now_ns - since_ns)
+        return {name: (count - before.get(name, 0)) / seconds if seconds else 0.0 for name, count in counts.items()}
+
+
 class Recording:
     """Between a node and a session, which belongs to a thread of its own: the executor waits for no encoder or disk.
 
@@ -96,6 +116,8 @@ class Recording:
         self.said = ""  # to whoever spoke last
         self.failure = ""  # what the thread did not expect
         self.status = session.status(0)  # what it was lately
+        self.rates_hz: dict[str, float] = {}
+        self._rates = Rates()
         self._polled = {
             topic: subscription for topic in intake.types if (subscription := self._subscribe(topic)) is not None
         }
@@ -199,6 +221,8 @@ class Recording:
         self._session.advance(now_ns)
         if tells:
             self.status = self._session.status(now_ns)
+            received = {name: stream.received for name, stream in self.status.streams.items()}
+            self.rates_hz = self._rates.see(now_ns, received)
 
     def _work(self) -> None:
         while (work := self._inbox.take()) is not None:
@@ -223,8 +247,8 @@ def reason(why: str, sources: Mapping[str, str], intake: Intake) -> str:
     return "; ".join([why, *(f"{name} is {topic}{unread.get(topic, '')}" for name, topic in concerned.items())])
 
 
-def values(status: SessionStatus) -> dict[str, object]:
-    """A session's status as diagnostics have it."""
+def values(status: SessionStatus, rates_hz: Mapping[str, float]) -> dict[str, object]:
+    """A session's status as diagnostics have it, and how many messages of each stream come in a second."""
     health = status.health
     return {
         "episode": status.episode,
@@ -243,7 +267,7 @@ def values(status: SessionStatus) -> dict[str, object]:
             f"{name}.{key}": value
             for name, stream in status.streams.items()
             for key, value in {
-                "rate_hz": stream.rate_hz,
+                "rate_hz": rates_hz.get(name),
                 "age_ms": stream.age_ms,
                 "received": stream.received,
                 "dropped": sum(stream.dropped.values()),

@@ -87,7 +87,7 @@ class RecorderNode(Node):
             level = ERROR
         values = {
             "root": self._root,
-            **recording.values(status),
+            **recording.values(status, self._recording.rates_hz),
             "refused": sum(refused.values()),
             "said": self._recording.said,
         }
