@@ -65,10 +65,18 @@ class Catalogue:
     _totals: _Totals
     _before: _Totals | None = field(default=None)  # without the last episode, where that was saved here
 
+    def __post_init__(self) -> None:
+        if not self.features.columns:
+            raise DatasetError("a dataset needs a feature that is no video")
+        # Refuses now what could not be saved later, and has libraries load what they load at their first table.
+        schemas.data_schema(self.features)
+        nothing = {feature.key: np.zeros((0, *feature.shape), feature.numpy) for feature in self.features.columns}
+        columns = self._with_defaults(Finished(self.layout.root, nothing, {}, {}), [])
+        schemas.parquet(schemas.data_table(self.features, columns))
+
     @classmethod
     def create(cls, layout: Layout, features: Features) -> Catalogue:
         """A dataset without episodes; raises DatasetError where it cannot be written, or a feature not be stored."""
-        schemas.data_schema(features)
         info = schemas.new_info(features)
         write_atomically(layout.info, schemas.json_file(info))
         return cls(layout, features, _Totals(info, {}, {}))

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+import av
 import numpy as np
 
 from vla_ros.recording import journal, schemas
@@ -18,7 +19,7 @@ from vla_ros.recording.features import IMAGES, Features, Row
 from vla_ros.recording.files import DatasetError, fsync_file, make_folder, reported, write_atomically
 from vla_ros.recording.journal import Journal
 from vla_ros.recording.statistics import ImageStatistics
-from vla_ros.recording.video import EncoderError, VideoEncoder, VideoInfo, probe
+from vla_ros.recording.video import EncoderError, VideoEncoder, VideoInfo
 
 ROWS: Final = "rows.bin"
 ABOUT: Final = "episode.json"
@@ -134,7 +135,7 @@ class OpenEpisode:
                 fsync_file(self.folder / f"{camera}.mp4")
         self._journal.close()
         rows = journal.read(self.folder / ROWS)
-        counts = {camera: probe(self.folder / f"{camera}.mp4").frames for camera in self._encoders}
+        counts = {camera: _frames_in(self.folder / f"{camera}.mp4") for camera in self._encoders}
         if {len(rows), *counts.values()} != {self.frames}:
             self.broken = DatasetError(
                 f"{self.folder.name}: {self.frames} rows were given, {len(rows)} are in {ROWS}, and frames: {counts}"
@@ -168,3 +169,13 @@ class OpenEpisode:
             except OSError as error:
                 self._sync_error = error
                 return
+
+
+def _frames_in(path: Path) -> int:
+    """By the table of frames that was written into the file; to read all frames of an hour would take seconds."""
+    try:
+        with av.open(str(path)) as container:
+            frames: int = container.streams.video[0].frames
+    except (OSError, av.FFmpegError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    return frames
