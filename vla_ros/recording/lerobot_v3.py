@@ -252,7 +252,9 @@ class DatasetWriter:
             "started_at": _now(),
             "written_by": f"vla_ros {_version()}",
             "recording": self._config.model_dump(mode="json"),
-            "features": schemas.new_info(self._features)["features"],  # a lost info.json is made again of them
+            # A lost info.json is made again of these.
+            "robot_type": self._features.robot_type,
+            "features": schemas.new_info(self._features)["features"],
             "system": _finite(dict(system)),
         }
         try:

@@ -82,9 +82,8 @@ def _rebuilt_info(found: Scan) -> dict[str, Any]:
         raise DatasetError(
             f"{found.root}: neither info.json nor videos nor rows tell how many frames a second there are"
         )
-    noted = _noted(found)
     try:
-        features = feature_sets.from_info({"fps": rate, **noted})
+        features = feature_sets.from_info({**_noted(found), "fps": rate})
     except ValueError:
         features = Features(rate, "", ())
     shapes = {feature.key: feature.shape for feature in (*columns, *videos)}
