@@ -12,6 +12,7 @@ from vla_ros.cli.common import clear_errors, dataset_errors, obstacle, progress,
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from vla_ros.recording.reader import DatasetReader
     from vla_ros.recording.summary import EpisodeSummary, Range, Summary
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 #: Of more episodes only the first and last are listed.
 _MOST_LISTED, _FIRST, _LAST = 60, 40, 10
-_EPISODE_COLUMNS = ("episode", "length", "rows", "task", "success", "repeated", "skew", "source", "seed", "notes")
+_EPISODE_COLUMNS = ("#", "length", "rows", "task", "success", "repeated", "skew", "source", "seed", "notes")
 _RANGE_COLUMNS = ("feature", "dimension", "from", "to", "mean", "deviation")
+_RIGHT = ("#", "length", "rows", "repeated", "skew", "seed", "from", "to", "mean", "deviation")
 _STYLES = {"success": "green", "failure": "red"}
 _UNKNOWN = "-"
 
@@ -32,6 +34,7 @@ def show(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the pictures go; without --episode, of all episodes.")
     ] = None,
+    camera: Annotated[list[str] | None, typer.Option(help="Draw this camera; may be given more than once.")] = None,
     html: Annotated[bool, typer.Option("--html", help="Write index.html with all of it, too, for a browser.")] = False,
     moments: Annotated[int, typer.Option(min=1, max=40, help="Pictures of each camera.")] = 8,
 ) -> None:
@@ -42,7 +45,7 @@ def show(
         from vla_ros.recording.reader import DatasetReader
         from vla_ros.recording.summary import summarize
 
-        reader = DatasetReader(path)
+        reader = DatasetReader(path, camera)
         chosen = list(range(len(reader.meta.episodes))) if episode is None else list(dict.fromkeys(episode))
         wrong = [number for number in chosen if not 0 <= number < len(reader.meta.episodes)]
         if wrong:
@@ -65,29 +68,34 @@ def show(
 
 def _print(console: Console, summary: Summary, chosen: Sequence[int] | None) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     console.print(f"[bold]{escape(str(summary.root))}[/]")
     console.print(escape(_facts(summary)))
     listed, left_out = _listed(summary, chosen)
-    table = Table(*_EPISODE_COLUMNS, box=None, header_style="dim", pad_edge=False)
-    for name in ("episode", "length", "rows", "repeated", "skew", "seed"):
-        table.columns[_EPISODE_COLUMNS.index(name)].justify = "right"
-    for name in ("task", "notes"):
-        table.columns[_EPISODE_COLUMNS.index(name)].overflow = "fold"
-    for one in listed:
-        table.add_row(*(_styled(cell) for cell in _episode_cells(one)))
-    console.print(table)
+    console.print(_table(_EPISODE_COLUMNS, [_episode_cells(one) for one in listed]))
     if left_out:
         console.print(f"[dim]and {left_out} more in between[/]")
     if summary.ranges:
-        ranges = Table(*_RANGE_COLUMNS, box=None, header_style="dim", pad_edge=False)
-        for name in ("from", "to", "mean", "deviation"):
-            ranges.columns[_RANGE_COLUMNS.index(name)].justify = "right"
-        for one_range in summary.ranges:
-            ranges.add_row(*map(escape, _range_cells(one_range)))
         console.print()
-        console.print(ranges)
+        console.print(_table(_RANGE_COLUMNS, [_range_cells(found) for found in summary.ranges]))
+
+
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    """The columns in which there is anything to say."""
+    from rich.table import Table
+
+    told = [place for place in range(len(columns)) if any(cells[place] not in ("", _UNKNOWN) for cells in lines)]
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for place in told:
+        name = columns[place]
+        is_text = name in ("task", "notes")
+        table.add_column(
+            name, justify="right" if name in _RIGHT else "left", overflow="fold", no_wrap=not is_text,
+            min_width=16 if is_text else None,
+        )  # fmt: skip
+    for cells in lines:
+        table.add_row(*(_styled(cells[place]) for place in told))
+    return table
 
 
 def _styled(cell: str) -> str:
@@ -135,7 +143,7 @@ def _episode_cells(episode: EpisodeSummary) -> list[str]:
         str(episode.frames),
         " ".join(episode.task.split()),
         _judgement(episode.success),
-        _UNKNOWN if repeated is None else f"{repeated} ({repeated / max(episode.frames, 1):.1%})",
+        _UNKNOWN if repeated is None else f"{repeated} ({repeated / episode.frames:.1%})" if repeated else "0",
         _UNKNOWN if skew_ms is None else f"{skew_ms:.1f} ms",
         episode.source or _UNKNOWN,
         _UNKNOWN if episode.seed is None else str(episode.seed),

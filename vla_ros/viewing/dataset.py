@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,9 +145,13 @@ def render_signals(episode: RecordedEpisode, path: Path) -> Path:
 
     Raises ValueError for an episode without state and action, ModuleNotFoundError as `render_sheet`.
     """
-    panels = _panels(episode)
-    if not panels:
+    dimensions = _panels(episode)
+    if not dimensions:
         raise ValueError(f"episode {episode.number} has neither state nor action to show")
+    panels = dimensions[:_MOST_PANELS]
+    if len(panels) < len(dimensions):
+        said = f"the first {len(panels)} of {len(dimensions)} dimensions"
+        episode = replace(episode, note=" · ".join(filter(None, (said, episode.note))))
     lines = _lines(episode)
     rows = math.ceil(len(panels) / 2)
     line_in = _LINE_IN * (len(lines) + bool(episode.modes)) + 0.75
@@ -163,7 +168,8 @@ def render_signals(episode: RecordedEpisode, path: Path) -> Path:
         _draw_panel(axes, episode, name, state, action)
         _shade(axes, marked, episode.fps, _REPEATED)
         axes.tick_params(labelbottom=index % rows == rows - 1 or index == len(panels) - 1)
-    _draw_lines(figure.add_subplot(grid[rows, :]), episode, lines)
+    labels_and_lines = grid[rows, :].subgridspec(1, 2, width_ratios=(0.08, 1.0), wspace=0.0)
+    _draw_lines(figure.add_subplot(labels_and_lines[1]), episode, lines)
     handles = _legend_handles(episode, marked)
     figure.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(0.07, 1.0 - 0.66 / height_in), ncols=len(handles),
@@ -176,8 +182,7 @@ def _panels(episode: RecordedEpisode) -> list[tuple[str, Array | None, Array | N
     """(name, state (T,), action (T,)) of every dimension that either has; an action beside the state of its name."""
     state, action = ({} if one is None else dict(zip(one.names, one.values.T, strict=True)) for one in
                      (episode.state, episode.action))  # fmt: skip
-    names = list(dict.fromkeys([*state, *action]))
-    return [(name, state.get(name), action.get(name)) for name in names[:_MOST_PANELS]]
+    return [(name, state.get(name), action.get(name)) for name in dict.fromkeys([*state, *action])]
 
 
 def _draw_panel(axes: Axes, episode: RecordedEpisode, name: str, state: Array | None, action: Array | None) -> None:
@@ -311,5 +316,7 @@ def _tidy(axes: Axes) -> None:
 
 def _save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a task in a script that the font has not
+        figure.savefig(path)
     return path
