@@ -50,6 +50,7 @@ SAVE_S = 0.2
 #: Joints are where the frame shows them, as far as float32 tells.
 SAME_NS = 1_000_000
 BLOCK = 50  # frames decoded at once
+DATA = "data/chunk-000/file-000.parquet"
 HERE = Path(__file__)
 HZ = "VLA_ROS_BENCHMARK_HZ"
 
@@ -69,7 +70,13 @@ class Cameras(Node):
             message.data = array("B", bytes(3 * WIDTH * HEIGHT))
         self._outputs = [self.create_publisher(Image, topic, qos.SENSOR) for topic in TOPICS.values()]
         self._due_ns = time.time_ns() // self._frames.period_ns * self._frames.period_ns
+        self._latest_ms = 0.0
         self.create_timer(self._frames.period_ns * 1e-9 / 4, self._on_timer)
+
+    def destroy_node(self) -> None:
+        """Say how late a frame was published, at worst: on a busy machine that is not the recorder's doing."""
+        print(f"; cameras late by up to {self._latest_ms:.0f} ms", end="")
+        super().destroy_node()
 
     def _on_timer(self) -> None:
         if time.time_ns() < self._due_ns:
@@ -79,6 +86,7 @@ class Cameras(Node):
             pictures.draw(number, np.frombuffer(message.data, dtype=np.uint8).reshape(HEIGHT, WIDTH, 3))
             message.header.stamp = convert.ns_to_stamp(self._due_ns)
             publisher.publish(message)
+        self._latest_ms = max(self._latest_ms, (time.time_ns() - self._due_ns) * 1e-6)
         self._due_ns += self._frames.period_ns
 
 
@@ -218,20 +226,24 @@ def record(hz: int, seconds: float) -> Result:
                     logs = (f"{role}: {(folder / f'{role}.log').read_text()[-2000:]}" for role in ROLES)
                     sys.exit("\n".join((f"no recording: {started[1]}", *logs)))
                 operator.spin(0.5)
+            begun_s = time.monotonic()
             operator.spin(WARM_UP_S)
             used_s, start_s = cpu_s(recorder_id), time.monotonic()
             operator.spin(seconds)
-            elapsed_s = time.monotonic() - start_s
+            end_s = time.monotonic()
             used_s = cpu_s(recorder_id) - used_s
             saved, said, save_s = operator.tell("save")
             if not saved:
-                said = f"save refused: {said}; {operator.tell('save_anyway')[1]}"
+                said = f"{said}; {operator.tell('save_anyway')[1]}"
             memory_mb = peak_mb(recorder_id)
+        said += (folder / "cameras.log").read_text()
         operator.destroy_node()
+        if not (root / DATA).exists():
+            sys.exit(f"nothing was saved: {said}")
         audit = look(root, hz)
     return Result(
-        OURS, hz, audit.rows, audit.rows / (elapsed_s + WARM_UP_S), audit.lost, audit.shifted,
-        100.0 * used_s / elapsed_s, memory_mb, save_s, said if not saved else "",
+        OURS, hz, audit.rows, audit.rows / (end_s - begun_s), audit.lost, audit.shifted,
+        100.0 * used_s / (end_s - start_s), memory_mb, save_s, said,
     )  # fmt: skip
 
 
@@ -267,7 +279,7 @@ class Audit:
 def look(root: Path, hz: int) -> Audit:
     """Read every frame's number, and hold it against its row's joints: they were the same instant's."""
     clock = Clock(hz)
-    table = pq.read_table(root / "data/chunk-000/file-000.parquet")
+    table = pq.read_table(root / DATA)
     joints = np.array(table["observation.state"].to_pylist())[:, 0]
     ages_ns = np.zeros((len(joints), len(CAMERAS)))
     if "timing.stamp" in table.column_names:  # a frame stands for its row, though taken a little before or after

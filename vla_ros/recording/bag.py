@@ -36,6 +36,8 @@ _OTHER_CLOCK_NS = s_to_ns(30.0)
 #: How often rows are asked for, as a live recording does.
 _PERIOD_NS = ms_to_ns(20.0)
 _SEED = "seed "
+_END_NS = s_to_ns(2.0)  # before the bag's end: when topics ended that go on to there
+_EARLY_NS = s_to_ns(1.0)  # what was received first was taken before that
 _LONGEST_SETTLING_NS = s_to_ns(6.0)  # more than `settle_ms` may be
 
 Stamped = tuple[str, int, Message]  # topic, when it was received [ns], message
@@ -103,12 +105,13 @@ def bag_to_dataset(
     with Bag(bag) as opened:
         stream = _Stream(opened)
         sizes = {name: stream.image_size(name, camera.topic) for name, camera in cameras.items()}
-        words = _words(stream, split)
         described = features.of_robot(robot, sizes, recording.fps)
         timings = {name: _timing(camera) for name, camera in cameras.items()}
         assembler = RowAssembler(robot, described, timings, recording, decode=messages.image_to_rgb)
         intake = Intake(assembler, robot, {name: camera.topic for name, camera in cameras.items()})
-        stream.require(intake.types, {*(robot.endpoints[key].name for key in ("joint_states", "gripper_joint_states"))})
+        measured = (robot.endpoints[key].name for key in ("joint_states", "gripper_joint_states"))
+        stream.require(intake.types, {*measured, *(camera.topic for camera in cameras.values())})
+        words = _words(stream, split)
         with closing(_Keeper(destination, described, recording, system={"bag": bag.name}, resume=resume)) as writer:
             session = Session(assembler, writer, recording, reason=lambda _: "", source=f"bag {bag.name}")
             session.task = task
@@ -128,6 +131,8 @@ def bag_to_dataset(
             told.end()
         for topic, unreadable in intake.unreadable.items():
             told.notices.append(f"{unreadable.count} messages of {topic} could not be read: {unreadable.reason}")
+        for topic, count in opened.undecoded.items():
+            told.notices.append(f"{count} messages of {topic} are not what their type says")
         for text in (*opened.notices, *stream.notices, *told.notices, *writer.notices):
             notice(text)
     if not writer.saved:
@@ -152,13 +157,13 @@ class _Stream:
             times_ns = [messages.stamp_to_ns(message.clock) for _, _, message in bag.messages(_CLOCK)]
             self.first_ns, self.last_ns = times_ns[0], times_ns[-1]
 
-    def messages(self, wanted: Mapping[str, str]) -> Iterator[Stamped]:
-        """As `Bag.messages`, at the time that it was then."""
+    def messages(self, wanted: Mapping[str, str], from_ns: int = 0) -> Iterator[Stamped]:
+        """As `Bag.messages` (`from_ns` is when they were received), at the time that it was then."""
         if not self._by_clock:
-            yield from self._bag.messages(wanted)
+            yield from self._bag.messages(wanted, from_ns)
             return
         now_ns = self.first_ns
-        for topic, _, message in self._bag.messages({**wanted, **_CLOCK}):
+        for topic, _, message in self._bag.messages({**wanted, **_CLOCK}, from_ns):
             if topic in _CLOCK:
                 now_ns = messages.stamp_to_ns(message.clock)
             else:
@@ -185,7 +190,10 @@ class _Stream:
         raise BagError(f"no image of {topic} (camera {camera}) can be read: {reason}")
 
     def require(self, types: Mapping[str, str], needed: Iterable[str]) -> None:
-        """Raises BagError where a topic that is `needed` is not there as its type; what else is not there is noted."""
+        """Raises BagError where a topic that is `needed` is not there as its type; what else is not there is noted.
+
+        From here on `last_ns` is when the first of those needed ended.
+        """
         for topic, type_name in types.items():
             if topic in needed:
                 self._require(topic, type_name, "needed for every row")
@@ -194,6 +202,11 @@ class _Stream:
                 self.notices.append(f"{count} messages of {topic} are left out: {other}, should be {type_name}")
             elif not self._bag.counts[topic]:
                 self.notices.append(f"the bag has nothing of {topic}")
+        last_ns: dict[str, int] = {}
+        end_ns = self._bag.span_ns[1] - _END_NS
+        for topic, now_ns, _ in self.messages({topic: types[topic] for topic in needed}, end_ns):
+            last_ns[topic] = now_ns
+        self.last_ns = min(last_ns.values(), default=self.last_ns)
 
     def _require(self, topic: str, type_name: str, what: str) -> None:
         there = self._bag.types.get(topic)
@@ -312,7 +325,7 @@ def _words(stream: _Stream, split: Split) -> Words:
     told: dict[Split, Words] = {
         Split.RECORDER: sorted(heard.obeyed) or heard.control,
         Split.MODE: _words_of_modes(heard.modes),
-        Split.WHOLE: [(stream.first_ns, "start"), (stream.last_ns, "save")],
+        Split.WHOLE: [(stream.first_ns - _EARLY_NS, "start"), (stream.last_ns, "save")],
     }
     for way, words in told.items():
         if split in (way, Split.AUTO) and any(word == "start" for _, word in words):

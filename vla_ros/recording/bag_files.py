@@ -28,6 +28,8 @@ _MCAP_FOOTER, _MCAP_LAST_DATA = 0x02, 0x0E  # opcodes of records that stand betw
 #: An end that says there is no index: footer of three fields that are 0, magic.
 _MCAP_END = bytes([_MCAP_FOOTER]) + (20).to_bytes(8, "little") + bytes(20) + _MCAP_MAGIC
 
+_ZEROS = 512  # no picture ends in so many, nor a disk's smallest block in less
+
 Raw = tuple[Connection, int, bytes]
 
 
@@ -73,7 +75,7 @@ class Bag:
         spans = [(reader.start_time, reader.end_time - 1) for reader in self._readers if reader.message_count]
         return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else (0, 0)
 
-    def messages(self, wanted: Mapping[str, str]) -> Iterator[tuple[str, int, Message]]:
+    def messages(self, wanted: Mapping[str, str], from_ns: int = 0) -> Iterator[tuple[str, int, Message]]:
         """Topic, time of receipt [ns] and message, in order of receipt, of `wanted`: topic -> type.
 
         Topics of another type are left out. Where the files cannot be read any further, the messages end, and a notice
@@ -85,7 +87,7 @@ class Bag:
         ]
         types = self._types([item for _, connections in chosen for item in connections])
         for reader, connections in chosen:
-            for connection, received_ns, data in self._raw(reader, connections):
+            for connection, received_ns, data in self._raw(reader, connections, from_ns):
                 try:
                     message = types.deserialize_cdr(data, connection.msgtype)
                 except Exception:  # rosbags' generated code asserts, unpacks and indexes
@@ -138,15 +140,15 @@ class Bag:
         self._notice(f"{file} cannot be read: {why}")
         return None
 
-    def _raw(self, reader: Reader, connections: Sequence[Connection]) -> Iterator[Raw]:
+    def _raw(self, reader: Reader, connections: Sequence[Connection], from_ns: int) -> Iterator[Raw]:
         if not connections:
             return
         last_ns = 0
         try:
             if isinstance(reader.path, _Ended):
-                yield from _in_order(reader.storage.messages_scan(connections))
+                yield from _in_order(reader.storage.messages_scan(connections, from_ns))
                 return
-            for raw in reader.messages(connections):
+            for raw in reader.messages(connections, from_ns):
                 last_ns = raw[1]
                 yield raw
         except Exception as error:
@@ -261,15 +263,20 @@ class _EndedFile(io.RawIOBase):
 
 
 def _whole_bytes(path: Path) -> int:
-    """Length of the magic and the data records of an MCAP file that are there to their last byte."""
+    """Length of the magic and the data records of an MCAP file that are there to their last byte.
+
+    A file that lost power may end in zeros that were never written: a record with such an end is not whole.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(len(_MCAP_MAGIC)) != _MCAP_MAGIC:
             raise BagError(f"{path} is not an MCAP file")
-        length = file.tell()
+        length = before = file.tell()
         while len(header := file.read(_MCAP_HEADER_BYTES)) == _MCAP_HEADER_BYTES:
             end = file.tell() + int.from_bytes(header[1:], "little")
             if header[0] == _MCAP_FOOTER or not 0 < header[0] <= _MCAP_LAST_DATA or end > size:
                 break
-            length = file.seek(end)
-    return length
+            before, length = length, file.seek(end)
+        file.seek(max(before, length - _ZEROS))
+        ends_in_zeros = not any(file.read(length - file.tell()))
+    return before if ends_in_zeros else length

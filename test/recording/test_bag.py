@@ -1,0 +1,254 @@
+"""Bags of either storage become datasets, row for row; what is not as it should be is said."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from rosbags.rosbag2 import StoragePlugin
+
+from vla_ros import topics
+from vla_ros.config import CameraConfig
+from vla_ros.recording.bag import Split, bag_to_dataset
+from vla_ros.recording.bag_files import BagError
+from vla_ros.recording.config import RecordingConfig, VideoConfig
+from vla_ros.recording.video_reader import VideoReader
+from vla_ros.robots.panda import PANDA
+from vla_ros.timing.stamps import s_to_ns
+
+sys.path.insert(0, str(Path(__file__).parent))
+import bags
+
+CAMERAS = {"front": CameraConfig(topic=bags.IMAGES, rate_hz=bags.FPS, tolerance_ms=60.0)}
+RECORDING = RecordingConfig(fps=bags.FPS, video=VideoConfig(crf=10))
+EPISODES = "meta/vla_ros/episodes/episode-{:06d}.json"
+
+
+@pytest.fixture
+def convert(tmp_path: Path) -> Callable[..., Any]:
+    """Converts a bag to `root`; `notices` and `saved` are on it afterwards."""
+
+    def run(bag: Path, **options: Any) -> list[Any]:
+        run.notices = []  # type: ignore[attr-defined]
+        given: dict[str, Any] = {"cameras": CAMERAS, "task": "push", **options}
+        cameras = given.pop("cameras")
+        return bag_to_dataset(bag, run.root, PANDA, cameras, RECORDING, on_notice=run.notices.append, **given)  # type: ignore[attr-defined]
+
+    run.root = tmp_path / "dataset"  # type: ignore[attr-defined]
+    return run
+
+
+def rows(root: Path, episode: int = 0) -> Any:
+    return pq.read_table(root / f"data/chunk-000/file-{episode:03d}.parquet").to_pydict()
+
+
+def grays(root: Path, episode: int = 0) -> list[float]:
+    reader = VideoReader(root / f"videos/observation.images.front/chunk-000/file-{episode:03d}.mp4")
+    images = reader.frames(range(len(rows(root, episode)["timestamp"])))
+    reader.close()
+    return [float(picture.mean()) for picture in images]
+
+
+def check_rows(root: Path, first: int, count: int, episode: int = 0) -> None:
+    """Frames `first`, `first` + 1, ... with the joints of their instants, and nothing else."""
+    table = rows(root, episode)
+    assert len(table["timestamp"]) == count
+    numbers = range(first, first + count)
+    np.testing.assert_allclose(grays(root, episode), [bags.gray(number) for number in numbers], atol=2.5)
+    positions = np.array(table["observation.state"])
+    due = [bags.joint(bags.START_NS + number * s_to_ns(1 / bags.FPS)) for number in numbers]
+    np.testing.assert_allclose(positions[:, 0], due, atol=1e-6)
+    np.testing.assert_allclose(positions[:, 7], 0.03, atol=1e-6)
+    assert not np.array(table["timing.repeated"]).any()
+
+
+@pytest.mark.parametrize("storage", [*StoragePlugin], ids=lambda storage: storage.name)
+def test_a_whole_bag_is_one_episode_of_either_storage(
+    storage: StoragePlugin, tmp_path: Path, convert: Callable[..., Any]
+) -> None:
+    seen: list[tuple[str, int, int]] = []
+    saved = convert(bags.write(tmp_path / "bag", bags.stream(3.0), storage), on_progress=lambda *it: seen.append(it))
+    assert [episode.frames for episode in saved] == [30]
+    check_rows(convert.root, 0, 30)
+    assert json.loads((convert.root / EPISODES.format(0)).read_text())["source"] == "bag bag"
+    assert seen[-1] == ("messages", 330, 330)
+    assert any(notice == f"the bag has nothing of {topics.COMMAND}" for notice in convert.notices)
+
+
+def test_a_bag_of_humble_has_no_definitions_of_its_types(tmp_path: Path, convert: Callable[..., Any]) -> None:
+    bag = bags.write(tmp_path / "bag", bags.stream(2.0), StoragePlugin.SQLITE3)
+    with sqlite3.connect(bag / "bag.db3") as database:
+        database.executescript("DROP TABLE message_definitions; DROP TABLE schema; DROP TABLE metadata")
+    database.close()
+    assert [episode.frames for episode in convert(bag)] == [20]
+    check_rows(convert.root, 0, 20)
+
+
+def test_episodes_are_what_a_recorder_was_told(tmp_path: Path, convert: Callable[..., Any]) -> None:
+    at = [bags.START_NS + s_to_ns(second) for second in (0.55, 1.95, 2.05, 2.5, 2.75, 4.55)]
+    control = topics.RECORDER_CONTROL
+    words = [
+        bags.told(topics.INSTRUCTION, "push the red cube", at[0] - s_to_ns(0.2)),
+        bags.told(control, "start", at[0]),
+        bags.told(control, "success", at[0] + s_to_ns(0.5)),
+        bags.told(topics.RECORDER_NOTES, "by hand", at[0] + s_to_ns(0.5)),
+        bags.told(control, "save", at[1]),
+        bags.told(control, "start", at[2] + s_to_ns(0.4)),
+        bags.told(control, "discard", at[4]),
+        bags.told(control, "seed 7", at[4]),
+        bags.told(topics.INSTRUCTION, "push the blue cube", at[4] + s_to_ns(0.1)),
+        bags.told(control, "start", at[4] + s_to_ns(0.2)),
+        bags.told(control, "save", at[5]),
+    ]
+    saved = convert(bags.write(tmp_path / "bag", [*bags.stream(6.0), *words]), task="")
+    assert [episode.frames for episode in saved] == [14, 16]
+    check_rows(convert.root, 6, 14)
+    check_rows(convert.root, 30, 16, episode=1)
+    first, second = (json.loads((convert.root / EPISODES.format(index)).read_text()) for index in range(2))
+    assert (first["task"], first["success"], first["notes"]) == ("push the red cube", True, "by hand")
+    assert (second["task"], second["success"], second["seed"]) == ("push the blue cube", None, 7)
+
+
+def test_what_a_recorder_obeyed_counts_from_when_it_did(tmp_path: Path, convert: Callable[..., Any]) -> None:
+    start_ns, save_ns = (bags.START_NS + s_to_ns(second) for second in (0.55, 2.25))
+    late_ns = save_ns + s_to_ns(0.5)
+    told = {"obeyed": f"start@{start_ns} save@{save_ns}"}
+    kind = "diagnostic_msgs/msg/DiagnosticArray"
+    events = [
+        (late_ns, topics.STATE, kind, bags.state("recorder", "idle", told, late_ns)),
+        bags.told(topics.RECORDER_CONTROL, "start", start_ns + s_to_ns(0.3)),
+        bags.controller("policy", start_ns - s_to_ns(0.3)),
+    ]
+    bag = bags.write(tmp_path / "bag", [*bags.stream(4.0), *events])
+    assert [episode.frames for episode in convert(bag)] == [17]
+    check_rows(convert.root, 6, 17)
+
+
+def test_episodes_are_while_the_controller_follows_somebody(tmp_path: Path, convert: Callable[..., Any]) -> None:
+    modes = (("hold", 0.0), ("policy", 0.55), ("teleop", 1.0), ("policy", 1.5), ("hold", 1.95), ("teleop", 3.15))
+    events = [bags.controller(mode, bags.START_NS + s_to_ns(second)) for mode, second in modes]
+    bag = bags.write(tmp_path / "bag", [*bags.stream(5.0), *events])
+    assert [episode.frames for episode in convert(bag)] == [14, 18]
+    check_rows(convert.root, 6, 14)
+    check_rows(convert.root, 32, 18, episode=1)
+    assert "the bag ends within an episode" in convert.notices
+    first = rows(convert.root)
+    assert first["control.mode"] == [1] * 4 + [2] * 5 + [1] * 5
+    assert first["control.intervened"] == [0] * 4 + [1] * 5 + [0] * 5
+
+    with pytest.raises(BagError, match="not tell of episodes by recorder: nobody told a recorder to start"):
+        convert(bag, split=Split.RECORDER, resume=True)
+    assert [(it.index, it.frames) for it in convert(bag, split=Split.WHOLE, resume=True)] == [(2, 50)]
+
+
+def test_an_unhealthy_episode_is_left_out_unless_asked_for(tmp_path: Path, convert: Callable[..., Any]) -> None:
+    gap = range(bags.START_NS + s_to_ns(1.0), bags.START_NS + s_to_ns(2.0))
+    bag = bags.write(tmp_path / "bag", [it for it in bags.stream(3.0) if it[1] != bags.IMAGES or it[0] not in gap])
+    with pytest.raises(
+        BagError, match=r"no episode of .*bag was saved: the episode up to 2\.9 s is left out: not saved"
+    ):
+        convert(bag)
+    assert [episode.frames for episode in convert(bag, save_anyway=True, resume=True)] == [30]
+    repeated = np.array(rows(convert.root)["timing.repeated"])
+    assert repeated[:, 0].tolist() == [0] * 10 + [1] * 10 + [0] * 10
+
+
+@pytest.mark.parametrize("end", ["cut", "no index", "zeros"])
+def test_what_is_whole_in_a_bag_that_was_not_closed_is_kept(
+    end: str, tmp_path: Path, convert: Callable[..., Any]
+) -> None:
+    events = bags.stream(40.0)
+    file = bags.write(tmp_path / "bag", events) / "bag.mcap"
+    (tmp_path / "bag" / "metadata.yaml").unlink()
+    data = file.read_bytes()
+    chunk = data.index(b"\x06", 2_000_000)  # somewhere within the third chunk of a megabyte
+    whole = {"cut": data[:chunk], "no index": data[:-200], "zeros": data[:chunk] + bytes(100_000)}
+    file.write_bytes(whole[end])
+    saved = convert(tmp_path / "bag")
+    assert saved[0].frames > (300 if end == "no index" else 100)
+    check_rows(convert.root, 0, saved[0].frames)
+    assert f"{file} was not closed; what is whole in it is read" in convert.notices
+
+
+def test_a_bag_in_simulated_time_is_read_by_its_clock(tmp_path: Path, convert: Callable[..., Any]) -> None:
+    events = bags.stream(3.0, offset_ns=s_to_ns(5e8))
+    with pytest.raises(BagError, match="were received 500000000 s after their stamps, so by another clock"):
+        convert(bags.write(tmp_path / "without", events))
+    clock, time = bags.kind("rosgraph_msgs/msg/Clock"), bags.kind("builtin_interfaces/msg/Time")
+    for tick in range(310):
+        now_ns = bags.START_NS + tick * s_to_ns(0.01)
+        said = clock(time(*divmod(now_ns, s_to_ns(1.0))))
+        events.append((now_ns + s_to_ns(5e8), "/clock", "rosgraph_msgs/msg/Clock", said))
+    assert [episode.frames for episode in convert(bags.write(tmp_path / "with", events))] == [30]
+    check_rows(convert.root, 0, 30)
+
+
+def test_messages_that_cannot_be_read_are_counted(tmp_path: Path, convert: Callable[..., Any]) -> None:
+    when_ns = bags.START_NS + s_to_ns(0.5)
+    broken = bags.joints(["elbow"], [0.1], when_ns)
+    events = [
+        (when_ns, topics.COMMAND, "std_msgs/msg/String", bags.string("no command")),
+        (when_ns, topics.CHUNK, topics.TABLE[topics.CHUNK][0], b"\0\1\0\0\xff\xff\xff\x0f"),
+        (when_ns, PANDA.endpoints["joint_states"].name, "sensor_msgs/msg/JointState", broken),
+    ]
+    convert(bags.write(tmp_path / "bag", [*bags.stream(3.0), *events]))
+    check_rows(convert.root, 0, 30)
+    told = "\n".join(convert.notices)
+    assert f"1 messages of {topics.COMMAND} are left out: std_msgs/msg/String, should be trajectory_msgs" in told
+    assert f"1 messages of {topics.CHUNK} are not what their type says" in told
+    assert "1 messages of /franka/joint_states could not be read: a joint state lacks panda_joint1" in told
+
+
+@pytest.mark.parametrize(
+    ("topic", "events", "message"),
+    [
+        ("/nowhere", [], r"no messages of /nowhere \(camera front\); its topics: /franka/joint_states \(sensor_msgs/"),
+        (
+            "/text",
+            [(bags.START_NS, "/text", "std_msgs/msg/String", bags.string(""))],
+            r"/text \(camera front\) is std_",
+        ),
+    ],
+)
+def test_a_camera_that_is_not_in_the_bag_is_refused(
+    topic: str, events: list[Any], message: str, tmp_path: Path, convert: Callable[..., Any]
+) -> None:
+    bag = bags.write(tmp_path / "bag", [*bags.stream(1.0), *events])
+    with pytest.raises(BagError, match=message):
+        convert(bag, cameras={"front": CameraConfig(topic=topic)})
+    assert not convert.root.exists()
+
+
+def test_joints_and_a_task_are_needed(tmp_path: Path, convert: Callable[..., Any]) -> None:
+    events = bags.stream(2.0)
+    bag = bags.write(tmp_path / "bag", events)
+    with pytest.raises(BagError, match="no episode can begin: there is no task"):
+        convert(bag, task="")
+    few = bags.write(tmp_path / "few", [it for it in events if it[1] != PANDA.endpoints["joint_states"].name])
+    with pytest.raises(BagError, match=r"no messages of /franka/joint_states \(needed for every row\)"):
+        convert(few, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing", "missing does not exist; .* a folder with metadata.yaml"),
+        ("folder", r"folder is no bag: it should have an \.mcap or \.db3 file, and has notes\.txt"),
+        ("file.mcap", r"file\.mcap cannot be read: .*file\.mcap is not an MCAP file"),
+        ("file.db3", r"file\.db3 cannot be read: Cannot open database"),
+        ("notes.txt", r"notes\.txt is no bag"),
+    ],
+)
+def test_what_is_no_bag_is_refused(name: str, message: str, tmp_path: Path, convert: Callable[..., Any]) -> None:
+    (tmp_path / "folder").mkdir()
+    for file in ("folder/notes.txt", "file.mcap", "file.db3", "notes.txt"):
+        (tmp_path / file).write_text("no bag")
+    with pytest.raises(BagError, match=message):
+        convert(tmp_path / name)
