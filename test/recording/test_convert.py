@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from vla_ros.cli.app import app
 from vla_ros.recording.catalogue import Finished
 from vla_ros.recording.config import RecordingConfig, VideoConfig
-from vla_ros.recording.convert import SOURCE_FRAME, Conversion, Converted, convert
+from vla_ros.recording.convert import SOURCE_FRAME, Conversion, Converted, Unmakeable, convert
 from vla_ros.recording.dataset import DatasetMeta
 from vla_ros.recording.features import ACTION, INTERVENTIONS, STAMP, STATE, Feature, Features, Row, of_robot
 from vla_ros.recording.files import DatasetError
@@ -120,6 +120,28 @@ def by_lerobot(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return root
 
 
+def test_v20_has_no_statistics_of_episodes(by_lerobot: Path, tmp_path: Path) -> None:
+    convert(by_lerobot, tmp_path / "v20", Conversion(to="v2.1"))
+    (tmp_path / "v20/meta/episodes_stats.jsonl").unlink()
+    info = (tmp_path / "v20/meta/info.json").read_text().replace('"v2.1"', '"v2.0"')
+    (tmp_path / "v20/meta/info.json").write_text(info)
+    assert DatasetReader(tmp_path / "v20").meta.episode_stats(DatasetReader(tmp_path / "v20").meta.episodes[0]) == {}
+    converted, reader = made(tmp_path / "v20", tmp_path)
+    stats = reader.meta.episode_stats(reader.meta.episodes[1])
+    assert converted.recoded == 0 and stats["action"]["max"].tolist() == list(range(8))
+    np.testing.assert_allclose(stats["observation.images.wrist"]["std"], np.std(5 * np.arange(40)) / 255, atol=0.02)
+
+
+def test_depth_is_not_taken_for_images(motions: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(motions, tmp_path / "source"))
+    info = json.loads((source / "meta/info.json").read_text())
+    info["features"]["observation.images.front"]["info"]["is_depth_map"] = True
+    (source / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(DatasetError, match="holds depth, and no images"):
+        convert(source, tmp_path / "made", Conversion())
+    assert DatasetReader(source, cameras=[]).row(0).images == {}
+
+
 def packets(path: Path) -> list[tuple[float, bytes]]:
     with av.open(str(path)) as file:
         return [(float(packet.pts * packet.time_base), bytes(packet)) for packet in file.demux(video=0) if packet.size]
@@ -181,6 +203,7 @@ def test_between_key_frames_nothing_can_be_cut(tmp_path: Path, gop: int, recoded
             writer.add(moving(row))
         writer.save(EpisodeDetails("move"))
     share_one_video(source)
+    assert rows_seen(DatasetReader(source), 0) + rows_seen(DatasetReader(source), 1) == list(range(ROWS))
     converted, reader = made(source, tmp_path, to="v2.1")
     assert converted == Converted(2, ROWS, ROWS, recoded, ())
     assert rows_seen(reader, 0) + rows_seen(reader, 1) == list(range(ROWS))
@@ -324,7 +347,7 @@ def png(image: np.ndarray) -> bytes:
     ],
 )
 def test_what_cannot_be_done_is_said(motions: Path, tmp_path: Path, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(Unmakeable, match=said):
         convert(motions, tmp_path / "made", Conversion(**options))
     assert list(tmp_path.iterdir()) == []
 
@@ -383,7 +406,7 @@ def test_the_command_converts(motions: Path, tmp_path: Path) -> None:
         (["--episodes", "3-1"], 2, "'3-1' is no number"),
         (["--moved-rad", "0.1"], 2, "means something with --keyframes only"),
         (["--trim-static", "--still-m", "0"], 2, "still.m: Input should be greater than 0"),
-        (["--episodes", "9"], 1, "no episode 9"),
+        (["--episodes", "9"], 2, "no episode 9"),
         (["--system", "franka_upvla"], 2, "are for bags"),
     ],
 )

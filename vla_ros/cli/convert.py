@@ -68,6 +68,7 @@ def convert(
     Whole episodes stay what they are, bit by bit; where rows are left out, videos are coded anew.
     """
     with clear_errors():
+        from vla_ros.recording.convert import Unmakeable
         from vla_ros.recording.files import DatasetError
 
         if destination.exists():
@@ -97,6 +98,8 @@ def convert(
                 refuse(f"--system, --task, --split and --save-anyway are for bags, and {source} is none")
             else:
                 _say(_convert(source, destination, conversion), source, destination)
+        except Unmakeable as error:
+            refuse(str(error))
         except DatasetError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(EXIT_FAILED) from None

@@ -55,6 +55,10 @@ class Conversion(Config):
     video: VideoConfig = VideoConfig(crf=18)  # of frames coded anew: they are compressed twice
 
 
+class Unmakeable(DatasetError):
+    """What is asked for cannot be made of this dataset, or of any."""
+
+
 @dataclass(frozen=True)
 class Converted:
     """What came of it. `recoded`: videos coded anew; `still`: episodes left out because nothing moves in them."""
@@ -81,8 +85,8 @@ def convert(
     """Make a dataset at `destination`, which must not exist, of the one at `source`; it is there whole, or not at all.
 
     Raises:
-        DatasetError: `source` is no dataset or is damaged; what is asked for cannot be made of it; `destination` exists
-            or cannot be written.
+        Unmakeable: what is asked for cannot be made of it.
+        DatasetError: `source` is no dataset or is damaged; `destination` exists or cannot be written.
     """
     _check(conversion)
     if destination.exists():
@@ -92,7 +96,7 @@ def convert(
     still = tuple(part.episode for part in kept if not part.length)
     kept = [part for part in kept if part.length]
     if not kept:
-        raise DatasetError(f"nothing is left of {source}: " + ("nothing moves" if still else "no episode is chosen"))
+        raise Unmakeable(f"nothing is left of {source}: " + ("nothing moves" if still else "no episode is chosen"))
     features = _features(reader, conversion)
     video = conversion.video  # all videos of a dataset have one codec, copied or not
     video = video.model_copy(update={"codec": codec_of(reader) or video.codec})
@@ -197,9 +201,9 @@ def _details(reader: DatasetReader, part: _Kept, episode: int) -> Mapping[str, A
 
 def _check(conversion: Conversion) -> None:
     if conversion.keyframes and conversion.every_s is not None:
-        raise DatasetError("key frames or one row every so often: choose one of them")
+        raise Unmakeable("key frames or one row every so often: choose one of them")
     if conversion.gr00t and conversion.to != VERSION_21:
-        raise DatasetError(f"GR00T reads {VERSION_21}; its modality.json belongs to that")
+        raise Unmakeable(f"GR00T reads {VERSION_21}; its modality.json belongs to that")
 
 
 def _chosen(reader: DatasetReader, conversion: Conversion) -> list[int]:
@@ -208,13 +212,13 @@ def _chosen(reader: DatasetReader, conversion: Conversion) -> list[int]:
     chosen = list(range(count)) if conversion.episodes is None else list(conversion.episodes)
     unknown = [episode for episode in chosen if not 0 <= episode < count]
     if unknown:
-        raise DatasetError(f"{reader.meta.root} has no episode {', '.join(map(str, unknown))}; it has {count}, from 0")
+        raise Unmakeable(f"{reader.meta.root} has no episode {', '.join(map(str, unknown))}; it has {count}, from 0")
     if len(set(chosen)) < len(chosen):
-        raise DatasetError(f"an episode is asked for twice: {chosen}")
+        raise Unmakeable(f"an episode is asked for twice: {chosen}")
     if conversion.successes_only:
         marks = {episode: reader.meta.details(reader.meta.episodes[episode]).get("success") for episode in chosen}
         if all(mark is None for mark in marks.values()):
-            raise DatasetError(f"no episode of {reader.meta.root} says whether it was a success")
+            raise Unmakeable(f"no episode of {reader.meta.root} says whether it was a success")
         chosen = [episode for episode in chosen if marks[episode] is True]
     return chosen
 
@@ -233,7 +237,7 @@ def _select(reader: DatasetReader, conversion: Conversion) -> Iterator[_Kept]:
         if conversion.every_s is not None:
             stride = selection.stride(reader.meta.fps, conversion.every_s)
     except ValueError as error:
-        raise DatasetError(f"{reader.meta.root}: {error}") from None
+        raise Unmakeable(f"{reader.meta.root}: {error}") from None
     for episode in _chosen(reader, conversion):
         length = reader.meta.episodes[episode].length
         rows = np.arange(length)

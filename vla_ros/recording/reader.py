@@ -21,7 +21,6 @@ from vla_ros.recording.files import DatasetError
 from vla_ros.recording.video_reader import VideoReader
 from vla_ros.values import Image
 
-OPEN_FILES = 64  # videos kept open at once by a reader
 _INHERITED: list[Any] = []  # opened before a fork: their decoders' threads stayed behind, so they cannot be closed
 
 
@@ -61,7 +60,12 @@ class DatasetReader:
         DatasetError: there is no such dataset, or it has no such camera.
     """
 
-    def __init__(self, root: Path, cameras: Sequence[str] | None = None) -> None:
+    def __init__(self, root: Path, cameras: Sequence[str] | None = None, open_videos: int = 64) -> None:
+        """`cameras`: those that are read, by name; None: all. Of the videos used last `open_videos` are kept open.
+
+        Each takes 1.5 MB (256 x 256) to 3 MB (640 x 480). Opening one takes as long as reading a row or two of it.
+        """
+        self._open_videos = open_videos
         self.meta = load_meta(Path(root))
         stored = {camera_name(f.key): f for f in self.meta.features.features if is_image(f)}
         names = list(stored) if cameras is None else [camera_name(key) for key in cameras]
@@ -228,16 +232,22 @@ class DatasetReader:
         self._file(episode)
         found = self.meta.episodes[episode]
         if feature.is_video:
+            self._refuse_depth(feature)
             path, first = self.meta.video_path(found, feature.key), self.meta.first_frame(found, feature.key)
         else:
             path, first = self.meta.data_path(found), self._rows[episode].start
         name = (path, feature.key)
         if name not in self._videos:
-            while len(self._videos) >= OPEN_FILES:
+            while len(self._videos) >= self._open_videos:
                 self._videos.popitem(last=False)[1].close()
             self._videos[name] = VideoReader(path) if feature.is_video else StoredImages(path, feature.key)
         self._videos.move_to_end(name)
         return self._videos[name], first
+
+    def _refuse_depth(self, feature: Feature) -> None:
+        made = self.meta.info["features"][feature.key].get("info") or {}
+        if made.get("is_depth_map") or made.get("video.is_depth_map"):
+            raise DatasetError(f"{feature.key} of {self.meta.root} holds depth, and no images; name the other cameras")
 
     def _leave_to_the_parent(self) -> None:
         """Open files are shared with the parent, down to where they are read: this process opens its own."""
