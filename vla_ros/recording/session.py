@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -14,6 +15,7 @@ from vla_ros.recording.row_health import RowHealth
 from vla_ros.recording.rows import RowAssembler
 from vla_ros.timing.sync import StreamHealth
 
+_OBEYED = 16  # last words that are told
 MOST_CHARACTERS = 1000  # of an episode's notes
 
 #: Gets whether what was asked for was done, and what there is to say of it.
@@ -38,6 +40,7 @@ class Refused(ValueError):
 class SessionStatus:
     """How a session is at one instant; `episode`: the number of the open episode, or else of the next.
 
+    `obeyed`: the last words, each with its time: "start@1000000000"; by them a bag is recorded anew, row for row.
     `problem`: what is not well, in words; it is `grave` where what is being recorded will not be saved unasked.
     """
 
@@ -53,6 +56,7 @@ class SessionStatus:
     problem: str
     grave: bool
     streams: Mapping[str, StreamHealth]
+    obeyed: tuple[str, ...]
 
 
 class Session:
@@ -84,6 +88,7 @@ class Session:
         self._failure = ""  # why the open episode cannot go on
         self._has_saved = False
         self._save: tuple[bool, Answer] | None = None  # what is asked for while rows settle: whether as it is, by whom
+        self._obeyed: deque[str] = deque(maxlen=_OBEYED)
         self._words: dict[str, Callable[[int], str]] = {
             "start": self._start,
             "discard": self._discard,
@@ -99,10 +104,12 @@ class Session:
         try:
             if word in ("save", "save_anyway"):
                 self._begin_saving(now_ns, word == "save_anyway", answer)
+                self._obeyed.append(f"{word}@{now_ns}")
                 return
             if word not in self._words:
                 raise Refused(f"unknown word {word!r}; there are: save, save_anyway, {', '.join(self._words)}")
             said = self._words[word](now_ns)
+            self._obeyed.append(f"{word}@{now_ns}")
         except Exception as error:  # whoever asked is told; the next word may be obeyed
             answer(False, _why(error))
         else:
@@ -162,6 +169,7 @@ class Session:
             problem="; ".join([*grave, *([lacking] if lacking else [])]),
             grave=bool(grave),
             streams=self._assembler.streams(now_ns),
+            obeyed=tuple(self._obeyed),
         )
 
     # --- words

@@ -254,6 +254,7 @@ def values(status: SessionStatus, rates_hz: Mapping[str, float]) -> dict[str, ob
         "episode": status.episode,
         "task": status.task,
         "frames": status.frames,
+        "obeyed": " ".join(status.obeyed),
         "rate_hz": health.rate_hz,
         **{f"repeated.{source}": count for source, count in health.repeated.items()},
         "repeated_in_a_row": health.longest_run,
