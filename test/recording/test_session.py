@@ -1,0 +1,255 @@
+"""Episodes on a word: what is refused and why, what is kept, what a failing writer leaves; in simulated time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vla_ros.recording import features
+from vla_ros.recording.config import HealthConfig, RecordingConfig
+from vla_ros.recording.dataset import DatasetMeta
+from vla_ros.recording.files import DatasetError
+from vla_ros.recording.lerobot_v3 import DatasetWriter
+from vla_ros.recording.rows import RowAssembler
+from vla_ros.recording.session import EpisodeState, Session
+from vla_ros.robots.panda import PANDA
+from vla_ros.timing.sync import CameraTiming
+
+FPS = 25
+SIZE = (32, 48)
+TICK_NS = 10_000_000
+SECOND_NS = 1_000_000_000
+TASK = "fold the cloth"
+NO_SUCH_DISK_MB = 1e12
+
+
+class Studio:
+    """A session with everything that comes in, in its own time."""
+
+    def __init__(self, root: Path, health: HealthConfig | None = None) -> None:
+        config = RecordingConfig(fps=FPS, health=health or HealthConfig(min_disk_free_mb=0.0))
+        described = features.of_robot(PANDA, {"front": SIZE}, FPS)
+        self.assembler = RowAssembler(PANDA, described, {"front": CameraTiming(rate_hz=FPS)}, config)
+        self.writer = DatasetWriter(root, described, config)
+        self.session = Session(self.assembler, self.writer, config, source="teleop")
+        self.session.task = TASK
+        self.now_ns = SECOND_NS
+        self.has_camera = True
+        self.answers: list[tuple[bool, str]] = []
+
+    def pass_time(self, seconds: float) -> None:
+        until_ns = self.now_ns + round(seconds * SECOND_NS)
+        while self.now_ns < until_ns:
+            self.now_ns += TICK_NS
+            self.assembler.add_joints(self.now_ns, self.now_ns, np.array(PANDA.home_rad))
+            self.assembler.add_gripper(self.now_ns, self.now_ns, 0.04)
+            if self.has_camera and self.now_ns % (SECOND_NS // FPS) == 0:
+                self.assembler.add_image("front", self.now_ns, self.now_ns, np.zeros((*SIZE, 3), dtype=np.uint8))
+            self.session.advance(self.now_ns)
+
+    def tell(self, word: str) -> tuple[bool, str]:
+        """Obey, and let time pass until it is answered."""
+        asked = len(self.answers)
+        self.session.obey(word, self.now_ns, lambda success, said: self.answers.append((success, said)))
+        for _ in range(100):
+            if len(self.answers) > asked:
+                break
+            self.pass_time(0.01)
+        (answer,) = self.answers[asked:]
+        return answer
+
+    def tell_now(self, word: str) -> tuple[bool, str]:
+        """Obey a word that is answered at once."""
+        self.session.obey(word, self.now_ns, lambda success, said: self.answers.append((success, said)))
+        return self.answers[-1]
+
+    @property
+    def state(self) -> EpisodeState:
+        return self.session.state
+
+
+@pytest.fixture
+def open_studio(tmp_path: Path) -> Iterator[Callable[..., Studio]]:
+    studios: list[Studio] = []
+
+    def make(health: HealthConfig | None = None) -> Studio:
+        studios.append(Studio(tmp_path / "dataset", health))
+        studios[-1].pass_time(1.0)
+        return studios[-1]
+
+    yield make
+    for studio in studios:
+        studio.writer.close()
+
+
+def test_an_episode_from_start_to_save(open_studio: Callable[..., Studio], tmp_path: Path) -> None:
+    studio = open_studio()
+    assert studio.tell("start") == (True, TASK)
+    studio.session.task = "what comes next"
+    studio.session.seed = 5
+    studio.pass_time(2.0)
+    assert studio.tell("pause")[0]
+    studio.pass_time(3.0)
+    assert studio.tell("resume") == (True, TASK)
+    studio.pass_time(1.0)
+    studio.session.note("one")
+    studio.session.note("two")
+    assert studio.tell("success") == (True, "success")
+    assert studio.session.status(studio.now_ns).success is True
+    success, said = studio.tell("save")
+    assert success and said.startswith("episode 0: 7")  # three seconds at 25 Hz, and none of the pause
+    assert studio.state is EpisodeState.IDLE
+    meta = DatasetMeta.load(tmp_path / "dataset")
+    (episode,) = meta.episodes
+    details = meta.details(episode)
+    assert episode.task == TASK and 74 <= episode.length <= 77
+    assert [details[key] for key in ("notes", "success", "source", "seed")] == ["one\ntwo", True, "teleop", 5]
+    assert details["extra"]["problems"] == []
+    assert details["extra"]["health"]["rows"] == episode.length
+    assert json.dumps(details)
+    assert studio.session.status(studio.now_ns).task == "what comes next"
+
+
+def test_words_at_the_wrong_time_change_nothing(open_studio: Callable[..., Studio]) -> None:
+    studio = open_studio()
+    no_episode = "no episode is open; to begin one: start"
+    for word in ("save", "save_anyway", "discard", "success", "failure"):
+        assert studio.tell(word) == (False, no_episode)
+    assert studio.tell("pause") == (False, "nothing is being recorded, the state is idle")
+    assert studio.tell("resume") == (False, "no episode is paused, the state is idle")
+    assert studio.tell("rerecord")[1].startswith("no episode is open, and none was saved by this recorder")
+    assert studio.tell("strat")[1].startswith("unknown word 'strat'; there are: save, save_anyway, start, discard, ")
+    studio.tell("start")
+    assert studio.tell("start") == (False, "an episode is recording: save or discard it first")
+    assert studio.tell("resume") == (False, "no episode is paused, the state is recording")
+    studio.pass_time(1.0)
+    studio.session.obey("save", studio.now_ns, lambda *answer: studio.answers.append(answer))
+    for word in ("save", "discard", "failure"):  # while the last rows settle
+        assert studio.tell_now(word) == (False, "the episode is being saved; wait until it is")
+    studio.pass_time(0.5)
+    assert [said for success, said in studio.answers if success and said.startswith("episode 0: ")]
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ("  ", "there is no task"),
+        ("x" * 1001, "the task has 1001 characters; at most 1000"),
+        ("half a \ud800 pair", "is no unicode text"),
+    ],
+)
+def test_no_episode_without_a_task_that_can_be_kept(open_studio: Callable[..., Studio], task: str, told: str) -> None:
+    studio = open_studio()
+    studio.session.task = task
+    success, said = studio.tell("start")
+    assert not success and told in said
+    assert studio.state is EpisodeState.IDLE
+    studio.session.task = "ein Würfel 🎲"
+    assert studio.tell("start") == (True, "ein Würfel 🎲")
+
+
+def test_no_episode_without_every_stream_or_on_a_full_disk(open_studio: Callable[..., Studio]) -> None:
+    studio = open_studio(HealthConfig(min_disk_free_mb=NO_SUCH_DISK_MB))
+    success, said = studio.tell("start")
+    assert (
+        not success and said.startswith("the disk is nearly full: ") and "at least 1000000000000 MB should be" in said
+    )
+    assert studio.session.status(studio.now_ns).grave
+    studio.has_camera = False
+    studio.pass_time(1.0)
+    success, said = studio.tell("start")
+    assert not success and said.startswith("not everything is there: camera front: stalled")
+
+
+def test_what_is_beyond_the_limits_waits_for_a_decision(open_studio: Callable[..., Studio], tmp_path: Path) -> None:
+    studio = open_studio()
+    for decision in ("save_anyway", "discard", "rerecord"):
+        studio.tell("start")
+        studio.pass_time(1.0)
+        studio.has_camera = False
+        studio.pass_time(1.0)
+        status = studio.session.status(studio.now_ns)
+        assert status.grave and "rows on end repeat one source (front" in status.problem
+        studio.has_camera = True
+        studio.pass_time(1.0)
+        success, said = studio.tell("save")
+        assert not success and said.startswith("not saved: ")
+        assert studio.state is EpisodeState.UNSAVED
+        rows = studio.writer.frames
+        studio.pass_time(1.0)
+        assert studio.writer.frames == rows  # it is over
+        assert studio.tell("resume") == (False, "no episode is paused, the state is unsaved")
+        assert studio.tell("save") == (False, said)
+        assert studio.tell(decision)[0]
+    assert studio.state is EpisodeState.RECORDING  # anew
+    studio.tell("discard")
+    (episode,) = DatasetMeta.load(tmp_path / "dataset").episodes
+    assert DatasetMeta.load(tmp_path / "dataset").details(episode)["extra"]["problems"]
+
+
+def test_rerecord_takes_back_what_was_saved_last_and_no_more(
+    open_studio: Callable[..., Studio], tmp_path: Path
+) -> None:
+    studio = open_studio()
+    for task in ("one", "two"):
+        studio.session.task = task
+        studio.tell("start")
+        studio.pass_time(1.0)
+        assert studio.tell("save")[0]
+    studio.session.task = "three"
+    assert studio.tell("rerecord") == (True, "two")
+    assert [episode.task for episode in DatasetMeta.load(tmp_path / "dataset").episodes] == ["one"]
+    studio.pass_time(0.5)
+    assert studio.tell("rerecord") == (True, "two")  # the open one
+    assert studio.tell("discard")[0]
+    assert not studio.tell("rerecord")[0]
+    assert len(DatasetMeta.load(tmp_path / "dataset").episodes) == 1
+
+
+def test_notes_have_a_size(open_studio: Callable[..., Studio]) -> None:
+    studio = open_studio()
+    with pytest.raises(ValueError, match="no episode is open"):
+        studio.session.note("too early")
+    studio.tell("start")
+    studio.session.note("x" * 999)
+    with pytest.raises(ValueError, match="at most 1000 characters, with this 1001"):
+        studio.session.note("y")
+
+
+def test_a_writer_that_fails_leaves_the_episode_to_a_person(
+    open_studio: Callable[..., Studio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio = open_studio()
+    studio.tell("start")
+    studio.pass_time(1.0)
+    rows = studio.writer.frames
+
+    def fail(row: features.Row) -> None:
+        raise DatasetError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studio.writer, "add", fail)
+        studio.pass_time(0.5)
+    studio.pass_time(0.5)
+    assert studio.state is EpisodeState.UNSAVED
+    assert studio.writer.frames == rows  # rows after a lost one would be shifted
+    assert "recording ended: the disk is full" in studio.session.status(studio.now_ns).problem
+    assert "recording ended: the disk is full" in studio.tell("save")[1]
+    success, said = studio.tell("save_anyway")
+    assert success and said.startswith(f"episode 0: {rows} frames")
+
+
+def test_the_end_sets_an_open_episode_aside(open_studio: Callable[..., Studio], tmp_path: Path) -> None:
+    studio = open_studio()
+    studio.tell("start")
+    studio.pass_time(1.0)
+    studio.session.obey("save", studio.now_ns, lambda *answer: studio.answers.append(answer))
+    (notice,) = studio.session.close(studio.now_ns)
+    assert studio.answers[-1] == (False, "the recorder ends; the episode is set aside")
+    (folder,) = (tmp_path / "dataset" / ".recording" / "aside").iterdir()
+    assert str(folder) in notice
+    assert not DatasetMeta.load(tmp_path / "dataset").episodes
