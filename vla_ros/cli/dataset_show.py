@@ -111,7 +111,7 @@ def _listed(summary: Summary, chosen: Sequence[int] | None) -> tuple[list[Episod
     episodes = list(summary.episodes)
     if len(episodes) <= _MOST_LISTED:
         return episodes, 0
-    return episodes[:_FIRST] + episodes[-_LAST:], len(episodes) - _FIRST - _LAST
+    return episodes[:_FIRST] + episodes[len(episodes) - _LAST :], len(episodes) - _FIRST - _LAST
 
 
 def _facts(summary: Summary) -> str:
