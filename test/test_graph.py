@@ -109,6 +109,22 @@ def test_what_cannot_run_is_refused(system: SystemConfig, real: SystemConfig) ->
         graph.build(system, simulate=False)
 
 
+def test_the_recorder_is_told_what_the_system_is(real: SystemConfig) -> None:
+    recorded = config.override(real, record="data", bag="bag", instruction="lift the red cube")
+    built = graph.build(recorded, simulate=False)
+    assert [*by_name(built)] == ["inference", "recorder", "bag", "controller"]
+    recorder = by_name(built)["recorder"]
+    given = {name: value for name, value in recorder.params.items() if name != "use_sim_time"}
+    node = config.from_parameters(config.RecorderNodeConfig, given)
+    assert (node.root, node.source, node.instruction, node.resume) == ("data", "up_vla", "lift the red cube", True)
+    assert (node.cameras, node.recording) == (recorded.cameras, recorded.recording)
+    assert recorder.restarts
+    heard = {end.name for end in recorder.reads}
+    assert {camera.topic for camera in real.cameras.values()} <= heard
+    assert {topics.COMMAND, topics.REQUESTED, topics.CHUNK, topics.STATE, topics.INSTRUCTION} <= heard
+    assert {topics.recorder(word) for word in topics.RECORDER_WORDS} <= heard
+
+
 def test_the_bag_hears_everything_that_is_said(real: SystemConfig) -> None:
     built = graph.build(config.override(real, bag="bag"), simulate=False)
     heard = by_name(built)["bag"].params["topics"]

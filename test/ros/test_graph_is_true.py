@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,15 @@ from vla_ros.ros.supervising import Supervisor
 DISCOVERY_S = 40.0
 #: What every ROS node has.
 COMMON = ("/rosout", "/parameter_events")
+OF_EVERY_NODE = (
+    "describe_parameters",
+    "get_parameter_types",
+    "get_parameters",
+    "list_parameters",
+    "set_parameters",
+    "set_parameters_atomically",
+    "get_type_description",
+)
 
 Said = set[tuple[str, str]]  # names and types
 
@@ -35,11 +45,9 @@ def said(ends: Iterable[Endpoint], kind: EndpointKind) -> Said:
 
 
 def seen(found: list[tuple[str, list[str]]], node: NodeSpec) -> Said:
-    own = f"{node.namespace}/{node.name}/"  # its parameter services
+    own = {f"{node.namespace}/{node.name}/{service}" for service in OF_EVERY_NODE}
     return {
-        (name, types[0])
-        for name, types in found
-        if name not in COMMON and "/_action/" not in name and not name.startswith(own)
+        (name, types[0]) for name, types in found if name not in COMMON and "/_action/" not in name and name not in own
     }
 
 
@@ -58,8 +66,9 @@ def differences(observer: Any, node: NodeSpec) -> dict[str, Said]:
     return {verb: difference for verb, (ask, ends) in pairs.items() if (difference := seen(ask(*who), node) ^ ends)}
 
 
-def test_the_nodes_do_what_the_graph_says(ros_domain_id: int) -> None:
-    built = graph.build(config.load("franka_upvla"))
+def test_the_nodes_do_what_the_graph_says(ros_domain_id: int, tmp_path: Path) -> None:
+    recorded = config.override(config.load("franka_upvla"), record=str(tmp_path / "dataset"))
+    built = graph.build(recorded)
     context = Context()
     rclpy.init(context=context)
     observer = rclpy.create_node("observer", context=context)

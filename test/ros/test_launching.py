@@ -108,15 +108,22 @@ def test_a_launch_file_starts_the_graph(file: Path) -> None:
 def test_its_arguments_reach_the_graph(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.POLICIES, "another", registry.Entry("", needs_checkpoint=True))
     task = "lift the red cube"
-    given = {"robot": "panda", "policy": "another", "checkpoint": "weights", "instruction": task, "bag": "bag"}
+    given = {
+        "robot": "panda",
+        "policy": "another",
+        "checkpoint": "weights",
+        "instruction": task,
+        "bag": "bag",
+        "record": "data",
+    }
     system = config.override(config.load(system_name(file)), **given)
     for sim, simulate in (("true", True), ("False", False)):
         assert launched(file, sim=sim, **given) == expected(graph.build(system, simulate=simulate))
 
 
 def test_what_may_start_again_does_and_the_end_of_another_ends_all() -> None:
-    ends = {node["name"]: node for node in launched(LAUNCH_FILES[0], bag="bag")}
-    assert {name for name, node in ends.items() if node.get("respawn")} == {"inference", "bag"}
+    ends = {node["name"]: node for node in launched(LAUNCH_FILES[0], bag="bag", record="data")}
+    assert {name for name, node in ends.items() if node.get("respawn")} == {"inference", "recorder", "bag"}
     assert {name for name, node in ends.items() if "on_exit" in node} == {"simulator", "controller"}
 
 
