@@ -46,9 +46,7 @@ class Conversion(Config):
     trim_static: bool = False  # no rows at head and tail in which nothing moves
     still: Motion = STILL
     margin_s: float = Field(default=0.1, ge=0.0, le=10.0)  # what is kept before the first motion and after the last
-    keyframes: bool = (
-        False  # rows between which the action has changed; fps stays, `timing.source_frame` tells the time
-    )
+    keyframes: bool = False  # rows between which the action has changed; `timing.source_frame` tells their time
     moved: Motion = MOVED
     every_s: float | None = Field(default=None, gt=0.0)  # one row every so often; fps is 1 / every_s
     gr00t: bool = False  # meta/modality.json; v2.1 only

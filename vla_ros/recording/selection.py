@@ -43,8 +43,8 @@ class Motion(Config):
 
 #: Standing still: measured joints of a Panda at rest stay within 1e-3 rad, and the slowest reach leaves this in 0.1 s.
 STILL = Motion(rad=0.005, m=0.001)
-#: From key frame to key frame: about 3 degrees of a joint, or a tenth of the gripper's range.
-MOVED = Motion(rad=0.05, m=0.008)
+#: From key frame to key frame: 6 degrees of a joint, or an eighth of the range of a Panda's gripper.
+MOVED = Motion(rad=0.1, m=0.01)
 
 
 def trim(columns: Mapping[str, tuple[Array, Array]], margin: int) -> slice:
