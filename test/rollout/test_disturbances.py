@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -106,7 +104,9 @@ def test_a_mishap_happens_once_for_a_while(kind: Mishap) -> None:
     for seed in range(50):
         disturbances = begun(NO_NOISE, mishaps=1.0, seed=seed)
         clean = chunk(START_NS, [0.5, 0.0, 0.2] if held else tcp, rows=80)
-        clean = ActionChunk(START_NS, clean.step_ns, DIMENSIONS, clean.actions + [*[0.0] * 7, width_m - 0.08])
+        clean = ActionChunk(
+            START_NS, clean.step_ns, DIMENSIONS, np.column_stack([clean.actions[:, :7], [width_m] * 80])
+        )
         got = disturbances.disturb(clean, window(START_NS, tcp, width_m)).actions
         if disturbances.details.get("mishap") == kind.value:
             break
@@ -154,7 +154,7 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, obj
         NoiseConfig.model_validate(settings)
 
 
-@pytest.mark.skipif(not os.environ.get("VLA_ROS_FULL"), reason="minutes; VLA_ROS_FULL=1")
+@pytest.mark.full
 def test_the_expert_copes_with_what_is_off() -> None:
     disturbances = Disturbances(NoiseConfig(), 0.1, PANDA.gripper.max_width_m)
     expert = registry.load("scripted", robot=PANDA)

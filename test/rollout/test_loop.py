@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from vla_ros.control.arm import ArmConfig
+from vla_ros.control.arm import ArmConfig, ArmStatus
 from vla_ros.policies import registry
 from vla_ros.robots.panda import PANDA
-from vla_ros.rollout.loop import Rollout, RolloutConfig, report
+from vla_ros.rollout.loop import Episode, Rollout, RolloutConfig, Watcher, report
 from vla_ros.simulation.tabletop import Tabletop
-from vla_ros.values import Array, Image
+from vla_ros.simulation.world import World
+from vla_ros.values import ActionChunk, Array, Command, Image, Target, Window
 
 MS = 1_000_000
 
@@ -80,3 +84,83 @@ def test_both_command_interfaces_lift(interface: str) -> None:
 def test_a_task_the_policy_cannot_follow_is_refused() -> None:
     with pytest.raises(ValueError, match="no tabletop task: 'dance'"):
         rollout().run(0, "dance")
+
+
+class Seen(Watcher):
+    """Keeps what it hears."""
+
+    cameras = ("front", "wrist")
+
+    def __init__(self) -> None:
+        self.pictures: list[tuple[str, int, int]] = []
+        self.heard: dict[str, list[Any]] = {"state": [], "chunk": [], "command": [], "wanted": [], "status": []}
+
+    def begin(self, episode: Episode) -> None:
+        self.start_ns = episode.start_ns
+
+    def look(self, camera: str, stamp_ns: int, world: World) -> None:
+        self.pictures.append((camera, stamp_ns - self.start_ns, world.snapshot().time_ns - self.start_ns))
+
+    def on_state(self, stamp_ns: int, joint_positions: Array, gripper_width_m: float) -> None:
+        self.heard["state"].append((stamp_ns, joint_positions))
+
+    def on_chunk(self, chunk: ActionChunk, now_ns: int) -> None:
+        self.heard["chunk"].append(chunk)
+
+    def on_command(self, command: Command) -> None:
+        self.heard["command"].append(command)
+
+    def on_wanted(self, now_ns: int, target: Target) -> None:
+        self.heard["wanted"].append((now_ns, target))
+
+    def on_status(self, now_ns: int, status: ArmStatus) -> None:
+        self.heard["status"].append((now_ns, status))
+
+
+class Aside:
+    """A disturbance: everything 2 cm to the left."""
+
+    def begin(self, episode: Episode) -> None:
+        pass
+
+    def disturb(self, chunk: ActionChunk, window: Window) -> ActionChunk:
+        return replace(chunk, actions=chunk.actions + np.eye(8)[1] * 0.02)
+
+
+def watched(disturbance: Aside | None = None) -> tuple[Seen, Episode]:
+    seen = Seen()
+    expert = registry.load("scripted", robot=PANDA)
+    config = RolloutConfig(episode_s=1.0, camera_hz=30.0)
+    loop = Rollout(Unseen(PANDA), PANDA, expert, ArmConfig(), config, watcher=seen, disturbance=disturbance)
+    return seen, loop.run(5)
+
+
+def test_a_watcher_hears_all_there_is_and_pictures_are_taken_when_they_are_due() -> None:
+    seen, episode = watched()
+    due_ms = [-(-k * 1000 // 30) for k in range(30)]
+    assert [(camera, at_ns // MS) for camera, at_ns, _ in seen.pictures] == [
+        (camera, at_ms) for at_ms in due_ms for camera in ("front", "wrist")
+    ]
+    assert all(at_ns == world_ns for _, at_ns, world_ns in seen.pictures)
+    assert [stamp_ns - seen.start_ns for stamp_ns, _ in seen.heard["state"]] == [10 * MS * k for k in range(100)]
+    assert [now_ns - seen.start_ns for now_ns, _ in seen.heard["status"]] == [100 * MS * k for k in range(10)]
+    assert seen.heard["chunk"] == episode.chunks
+    assert seen.heard["command"] == episode.commands
+    wanted = seen.heard["wanted"]
+    for (now_ns, target), command in zip(wanted, seen.heard["command"][-len(wanted) :], strict=True):
+        assert command.time_ns == now_ns
+        np.testing.assert_array_equal(target.values, command.requested.values)
+
+
+def test_being_watched_changes_nothing() -> None:
+    _, episode = watched()
+    np.testing.assert_array_equal(np.array(episode.tcp_path), path(rollout(episode_s=1.0), 5))
+
+
+def test_a_disturbance_reaches_the_arm_and_nobody_else() -> None:
+    seen, episode = watched(Aside())
+    _, calm = watched()
+    np.testing.assert_array_equal(episode.chunks[0].actions, calm.chunks[0].actions)  # decided before anything was off
+    for now_ns, target in seen.heard["wanted"]:
+        command = next(command for command in episode.commands if command.time_ns == now_ns)
+        np.testing.assert_allclose(command.requested.values - target.values, np.eye(8)[1] * 0.02, atol=1e-9)

@@ -67,3 +67,17 @@ def test_one_camera_less_moves_no_cube() -> None:
 def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(ValueError, match="got -1"):
         draw(-1, PANDA.home_rad, DEFAULT_CAMERAS)
+
+
+def test_variety_widens_cameras_and_brightness_and_nothing_else() -> None:
+    for seed in range(50):
+        usual, wide, none = (draw(seed, PANDA.home_rad, DEFAULT_CAMERAS, variety) for variety in (1.0, 3.0, 0.0))
+        assert usual.cubes == wide.cubes == none.cubes
+        np.testing.assert_array_equal(usual.joint_positions, wide.joint_positions)
+        np.testing.assert_array_equal(usual.light[:3], wide.light[:3])
+        assert wide.light[3] - none.light[3] == pytest.approx(3.0 * (usual.light[3] - none.light[3]), abs=1e-12)
+        for name, camera in DEFAULT_CAMERAS.items():
+            middle = camera.optical_pose()
+            np.testing.assert_allclose(none.camera_poses[name][:3], middle[:3], atol=1e-12)
+            moved = [np.linalg.norm(layout.camera_poses[name][:3] - middle[:3]) for layout in (usual, wide)]
+            assert moved[1] == pytest.approx(3.0 * moved[0], rel=1e-6)

@@ -39,7 +39,7 @@ SOURCE = "scripted"
 #: The stream of chance that a task is drawn from, apart from a seed's others.
 _TASK = 13
 #: So many episodes may fail for each that is kept, and some more: beyond, something is wrong.
-_TRIES_PER_EPISODE, _SPARE_TRIES = 2, 10
+_TRIES_PER_EPISODE, _SPARE_TRIES = 2, 4
 
 #: What is drawn from first (each with the same chance), then from the tasks of a group.
 TASK_GROUPS: Mapping[str, tuple[Task, ...]] = {

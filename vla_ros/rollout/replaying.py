@@ -206,7 +206,7 @@ class Replayer:
                 for now, then in zip(measured[:, :joints], before, strict=True)
             ]
         )
-        shift_s, left_rad = _best_shift(times_s, positions[:, :joints], rows_s, before)
+        shift_s, left_rad = best_shift(times_s, positions[:, :joints], rows_s, before)
         return Tracking(
             _rms(apart_rad),
             float(np.abs(apart_rad).max()),
@@ -239,7 +239,7 @@ def at_times(rows: Array, fps: int, times_s: Array) -> Array:
     return values
 
 
-def _best_shift(times_s: Array, positions: Array, rows_s: Array, recorded: Array) -> tuple[float, float]:
+def best_shift(times_s: Array, positions: Array, rows_s: Array, recorded: Array) -> tuple[float, float]:
     """How much later than `recorded` (N, J) the replayed `positions` (M, J) agree best, and the rms left [s, rad]."""
     shifts_s = np.arange(-_MOST_SHIFT_S, _MOST_SHIFT_S + 0.5 * _SHIFT_STEP_S, _SHIFT_STEP_S)
     left_rad = np.full(len(shifts_s), np.inf)
