@@ -95,7 +95,12 @@ def _config(tasks: Sequence[str], noise: float, mishaps: float, keeps_failures: 
         offsets = NoiseConfig(position_m=usual.position_m * noise, rotation_deg=usual.rotation_deg * noise)
         return DemonstrationConfig(tasks=tuple(tasks), noise=offsets, mishaps=mishaps, keeps_failures=keeps_failures)
     except ValidationError as error:
-        refuse(*(f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()))
+        refuse(
+            *(
+                f"{'.'.join(str(part) for part in one['loc'])}: {one['msg'].removeprefix('Value error, ')}"
+                for one in error.errors()
+            )
+        )
 
 
 def _line(demonstration: Demonstration) -> str:
