@@ -56,7 +56,9 @@ def like_lerobot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The very episodes of LeRobot's dataset, written here: k + j, j - k, 1.5 + k, and a grey of 5 k."""
     root = tmp_path_factory.mktemp("like") / "dataset"
     features = DatasetMeta.load(REFERENCE / "lerobot-0.6.1").features
-    with DatasetWriter(root, features, RecordingConfig(video=VideoConfig(codec="libsvtav1", crf=30))) as writer:
+    with DatasetWriter(
+        root, features, RecordingConfig(video=VideoConfig(codec="libsvtav1", crf=30, preset="12"))
+    ) as writer:
         for episode in range(2):
             writer.begin(f"pick {episode}")
             for k in range(40):
@@ -379,6 +381,22 @@ def test_a_dataset_of_lerobots_is_gone_on_with(tmp_path: Path) -> None:
     assert meta.tasks == {0: "pick 0", 1: "pick 1"}
     columns = dataset.read_parquet(meta.data_path(meta.episodes[2])).to_pydict()
     assert (columns["index"], columns["task_index"], columns["action"]) == ([80], [1], [[1.0] * 8])
+
+
+@pytest.mark.parametrize("lost", ["stats.json", "info.json"])
+def test_totals_that_are_wrong_are_made_again(tmp_path: Path, lost: str) -> None:
+    root = written(tmp_path / "dataset", 5)
+    content = json.loads((root / "meta" / lost).read_text())
+    if lost == "stats.json":
+        (root / "meta" / lost).unlink()
+    else:
+        (root / "meta" / lost).write_text(json.dumps({**content, "total_episodes": 4, "total_frames": 7}))
+    with DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True) as writer:
+        (notice,) = writer.notices
+        assert "made again of its 5 episodes" in notice
+        compare_json(json.loads((root / "meta" / lost).read_text()), content)
+        tiny.record_one(writer)
+    assert tiny.check_dataset(root) == 6
 
 
 def test_other_features_are_refused_by_name(tmp_path: Path) -> None:

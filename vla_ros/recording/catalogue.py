@@ -20,7 +20,8 @@ from vla_ros.recording.dataset import DatasetMeta
 from vla_ros.recording.features import DEFAULTS, Features
 from vla_ros.recording.files import DatasetError, Layout, fsync_folder, move, publish, reported, stage, write_atomically
 from vla_ros.recording.schemas import Clip, EpisodeMeta, Stats
-from vla_ros.recording.statistics import merge, of_rows
+from vla_ros.recording.statistics import of_rows
+from vla_ros.recording.totals import Totals, counted, merged, read
 from vla_ros.recording.video import VideoInfo
 
 DATA = "data.parquet"  # in the folder of an open episode, once it is closed
@@ -45,25 +46,14 @@ class Finished:
         return len(next(iter(self.columns.values())))
 
 
-@dataclass(frozen=True)
-class _Totals:
-    """Everything over all episodes."""
-
-    info: Mapping[str, Any]
-    tasks: Mapping[int, str]
-    stats: Stats
-    episodes: int = 0
-    frames: int = 0
-
-
 @dataclass
 class Catalogue:
     """The episodes of the dataset at `layout`; only who holds its `WriteLock` may have one."""
 
     layout: Layout
     features: Features
-    _totals: _Totals
-    _before: _Totals | None = field(default=None)  # without the last episode, where that was saved here
+    _totals: Totals
+    _before: Totals | None = field(default=None)  # without the last episode, where that was saved here
 
     def __post_init__(self) -> None:
         if not self.features.columns:
@@ -78,8 +68,9 @@ class Catalogue:
     def create(cls, layout: Layout, features: Features) -> Catalogue:
         """A dataset without episodes; raises DatasetError where it cannot be written, or a feature not be stored."""
         info = schemas.new_info(features)
+        catalogue = cls(layout, features, Totals(info, {}, {}))
         write_atomically(layout.info, schemas.json_file(info))
-        return cls(layout, features, _Totals(info, {}, {}))
+        return catalogue
 
     @classmethod
     def open(cls, root: Path, notices: list[str]) -> Catalogue:
@@ -89,16 +80,15 @@ class Catalogue:
         """
         info = dataset.read_info(root)
         layout, features = Layout.of(root, info), dataset.read_features(root, info)
-        totals = _as_written(layout, info)
-        if totals is None:
-            totals = _counted(DatasetMeta.load(root))
-            for path, content in _totals_files(layout, totals).items():
-                write_atomically(path, content)
+        totals, is_written = read(layout, info)
+        catalogue = cls(layout, features, totals)
+        if not is_written:
+            catalogue.restore()
             notices.append(
                 f"info.json and stats.json did not agree with meta/episodes; made again of its {totals.episodes} "
                 f"episodes, {totals.frames} frames"
             )
-        return cls(layout, features, totals)
+        return catalogue
 
     @property
     def episodes(self) -> int:
@@ -134,7 +124,7 @@ class Catalogue:
         line = self._line(finished, tuple(dict.fromkeys(texts)))
         videos = {key: video_info(video) for key, video in finished.videos.items()}
         frames = totals.frames + finished.length
-        after = _Totals(
+        after = Totals(
             schemas.updated_info(totals.info, index + 1, frames, len(tasks), videos),
             tasks,
             merged(totals.stats, stats),
@@ -142,7 +132,7 @@ class Catalogue:
             frames,
         )
         write_atomically(finished.folder / DATA, schemas.parquet(schemas.data_table(self.features, columns)))
-        sums = _totals_files(layout, after)
+        sums = after.files(layout)
         texts_file = sums.pop(layout.tasks)
         files = {layout.details_file(index): details}
         if tasks != totals.tasks:
@@ -175,8 +165,9 @@ class Catalogue:
 
     def restore(self) -> None:
         """Have info, stats and tasks on the disk as they are known here; raises DatasetError."""
-        for path, content in _totals_files(self.layout, self._totals).items():
-            if path.exists() and path.read_bytes() != content:
+        for path, content in self._totals.files(self.layout).items():
+            there = path.read_bytes() if path.exists() else b""
+            if there != content and (there or self.episodes):
                 write_atomically(path, content)
 
     def drop_last(self) -> int:
@@ -190,7 +181,7 @@ class Catalogue:
                 f"{layout.root}: episode {index} shares its files with others (compacted, or written by another "
                 "program); it cannot be dropped"
             )
-        totals = self._before or _counted(DatasetMeta.load(layout.root), index)
+        totals = self._before or counted(DatasetMeta.load(layout.root), index)
         _remove(line)  # from here on there is no such episode
         self._totals, self._before = totals, None
         for path in (*(placed for _, placed in self._moves(layout.root, index)), layout.details_file(index)):
@@ -258,46 +249,6 @@ def video_info(video: VideoInfo) -> dict[str, Any]:
     }
 
 
-def merged(first: Stats, second: Stats) -> Stats:
-    """Statistics over both; a feature that only one has is as it is there."""
-    both = {key: merge(first[key], second[key]) for key in first if key in second}
-    return {**first, **second, **both}
-
-
-def _as_written(layout: Layout, info: Mapping[str, Any]) -> _Totals | None:
-    """The totals of info.json and stats.json, or None if meta/episodes has other episodes than they.
-
-    In a dataset with a file per episode this reads no more than the last, however many there are.
-    """
-    files = dataset.episodes_files(layout)
-    count, frames, tasks = (int(info.get(f"total_{name}", -1)) for name in ("episodes", "frames", "tasks"))
-    found = tuple(dataset.read_episodes_of(files[-1])) if files else ()
-    if len(files) != count:  # not one per file, or a crash
-        found = dataset.read_episodes(layout)
-        if len(found) != count:
-            return None
-    if found and (found[-1].index + 1, found[-1].to_index) != (count, frames):
-        return None
-    texts, stats = dataset.read_tasks(layout), dataset.read_stats(layout)
-    counted = int(stats["frame_index"]["count"][0]) if "frame_index" in stats else 0
-    if (len(texts), counted) != (tasks, frames):
-        return None
-    return _Totals(info, texts, stats, count, frames)
-
-
-def _counted(meta: DatasetMeta, episodes: int | None = None) -> _Totals:
-    """The totals by what meta/episodes says of every episode, or of the first `episodes`."""
-    counted = meta.episodes[:episodes]
-    stats: Stats = {}
-    for path in dataset.episodes_files(meta.layout):
-        for index, entry in dataset.read_episode_stats(path):
-            if index < len(counted):
-                stats = merged(stats, entry)
-    frames = counted[-1].to_index if counted else 0
-    info = schemas.updated_info(meta.info, len(counted), frames, len(meta.tasks), {})
-    return _Totals(info, meta.tasks, stats, len(counted), frames)
-
-
 @contextmanager
 def _staged(files: Mapping[Path, bytes]) -> Iterator[Mapping[Path, Path]]:
     """Path -> where its content is already; what has not been published in the end is removed."""
@@ -310,15 +261,6 @@ def _staged(files: Mapping[Path, bytes]) -> Iterator[Mapping[Path, Path]]:
         for temporary in staged.values():
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-
-
-def _totals_files(layout: Layout, totals: _Totals) -> dict[Path, bytes]:
-    """What sums up the episodes, in the order in which it is written: a reader believes info.json."""
-    return {
-        layout.tasks: schemas.parquet(schemas.tasks_table(totals.tasks)),
-        layout.stats: schemas.stats_file(totals.stats),
-        layout.info: schemas.json_file(totals.info),
-    }
 
 
 def _remove(path: Path) -> None:
