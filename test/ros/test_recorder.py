@@ -29,6 +29,7 @@ from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.robots.panda import PANDA
 from vla_ros.ros import convert, qos
+from vla_ros.ros.recording_desk import RecordingDesk
 from vla_ros.timing.stamps import period_ns
 from vla_ros.values import ActionChunk, Command, Target
 
@@ -308,6 +309,41 @@ def test_what_is_not_well_is_kept_on_a_word_only(desk: Desk, start_node: StartNo
     assert_rows_are_true(root, 1, desk.robot)
     assert not any((root / ".recording").glob("episode-*"))
     assert not any((root / ".recording" / "aside").glob("*"))
+
+
+def test_a_person_leads_it_from_a_desk(desk: Desk, start_node: StartNode, tmp_path: Path) -> None:
+    person = RecordingDesk(desk.watcher.context, use_sim_time=False)
+
+    def until(condition: Callable[[], bool], what: str) -> None:
+        desk.until(lambda: person.spin(0.0) or condition(), what)
+
+    def press_until(state: str) -> None:
+        """Press the key for what is next, again where that was refused: on a busy machine a stream may pause."""
+        while person.state != state:
+            answers = person.count
+            person.begin_or_pause()
+            until(partial(is_answered, answers), "an answer")
+            until(lambda: person.state == state or "not everything" in person.said[-1], state)
+
+    def is_answered(answers: int) -> bool:
+        return person.count > answers
+
+    person.tell("start")
+    assert list(person.said) == ["start: the recorder is not there yet"]
+    node = start_node(spec(tmp_path / "dataset"))
+    until(lambda: person.recorder.get("message") == "idle", "the recorder")
+    person.instruct(TASK)
+    until(lambda: person.recorder["task"] == TASK, "the task")
+    press_until("recording")
+    until(lambda: int(person.recorder["frames"]) >= 12, "12 frames")
+    press_until("paused")
+    press_until("recording")
+    person.tell("save")
+    until(lambda: person.said[-1].startswith("save: episode 0: "), "an episode")
+    desk.robot.control("discard")  # somebody else's word is told, too
+    until(lambda: person.said[-1] == "discard: no episode is open; to begin one: start", "what was said to a pedal")
+    person.destroy_node()
+    assert node.end() == 0
 
 
 def test_a_kill_takes_no_saved_episode(desk: Desk, start_node: StartNode, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import sys
 import termios
@@ -42,6 +43,7 @@ _REFRESH_HZ = 10
 _SHOWN = (("rate_hz", "rows a second"), ("repeated_in_a_row", "repeated in a row"), ("skew_ms", "skew ms"),
           ("lag_ms", "lag ms"), ("backlog", "encoder backlog"), ("disk_free_mb", "disk left MB"))  # fmt: skip
 _SPIN_S = 0.02
+_DIGITS = re.compile(r"[0-9]+")
 
 
 def run_live(graph: Graph, task: str, simulate: bool) -> None:
@@ -82,9 +84,9 @@ def _print(desk: RecordingDesk) -> None:
     while True:
         desk.spin(_SPIN_S)
         now = desk.recorder.get("message", "")
-        if now != message:
+        if _DIGITS.sub("", now) != message:  # how long a camera has been silent is not worth a line each time
             typer.echo(f"recorder   {now}")
-            message = now
+            message = _DIGITS.sub("", now)
         for text in list(desk.said)[len(desk.said) - (desk.count - count) :] if desk.count > count else ():
             typer.echo(f"           {text}")
         count = desk.count
