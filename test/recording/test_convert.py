@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from vla_ros.recording.lerobot_v21 import V21Writer
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.recording.selection import Motion
 from vla_ros.robots.panda import PANDA
+
+sys.path.insert(0, str(Path(__file__).parent))  # as pytest's import mode does not
+import bags
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 FPS, ROWS = 10, 40
@@ -423,3 +427,22 @@ def test_the_command_looks_where_it_reads_and_writes(motions: Path, tmp_path: Pa
     (tmp_path / "bag/metadata.yaml").write_text("")
     assert "say with --system" in command(tmp_path / "bag", tmp_path / "made")[1]
     assert "becomes a v3.0 dataset" in command(tmp_path / "bag", tmp_path / "made", "--keyframes")[1]
+
+
+def test_the_command_converts_a_bag(tmp_path: Path) -> None:
+    bag = bags.write(tmp_path / "bag", bags.stream(2.0))
+    system = {
+        "title": "cell", "robot": "panda", "policy": {"name": "scripted"}, "simulation": {}, "recording": {"fps": 10},
+        "cameras": {"front": {"topic": bags.IMAGES, "rate_hz": 10}},
+    }  # fmt: skip
+    (tmp_path / "cell.yaml").write_text(json.dumps(system))
+    words = (bag, tmp_path / "made", "--system", tmp_path / "cell.yaml")
+    code, said = command(*words)
+    assert code == 1 and "task" in said, said  # nobody says what it is about
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "cell.yaml"]
+    code, said = command(*words, "--task", "watch", "--split", "whole")
+    assert code == 0 and "1 episodes, 20 rows" in said, said
+    reader = DatasetReader(tmp_path / "made")
+    levels = [reader.row(row).images["front"].mean() for row in (0, 19)]
+    np.testing.assert_allclose(levels, [bags.gray(0), bags.gray(19)], atol=4)
+    assert reader.row(3).task == "watch"

@@ -68,6 +68,7 @@ def convert(
     Whole episodes stay what they are, bit by bit; where rows are left out, videos are coded anew.
     """
     with clear_errors():
+        from vla_ros.recording.bag_files import BagError
         from vla_ros.recording.convert import Unmakeable
         from vla_ros.recording.files import DatasetError
 
@@ -100,7 +101,7 @@ def convert(
                 _say(_convert(source, destination, conversion), source, destination)
         except Unmakeable as error:
             refuse(str(error))
-        except DatasetError as error:
+        except (DatasetError, BagError) as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(EXIT_FAILED) from None
 
@@ -158,14 +159,15 @@ def _convert_bag(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from vla_ros.recording.bag import Split, bag_to_dataset
+    from vla_ros.recording.convert import whole_or_not_at_all
     from vla_ros.robots import catalogue
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True) as progress:
+    with whole_or_not_at_all(destination) as folder, Progress(*columns, transient=True) as progress:
         shown = progress.add_task("messages", total=None)
         saved = bag_to_dataset(
             source,
-            destination,
+            folder,
             catalogue.find(system.robot),
             system.cameras,
             system.recording,

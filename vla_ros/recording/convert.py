@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -99,22 +100,29 @@ def convert(
     video = conversion.video  # all videos of a dataset have one codec, copied or not
     video = video.model_copy(update={"codec": codec_of(reader) or video.codec})
     recoded, done, total = 0, 0, sum(part.length for part in kept)
-    folder = stage_new(destination)
-    try:
+    with whole_or_not_at_all(destination) as folder:
         target = _Target(folder, features, conversion.to)
         for part in kept:
             on_progress(done, total)
             recoded += _convert_episode(reader, part, target, video)
             done += part.length
         target.close(dataset.read_system(reader.meta.layout), conversion.gr00t)
-        publish(folder, destination)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     on_progress(done, total)
     reader.close()
     rows = sum(reader.meta.episodes[part.episode].length for part in kept)
     return Converted(len(kept), done, rows, recoded, still)
+
+
+@contextmanager
+def whole_or_not_at_all(destination: Path) -> Iterator[Path]:
+    """A folder that becomes `destination` at the end, or nothing where that does not come; raises DatasetError."""
+    folder = stage_new(destination)
+    try:
+        yield folder
+        publish(folder, destination)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 class _Target:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,19 @@ def codec_of(reader: DatasetReader) -> str | None:
     video = next((feature for feature in reader.meta.features.features if feature.is_video), None)
     if video is None or not reader.meta.episodes:
         return None
-    codec = probe(reader.meta.video_path(reader.meta.episodes[0], video.key)).codec
+    codec = _probe(reader.meta.video_path(reader.meta.episodes[0], video.key)).codec
     return {"h264": "h264", "hevc": "hevc", "av1": "libsvtav1"}.get(codec)
+
+
+def _probe(path: Path) -> VideoInfo:
+    """What a video holds, looked at once for all episodes that are in it."""
+    status = path.stat()
+    return _probe_state(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _probe_state(path: Path, _size: int, _changed_ns: int) -> VideoInfo:
+    return probe(path)
 
 
 def _known(info: VideoInfo, said: Mapping[str, Any], feature: Feature) -> VideoInfo:
@@ -81,7 +93,7 @@ def _known(info: VideoInfo, said: Mapping[str, Any], feature: Feature) -> VideoI
 
 def _copy(source: Path, first: int, frames: int, destination: Path) -> VideoInfo | None:
     """Copy frames [first, first + frames) to a file of their own; None where that cannot be done without coding."""
-    whole = probe(source)
+    whole = _probe(source)
     if whole.frames < first + frames:
         raise DatasetError(f"{source} has {whole.frames} frames; the episode's are {first} to {first + frames - 1}")
     if (first, frames) == (0, whole.frames):

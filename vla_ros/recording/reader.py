@@ -170,7 +170,7 @@ class DatasetReader:
 
     def columns(self, episode: int, keys: Sequence[str] | None = None) -> Mapping[str, Column]:
         """key -> (T, N), read-only, of a whole episode; without `keys` every column; raises DatasetError."""
-        return MappingProxyType({key: self._column(episode, key) for key in keys or self._columns})
+        return MappingProxyType({key: self._column(episode, key) for key in (self._columns if keys is None else keys)})
 
     def task(self, number: int) -> str:
         """The text of a `task_index`; raises DatasetError where there is none."""
