@@ -157,17 +157,10 @@ def mermaid(graph: Graph) -> str:
 
 
 def _simulator(system: SystemConfig, robot: Robot, seed: int) -> NodeSpec:
-    assert system.simulation is not None
-    # One resolution, written once: what a camera of the system is said to deliver is what the world renders.
-    cameras = {
-        name: model.model_copy(update={"width": camera.width, "height": camera.height})
-        for name, model in system.simulation.cameras.items()
-        if (camera := system.cameras.get(name)) is not None
-    }
-    task = system.simulation.instruction or system.instruction
-    if task:
-        _refuse_unless_a_task(task)
-    world = system.simulation.model_copy(update={"cameras": cameras, "instruction": task})
+    world = system.world
+    assert world is not None
+    if world.instruction:
+        _refuse_unless_a_task(world.instruction)
     config = SimulatorNodeConfig(robot=robot.name, world=world, cameras=system.cameras, seed=seed)
     # Not started again: another world, in which time begins anew, is another run.
     return _node(

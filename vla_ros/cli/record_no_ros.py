@@ -46,7 +46,9 @@ def run_no_ros(
     from vla_ros.rollout.demonstrations import record_demonstrations
 
     setup = _setup(system)
-    config = _config(tasks or (system.instruction,) * bool(system.instruction), noise, mishaps, keeps_failures)
+    config = _config(
+        tasks or (setup.world.instruction,) * bool(setup.world.instruction), noise, mishaps, keeps_failures
+    )
     if (why := obstacle(destination)) and not destination.is_dir():
         refuse(f"{destination}: cannot be made: {why}")
     console = Console()
@@ -69,13 +71,13 @@ def _setup(system: SystemConfig) -> Setup:
     from vla_ros.robots import catalogue
     from vla_ros.rollout.demonstrations import SOURCE, Setup
 
-    if system.simulation is None:
+    if system.world is None:
         refuse("--no-ros needs a simulated world; the system has no section simulation")
     if system.policy.name != SOURCE:
         refuse(f"--no-ros records the policy {SOURCE}, the system has {system.policy.name}; give --policy {SOURCE}")
     return Setup(
         robot=catalogue.find(system.robot),
-        world=system.simulation,
+        world=system.world,
         cameras=tuple(system.cameras),
         arm=system.controller,
         recording=system.recording,

@@ -109,6 +109,22 @@ class SystemConfig(Config):
     record: str = ""  # folder of the LeRobot dataset that episodes go into; "" = no recorder
     bag: str = ""  # folder of a new bag with every topic in it; "" = none
 
+    @property
+    def world(self) -> TabletopConfig | None:
+        """The simulated world with the system's cameras, and its task if it has one; None for a real robot only.
+
+        One resolution, written once: what a camera of the system is said to deliver is what the world renders.
+        """
+        if self.simulation is None:
+            return None
+        cameras = {
+            name: model.model_copy(update={"width": camera.width, "height": camera.height})
+            for name, model in self.simulation.cameras.items()
+            if (camera := self.cameras.get(name)) is not None
+        }
+        task = self.simulation.instruction or self.instruction
+        return self.simulation.model_copy(update={"cameras": cameras, "instruction": task})
+
     @field_validator("robot")
     @classmethod
     def _robot_is_known(cls, name: str) -> str:
