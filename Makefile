@@ -5,11 +5,12 @@ SHELL := /bin/bash
 BIN := .venv/bin
 unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH ROS_DISTRO _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help setup demo test test-full format clean
+.PHONY: help setup demo test test-full test-lerobot format clean
 
 help:
 	@echo "make demo       set up, then 20 seeded lifts of a simulated Franka through ROS 2, headless"
 	@echo "make test       set up, then every check;  make test-full  the same with full counts (long)"
+	@echo "make test-lerobot  try with LeRobot itself (up to 16 GB of environments) that it and vla_ros read each other's data"
 	@echo "make format     put the code into its form"
 	@echo "make setup      set up only (PYTHON=python3.12 chooses the interpreter);  make clean  undo it"
 
@@ -29,9 +30,12 @@ test: setup
 test-full: export VLA_ROS_FULL := 1
 test-full: test
 
+test-lerobot: setup
+	scripts/test_lerobot.sh
+
 format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv build install log runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-lerobot-* build install log runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
