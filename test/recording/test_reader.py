@@ -96,6 +96,14 @@ def test_windows_of_a_camera_are_those_of_the_columns(reader: DatasetReader, fra
 EXPECTED = {REFERENCE / name: frames(REFERENCE / name) for name in BY_LEROBOT}
 
 
+def test_statistics_are_those_of_the_metadata(root: Path, reader: DatasetReader) -> None:
+    for episode, line in enumerate(parquet.read_table(root / "meta/episodes/chunk-000/file-000.parquet").to_pylist()):
+        for key, entry in reader.stats(episode).items():
+            for name, value in entry.items():
+                np.testing.assert_array_equal(value, line[f"stats/{key}/{name}"])
+        assert {"action", "observation.images.wrist", "timestamp"} <= set(reader.stats(episode))
+
+
 def test_a_key_that_is_not_there_is_named_with_those_that_are(root: Path, reader: DatasetReader) -> None:
     with pytest.raises(DatasetError, match="no 'state'.*observation.state, action.*cameras wrist"):
         reader.window(0, {"state": [0]})
@@ -208,6 +216,18 @@ def test_v21_of_other_programs_is_read(tmp_path: Path) -> None:
     assert (row.episode, row.frame, row.task, reader.row(5).task) == (1, 1, "a\u2028b", "c")
     assert row.values["state"].tolist() == [4, -4] and row.values["pose"].tolist() == [[4, 1], [2, 3]]
     assert reader.columns(0, ["done"])["done"].tolist() == [[False], [False], [True]]
+
+
+def test_text_is_left_alone(tmp_path: Path) -> None:
+    write_v21(tmp_path)
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    info["features"]["remark"] = {"dtype": "string", "shape": [1], "names": None}
+    (tmp_path / "meta/info.json").write_text(json.dumps(info))
+    path = tmp_path / "data/chunk-000/episode_000000.parquet"
+    parquet.write_table(parquet.read_table(path).append_column("remark", pa.array(["a", "b", "c"])), path)
+    assert DatasetReader(tmp_path).row(1).values["state"].tolist() == [1, -1]
+    with pytest.raises(DatasetError, match="no 'remark'; there are columns state, pose, done"):
+        DatasetReader(tmp_path).window(0, {"remark": [0]})
 
 
 def test_images_in_tables_are_read(tmp_path: Path) -> None:

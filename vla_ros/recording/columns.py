@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
+import pyarrow
 from numpy.typing import NDArray
+from pyarrow import compute, parquet
 
 from vla_ros.recording.files import DatasetError
 from vla_ros.values import Image
@@ -22,9 +25,6 @@ def read_columns(path: Path, keys: Iterable[str]) -> Mapping[str, Column]:
     Raises:
         DatasetError: the file is missing, is no parquet, lacks a column, or has rows of unequal shape or without value.
     """
-    import pyarrow
-    from pyarrow import parquet
-
     keys = list(keys)
     try:
         with parquet.ParquetFile(path, memory_map=True) as file:
@@ -40,9 +40,6 @@ def read_columns(path: Path, keys: Iterable[str]) -> Mapping[str, Column]:
 
 
 def _to_numpy(column: Any, where: str) -> Column:
-    import pyarrow
-    from pyarrow import compute
-
     rows, shape = len(column), []
     array = pyarrow.concat_arrays(column.chunks) if column.num_chunks else pyarrow.array([], column.type)
     while pyarrow.types.is_list(array.type) or pyarrow.types.is_fixed_size_list(array.type):
@@ -67,8 +64,6 @@ class StoredImages:
     """Images kept in a parquet file, one row group of it at a time: LeRobot's dtype "image"."""
 
     def __init__(self, path: Path, key: str) -> None:
-        from pyarrow import parquet
-
         self._path, self._key = path, key
         self._file = parquet.ParquetFile(path, memory_map=True)
         groups = [self._file.metadata.row_group(index).num_rows for index in range(self._file.metadata.num_row_groups)]
@@ -95,8 +90,6 @@ class StoredImages:
 
 
 def _decode(data: bytes, where: str) -> Image:
-    import av
-
     try:
         with av.open(io.BytesIO(data)) as file:
             image: Image = next(file.decode(video=0)).to_ndarray(format="rgb24")

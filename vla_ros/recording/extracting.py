@@ -55,7 +55,7 @@ def extract(
         first = reader.meta.first_frame(found, feature.key)
         info = _copy(reader.meta.video_path(found, feature.key), first, found.length, destination)
         if info is not None:
-            stats = reader.meta.episode_stats(found).get(feature.key, {})
+            stats = reader.stats(episode).get(feature.key, {})
             return Extract(
                 _known(info, reader.meta.info, feature),
                 stats if _is_whole(stats) else _measure(reader, episode, feature),

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_ros.recording.columns import Column, StoredImages, read_columns
-from vla_ros.recording.dataset_v21 import load_meta
+from vla_ros.recording.dataset import read_episode_stats
+from vla_ros.recording.dataset_v21 import DatasetMetaV21, load_meta
 from vla_ros.recording.features import DEFAULTS, IMAGES, Feature
 from vla_ros.recording.files import DatasetError
+from vla_ros.recording.schemas import Stats
 from vla_ros.recording.video_reader import VideoReader
 from vla_ros.values import Image
 
@@ -51,7 +53,7 @@ class Window:
 
 
 class DatasetReader:
-    """A dataset of LeRobot's format v3.0 (any number of episodes in a file) or v2.1.
+    """A dataset of LeRobot's format v3.0 (any number of episodes in a file) or v2.1: its numbers and images.
 
     Files are opened when they are needed, columns kept once read, the videos used last kept open. It can be pickled and
     taken along into a fork: every process opens files for itself. Calls from several threads take turns at videos.
@@ -73,7 +75,7 @@ class DatasetReader:
         if missing:
             raise DatasetError(f"{root} has no camera {', '.join(missing)}; there are: {', '.join(stored) or 'none'}")
         self._cameras = {name: stored[name] for name in names}
-        self._columns = [f.key for f in (*self.meta.features.features, *DEFAULTS) if not is_image(f)]
+        self._columns = [f.key for f in (*self.meta.features.features, *DEFAULTS) if is_number(f)]
         self._starts = np.array([episode.from_index for episode in self.meta.episodes], dtype=np.int64)
         self._forget()
 
@@ -82,10 +84,11 @@ class DatasetReader:
         self._lock = RLock()
         self._files: dict[Path, Mapping[str, Column]] = {}
         self._rows: dict[int, slice] = {}
+        self._stats: tuple[Path | None, Mapping[int, Stats]] = (None, {})
         self._videos: OrderedDict[tuple[Path, str], VideoReader | StoredImages] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        opened = ("_process", "_lock", "_files", "_rows", "_videos")
+        opened = ("_process", "_lock", "_files", "_rows", "_stats", "_videos")
         return {name: value for name, value in vars(self).items() if name not in opened}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -102,11 +105,12 @@ class DatasetReader:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Keys of the columns."""
+        """Keys of the columns of numbers."""
         return tuple(self._columns)
 
     def close(self) -> None:
         """Close the videos; a further read opens them again."""
+        self._be_in_this_process()
         with self._lock:
             while self._videos:
                 self._videos.popitem()[1].close()
@@ -172,6 +176,16 @@ class DatasetReader:
         """key -> (T, N), read-only, of a whole episode; without `keys` every column; raises DatasetError."""
         return MappingProxyType({key: self._column(episode, key) for key in (self._columns if keys is None else keys)})
 
+    def stats(self, episode: int) -> Stats:
+        """Statistics of an episode's features; empty where there are none, as in v2.0; raises DatasetError."""
+        found = self.meta.episodes[episode]
+        if isinstance(self.meta, DatasetMetaV21):
+            return self.meta.episode_stats(found)
+        path = self.meta.layout.episodes_file(found.metadata_chunk, found.metadata_file)
+        if path != self._stats[0]:  # a file may have those of many episodes
+            self._stats = path, dict(read_episode_stats(path))
+        return self._stats[1].get(episode, {})
+
     def task(self, number: int) -> str:
         """The text of a `task_index`; raises DatasetError where there is none."""
         try:
@@ -184,6 +198,7 @@ class DatasetReader:
         feature = self._cameras.get(camera_name(camera))
         if feature is None:
             raise self._unknown(camera)
+        self._be_in_this_process()
         with self._lock:
             stored, first = self._opened(episode, feature)
             return stored.frames([first + int(row) for row in rows])
@@ -202,8 +217,7 @@ class DatasetReader:
 
     def _file(self, episode: int) -> Mapping[str, Column]:
         """The columns of the file that the episode is in, read once."""
-        if self._process != os.getpid():
-            self._leave_to_the_parent()
+        self._be_in_this_process()
         if not 0 <= episode < len(self.meta.episodes):
             raise DatasetError(f"{self.meta.root} has no episode {episode}; it has {len(self.meta.episodes)}, from 0")
         path = self.meta.data_path(self.meta.episodes[episode])
@@ -249,15 +263,21 @@ class DatasetReader:
         if made.get("is_depth_map") or made.get("video.is_depth_map"):
             raise DatasetError(f"{feature.key} of {self.meta.root} holds depth, and no images; name the other cameras")
 
-    def _leave_to_the_parent(self) -> None:
-        """Open files are shared with the parent, down to where they are read: this process opens its own."""
-        _INHERITED.append(self._videos)
-        self._forget()
+    def _be_in_this_process(self) -> None:
+        """After a fork: files are shared with the parent, down to where each is read; this process opens its own."""
+        if self._process != os.getpid():
+            _INHERITED.append(self._videos)
+            self._forget()
 
 
 def is_image(feature: Feature) -> bool:
     """Whether it is a camera: a video, or images in the table."""
     return feature.dtype in ("video", "image")
+
+
+def is_number(feature: Feature) -> bool:
+    """Whether it is a column of numbers: neither a camera nor text."""
+    return not is_image(feature) and feature.dtype != "string"
 
 
 def camera_name(key: str) -> str:
