@@ -6,10 +6,10 @@ input and answers each with a process that records (it forks, so that imports ar
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -127,46 +127,81 @@ def check_dataset(root: Path, first: int = 0) -> int:
     return len(found)
 
 
-def record(root: Path, die_at: int) -> None:
+def record(root: Path, die_at: int, image: Path | None = None) -> None:
     """Record episodes for ever, saying the number of each on standard output once it is saved.
 
-    `die_at`: at that change of a name, or end of writing a file, counted from the first episode on, the process is
-    gone, as if killed; -1: never.
+    `die_at`: at that change of a name, or end of writing a file, the process is gone, as if killed; -1: never. `image`:
+    as if the power went then; that folder gets what is on the disk for certain.
     """
+    Disk(root, die_at, image)
     with DatasetWriter(root, FEATURES, CONFIG, resume=is_dataset(root)) as writer:
-        if die_at >= 0:
-            die(die_at)
         while True:
             print(record_one(writer), flush=True)
 
 
-def die(at: int) -> None:
-    steps = itertools.count()
+class Disk:
+    """Counts what changes names or ends the writing of a file, and keeps what a power cut would leave at least.
 
-    def counted(function: Any) -> Any:
+    That is, for each folder the names that it had when it was last synced, and of each file the content that it had
+    when it was. No file system forgets more.
+    """
+
+    def __init__(self, root: Path, die_at: int, image: Path | None) -> None:
+        self.steps = 0
+        self._root, self._die_at, self._image = root, die_at, image
+        self._content: dict[int, bytes] = {}  # inode -> content
+        self._names: dict[int, dict[str, tuple[int, bool]]] = {}  # of a folder -> name -> inode, whether a folder
+        if die_at >= 0:
+            os.fsync, os.fdatasync = self._synced(os.fsync), self._synced(os.fdatasync)
+            for owner, name in ((Path, "replace"), (Path, "unlink"), (Path, "mkdir"), (shutil, "rmtree")):
+                setattr(owner, name, self._step(getattr(owner, name)))
+
+    def _step(self, function: Any) -> Any:
         def step(*args: Any, **kwargs: Any) -> Any:
-            if next(steps) >= at:
-                os._exit(9)
+            self._count()
             return function(*args, **kwargs)
 
         return step
 
-    os.fsync = counted(os.fsync)
-    Path.replace = counted(Path.replace)  # type: ignore[method-assign]
-    Path.unlink = counted(Path.unlink)  # type: ignore[method-assign]
-    Path.mkdir = counted(Path.mkdir)  # type: ignore[method-assign]
-    shutil.rmtree = counted(shutil.rmtree)
+    def _synced(self, function: Any) -> Any:
+        def sync(descriptor: int) -> None:
+            self._count()
+            function(descriptor)
+            status = os.fstat(descriptor)
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            if stat.S_ISDIR(status.st_mode):
+                entries = list(os.scandir(path))
+                self._names[status.st_ino] = {one.name: (one.inode(), one.is_dir()) for one in entries}
+            else:
+                self._content[status.st_ino] = path.read_bytes()
+
+        return sync
+
+    def _count(self) -> None:
+        self.steps += 1
+        if self.steps > self._die_at:
+            if self._image is not None:
+                self._build(self._image, self._root.stat().st_ino)
+            os._exit(9)
+
+    def _build(self, folder: Path, inode: int) -> None:
+        os.mkdir(folder)  # noqa: PTH102 - Path's is counted
+        for name, (number, is_folder) in self._names.get(inode, {}).items():
+            if is_folder:
+                self._build(folder / name, number)
+            else:
+                (folder / name).write_bytes(self._content.get(number, b""))
 
 
 def main() -> None:
-    """Lines `<root> <die_at>`: the number of a process is the answer, then that process's own lines until its end."""
+    """Lines `<root> <die_at> [<image>]`: that process's own lines until its end, after its number."""
     for line in sys.stdin:
-        root, die_at = line.split()
+        root, die_at, *image = line.split()
         sys.stdout.flush()
         child = os.fork()
         if not child:
             print(f"process {os.getpid()}", flush=True)
-            record(Path(root), int(die_at))
+            record(Path(root), int(die_at), Path(image[0]) if image else None)
         os.waitpid(child, 0)
         print("ended", flush=True)
 
