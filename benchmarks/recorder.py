@@ -32,7 +32,7 @@ from vla_ros.config import CameraConfig, RecorderNodeConfig, to_parameters
 from vla_ros.control import kinematics
 from vla_ros.graph import NodeSpec
 from vla_ros.recording.config import RecordingConfig
-from vla_ros.recording.video_reader import VideoReader
+from vla_ros.recording.video_reader import VideoReader, probe
 from vla_ros.robots.panda import PANDA
 from vla_ros.ros import convert, qos, transport
 from vla_ros.ros.main import run
@@ -44,7 +44,7 @@ RATES_HZ = (30, 50)
 STATES_HZ = 100.0
 TOPICS = {name: f"/bench/{name}/image_raw" for name in CAMERAS}
 WARM_UP_S = 2.0
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 #: The goals, at the highest rate.
 SAVE_S = 0.2
 #: Joints are where the frame shows them, as far as float32 tells.
@@ -146,17 +146,18 @@ class Result:
 
 
 class Operator(Node):
-    """Tells the recorder what to do."""
+    """Tells the recorder what to do, while that lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, recorder: subprocess.Popen) -> None:
         super().__init__("operator")
+        self._recorder = recorder
         self._spinner = SingleThreadedExecutor()
         self._spinner.add_node(self)
 
     def spin(self, seconds: float, done: Callable[[], Any] = lambda: False) -> None:
         """Until it is done, at most so long."""
         end_s = time.monotonic() + seconds
-        while time.monotonic() < end_s and not done():
+        while time.monotonic() < end_s and not done() and self._recorder.poll() is None:
             self._spinner.spin_once(timeout_sec=0.05)
 
     def tell(self, word: str) -> tuple[bool, str, float]:
@@ -217,8 +218,8 @@ def record(hz: int, seconds: float) -> Result:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         root = folder / "dataset"
-        operator = Operator()
         with processes(root, hz, folder) as running:
+            operator = Operator(running["recorder"])
             recorder_id = running["recorder"].pid
             deadline_s = time.monotonic() + PATIENCE_S
             while not (started := operator.tell("start"))[0]:
@@ -287,13 +288,16 @@ def look(root: Path, hz: int) -> Audit:
         ages_ns = (times - np.array(table["timing.stamp"].to_pylist())) * 1e9
     lost, shifted = 0, np.zeros(len(joints), dtype=bool)
     for index, camera in enumerate(CAMERAS):
-        reader = VideoReader(root / f"videos/observation.images.{camera}/chunk-000/file-000.mp4")
-        blocks = np.array_split(np.arange(len(joints)), 1 + len(joints) // BLOCK)
+        path = root / f"videos/observation.images.{camera}/chunk-000/file-000.mp4"
+        there = min(len(joints), probe(path).frames)  # a video that has lost frames has none for the last rows
+        reader = VideoReader(path)
+        blocks = np.array_split(np.arange(there), 1 + there // BLOCK)
         numbers = np.array([read_number(image) for block in blocks for image in reader.frames(block.tolist())])
         reader.close()
         seen = np.unwrap(numbers, period=1 << 16)
-        lost = max(lost, int(seen.max() - seen.min()) + 1 - len(set(seen)))
-        shifted |= np.abs(clock.lateness_ns(joints, numbers) - ages_ns[:, index]) > SAME_NS
+        lost = max(lost, int(seen.max() - seen.min()) + 1 - len(set(seen)) + len(joints) - there)
+        late_ns = clock.lateness_ns(joints[:there], numbers) - ages_ns[:there, index]
+        shifted[:there] |= np.abs(late_ns) > SAME_NS
     return Audit(len(joints), lost, int(shifted.sum()))
 
 

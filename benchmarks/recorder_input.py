@@ -51,8 +51,8 @@ class Pictures:
         self._pictures = []
         for turn in np.arange(_PICTURES) / _PICTURES:
             waves = [np.sin(2 * np.pi * (x / 160 + y / (80 + 40 * color) + turn)) for color in range(3)]
-            noisy = 128 + 80 * np.stack(waves, axis=-1) + random.normal(0.0, 3.0, (HEIGHT, WIDTH, 3))
-            self._pictures.append(noisy.clip(0, 255).astype(np.uint8))
+            clean = 128 + 80 * np.stack(waves, axis=-1)
+            self._pictures.append(clean.astype(np.uint8) + random.integers(0, 11, clean.shape, dtype=np.uint8))
 
     def draw(self, number: int, into: NDArray[np.uint8]) -> None:
         """Frame `number`, into (H, W, 3) uint8."""
