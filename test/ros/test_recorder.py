@@ -112,7 +112,7 @@ class RecordedRobot(Node):
         while (stamp_ns := self.start_ns + round(self._frames * 1e9 / CAMERA_HZ)) <= now_ns:
             for name, publisher in self._cameras.items():
                 if name not in self.silent:
-                    image = picture(self._frames % (1 << BITS))[: self.size[0], : self.size[1]]
+                    image = np.resize(picture(self._frames % (1 << BITS)), (*self.size, 3))
                     publisher.publish(convert.rgb_to_image(image, stamp_ns, name))
             self._frames += 1
 
@@ -223,6 +223,9 @@ def test_what_was_published_is_recorded_row_for_row(desk: Desk, start_node: Star
     desk.until(lambda: desk.value("task") == TASK, "the task to be taken")
     success, why = desk.tell("start")
     assert not success and "wrist is /camera/wrist/image_raw" in why and "front" not in why
+    desk.robot.size = (HEIGHT, 10 * WIDTH)
+    desk.until(lambda: "images on /camera/front/image_raw have 92160 bytes, and at most 24576" in desk.said, "the size")
+    desk.robot.size = (HEIGHT, WIDTH)
     desk.robot.silent.clear()
 
     desk.record(30)
@@ -349,7 +352,7 @@ def test_a_person_leads_it_from_a_desk(desk: Desk, start_node: StartNode, tmp_pa
 def test_a_kill_takes_no_saved_episode(desk: Desk, start_node: StartNode, tmp_path: Path) -> None:
     root = tmp_path / "dataset"
     random = np.random.default_rng(0)
-    kills = 10 if os.environ.get("VLA_ROS_FULL") else 2
+    kills = 10 if os.environ.get("VLA_ROS_FULL") else 1
     for life in range(kills):
         node = start_node(NodeSpec("recorder", "recorder", params=spec(root).params))
         desk.until(partial(desk.is_at, life), "a recorder that goes on")

@@ -72,7 +72,8 @@ def _examine(
     from vla_ros.ros.doctor import environment, loopback
 
     say("this machine")
-    recordings = Path(system.bag) if system and system.bag else _RECORDINGS
+    kept_in = (system.record or system.bag) if system else ""
+    recordings = Path(kept_in) if kept_in else _RECORDINGS
     found = _limited("the machine", lambda: probing.machine(recordings), _MACHINE_S)
     of_machine, of_devices, of_middleware = _MACHINE
     yield of_machine, machine.judge(found)

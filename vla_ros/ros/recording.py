@@ -20,7 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_ros import topics
 from vla_ros.recording.intake import COMPRESSED_IMAGE, IMAGE, Intake
 from vla_ros.recording.lerobot_v3 import LONGEST_TASK
-from vla_ros.recording.session import Answer, Refused, Session, SessionStatus
+from vla_ros.recording.session import Answer, EpisodeState, Refused, Session, SessionStatus
 from vla_ros.ros import qos
 from vla_ros.ros.polling import PolledService, PolledSubscription
 from vla_ros.timing.stamps import ns_to_s, s_to_ns
@@ -37,6 +37,7 @@ _STATUS_EVERY = 5  # ticks
 _RATE_NS = s_to_ns(2.0)
 #: Of one topic, so many may wait for the thread: of images two seconds at 50 Hz, for which an encoder may lag behind.
 _MOST_IMAGES, _MOST_MESSAGES = 100, 5000
+_PIXEL_BYTES = 8  # of the largest encoding
 #: In the middleware: images while this process has no time for them, and a stream at 1 kHz between two ticks.
 _IMAGES = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
 _STREAM = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -65,6 +66,11 @@ class Inbox:
             self._waiting[kind] += 1
             self._items.append((kind, work))
             self._changed.notify()
+
+    def forget_refused(self) -> None:
+        """Count anew what is refused."""
+        with self._changed:
+            self.refused.clear()
 
     def take(self) -> Callable[[], object] | None:
         """The oldest item, once there is one; None when the inbox is closed and empty."""
@@ -108,9 +114,12 @@ class Recording:
     services answered by it when the thread has done what was asked: saving takes its time.
     """
 
-    def __init__(self, node: Node, intake: Intake, session: Session) -> None:
+    def __init__(self, node: Node, intake: Intake, session: Session, images: Mapping[str, tuple[int, int]]) -> None:
+        """`images`: topic -> height and width of those that will be recorded; much larger ones are not even kept."""
         self._node, self._intake, self._session = node, intake, session
+        self._most_bytes = {topic: _PIXEL_BYTES * height * width for topic, (height, width) in images.items()}
         self._inbox = Inbox()
+        self._too_large: dict[str, str] = {}
         self._answers: deque[Callable[[], None]] = deque()
         self._ticks = 0
         self.said = ""  # to whoever spoke last
@@ -130,9 +139,14 @@ class Recording:
         node.create_timer(_PERIOD_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     @property
-    def refused(self) -> dict[str, int]:
-        """topic -> messages for which there was no room."""
-        return {topic: count for topic, count in self._inbox.refused.items() if topic}
+    def problems(self) -> list[str]:
+        """What is not well beside what the session says, in words."""
+        crowded = [(topic, count) for topic, count in self._inbox.refused.items() if topic]
+        return [
+            *([self.failure] if self.failure else []),
+            *self._too_large.values(),
+            *(f"{count} messages of {topic} were not taken: too many waited" for topic, count in crowded),
+        ]
 
     def close(self) -> list[str]:
         """End the thread, which sets an open episode aside; what it has to say of that."""
@@ -156,6 +170,12 @@ class Recording:
         return None
 
     def _take(self, topic: str, most: int, message: Any) -> None:
+        if topic in self._most_bytes:
+            size, most_bytes = len(message.data), self._most_bytes[topic]
+            if size > most_bytes:
+                self._too_large[topic] = f"images on {topic} have {size} bytes, and at most {most_bytes} are expected"
+                return
+            self._too_large.pop(topic, None)
         self._inbox.put(topic, most, partial(self._intake.take, topic, message, self._now_ns()))
 
     def _on_instruction(self, message: String) -> None:
@@ -219,6 +239,8 @@ class Recording:
 
     def _advance(self, now_ns: int, tells: bool) -> None:
         self._session.advance(now_ns)
+        if self._session.state in (EpisodeState.IDLE, EpisodeState.SAVING):
+            self._inbox.forget_refused()
         if tells:
             self.status = self._session.status(now_ns)
             received = {name: stream.received for name, stream in self.status.streams.items()}

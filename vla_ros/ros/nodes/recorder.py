@@ -61,7 +61,7 @@ class RecorderNode(Node):
         )
         session.task = config.instruction
         self._root = root
-        self._recording = Recording(self, intake, session)
+        self._recording = Recording(self, intake, session, {cameras[name]: size for name, size in sizes.items()})
         self._at_end.callback(self._end_recording)
         self._reporter = StatusReporter(self, self._status)
 
@@ -75,20 +75,14 @@ class RecorderNode(Node):
             self.get_logger().warning(notice)
 
     def _status(self) -> Status:
-        status, refused = self._recording.status, self._recording.refused
-        problems = [
-            self._recording.failure,
-            status.problem,
-            *(f"{count} messages of {topic} were not taken: too many waited" for topic, count in refused.items()),
-        ]
-        problem = "; ".join(filter(None, problems))
+        status, problems = self._recording.status, self._recording.problems
+        problem = "; ".join(filter(None, [status.problem, *problems]))
         level = WARN if problem else OK
         if status.grave or status.state is EpisodeState.UNSAVED or self._recording.failure:
             level = ERROR
         values = {
             "root": self._root,
             **recording.values(status, self._recording.rates_hz),
-            "refused": sum(refused.values()),
             "said": self._recording.said,
         }
         return Status(level, status.state.value, problem, values)
