@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_ros.recording import dataset, files, schemas
+from vla_ros.recording import dataset, files, journal, schemas
 from vla_ros.recording.config import RecordingConfig, VideoConfig
 from vla_ros.recording.dataset import DatasetMeta
 from vla_ros.recording.features import Feature, Row
@@ -472,6 +472,9 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     [
         (Feature("observation.cube", "float32", (2, 2, 2)), r"observation.cube: a column has .* float32 \(2, 2, 2\)"),
         (Feature("observation.text", "string", (1,)), r"observation.text: a column has .* string \(1,\)"),
+        (Feature("up/down", "float32", (1,)), r"without slashes, and none of LeRobot's; got \['up/down'\]"),
+        (Feature("timestamp", "float32", (1,)), r"none of LeRobot's; got \['timestamp', 'timestamp'\]"),
+        (Feature("observation.images.front", "video", (48, 64, 3)), "needs a feature that is no video"),
     ],
 )
 def test_a_feature_that_cannot_be_stored_is_refused(tmp_path: Path, feature: Feature, said: str) -> None:
@@ -671,6 +674,23 @@ def test_a_codec_that_is_not_here_leaves_no_episode(tmp_path: Path) -> None:
             writer.begin("lift")
         assert not writer.is_open
         assert not list((tmp_path / "dataset/.recording").glob("episode-*"))
+
+
+def test_closing_on_a_full_disk_leaves_the_episode_to_the_next(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "24m") as disk:
+        root = written(disk / "dataset", 1)
+        with DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True) as writer:
+            writer.begin(tiny.task(1))
+            tiny.add_rows(writer, 1)
+            until(lambda: writer.backlog == 0)
+            fill(disk / "ballast")
+        assert "an episode of 10 frames was not saved" in writer.notices[-1]
+        (disk / "ballast").unlink()
+        with DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True) as writer:
+            assert tiny.record_one(writer) == 1
+        (where,) = (root / ".recording/aside").iterdir()
+        assert len(journal.read(where / "rows.bin")) == 10
+        assert tiny.check_dataset(root) == 2
 
 
 def test_closing_sets_an_open_episode_aside(tmp_path: Path) -> None:

@@ -58,6 +58,10 @@ class Catalogue:
     def __post_init__(self) -> None:
         if not self.features.columns:
             raise DatasetError("a dataset needs a feature that is no video")
+        keys = [feature.key for feature in (*self.features.features, *DEFAULTS)]
+        wrong = [key for key in keys if "/" in key or key.startswith(".") or keys.count(key) > 1]
+        if wrong:
+            raise DatasetError(f"keys of features are distinct, without slashes, and none of LeRobot's; got {wrong}")
         # Refuses now what could not be saved later, and has libraries load what they load at their first table.
         schemas.data_schema(self.features)
         nothing = {feature.key: np.zeros((0, *feature.shape), feature.numpy) for feature in self.features.columns}

@@ -190,8 +190,12 @@ class DatasetWriter:
         """Set an open episode aside (`notices` says where) and let others write; may be called again."""
         try:
             if self._open is not None:
-                frames = self._open.frames
-                self.notices.append(f"an episode of {frames} frames was not saved; it is in {self.set_aside()}")
+                frames, where = self._open.frames, self._open.folder
+                try:
+                    where = self.set_aside()
+                except DatasetError as error:  # it stays where it is, for the next writer
+                    self.notices.append(str(error))
+                self.notices.append(f"an episode of {frames} frames was not saved; it is in {where}")
         finally:
             self._lock.release()
 
