@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from vla_ros.cli.app import app
 from vla_ros.recording.catalogue import Finished
+from vla_ros.recording.compacting import compact
 from vla_ros.recording.config import RecordingConfig, VideoConfig
 from vla_ros.recording.convert import SOURCE_FRAME, Conversion, Converted, Unmakeable, convert
 from vla_ros.recording.dataset import DatasetMeta
@@ -99,6 +100,17 @@ def test_there_and_back_again_nothing_has_changed(recorded: Path, tools: Any, tm
         assert json.loads((back / path).read_text()) == json.loads((recorded / path).read_text()), path
     schemas = [parquet.read_schema(root / "data/chunk-000/file-001.parquet") for root in (recorded, back)]
     assert schemas[0].equals(schemas[1], check_metadata=True)
+
+
+def test_what_was_merged_into_few_files_comes_apart_again(recorded: Path, tools: Any, tmp_path: Path) -> None:
+    compact(recorded, tmp_path / "merged")
+    videos = sorted((tmp_path / "merged").rglob("*.mp4"))
+    assert len(videos) == 2  # one of each camera
+    converted, reader = made(tmp_path / "merged", tmp_path)
+    assert converted == Converted(4, 26, 26, 0, ())
+    assert all(
+        one.is_same(other) for one, other in zip(tools.read(recorded), tools.read(reader.meta.root), strict=True)
+    )
 
 
 def test_v21_holds_what_v30_held(recorded: Path, contents: list[Any], tmp_path: Path) -> None:
