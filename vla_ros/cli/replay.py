@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,8 @@ import typer
 from vla_ros.cli.common import EXIT_FAILED, System, clear_errors, load_system, obstacle, refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.table import Table
 
     from vla_ros.config import SystemConfig
@@ -33,6 +36,9 @@ def replay(
         Path | None, typer.Option(metavar="FILE.png", help="Where the plots go, one for each episode.")
     ] = None,
     require_successes: Annotated[int, typer.Option(min=0, help="Exit with 1 if fewer episodes succeed.")] = 0,
+    ros: Annotated[
+        bool, typer.Option("--ros/--no-ros", help="Through the nodes, in real time; or in this process, faster.")
+    ] = False,
 ) -> None:
     """Send recorded actions to the simulated robot, in the world as it was, and say how well it follows."""
     with clear_errors():
@@ -44,7 +50,7 @@ def replay(
             recorded = _load(chosen, dataset, episode or [], column)
         except DatasetError as error:
             refuse(str(error))
-        if _replay(chosen, recorded, *files) < require_successes:
+        if _replay(chosen, recorded, ros, *files) < require_successes:
             raise typer.Exit(EXIT_FAILED)
 
 
@@ -72,21 +78,19 @@ def _load(system: SystemConfig, dataset: Path, episodes: list[int], column: str)
     return [load(reader, number, robot, column) for number in episodes or range(len(reader.meta.episodes))]
 
 
-def _replay(system: SystemConfig, recorded: list[Recorded], report: Path, picture: Path) -> int:
+def _replay(system: SystemConfig, recorded: list[Recorded], ros: bool, report: Path, picture: Path) -> int:
     """Replay all with progress, write and show what came out; the number of successes."""
     from rich.console import Console
     from rich.progress import track
 
     from vla_ros.robots import catalogue
-    from vla_ros.rollout.replaying import Replayer, write_report
-    from vla_ros.simulation.tabletop import Tabletop
+    from vla_ros.rollout.replaying import write_report
     from vla_ros.viewing import replay as drawing
 
     console = Console()
     robot = catalogue.find(system.robot)
-    world = Tabletop(robot, system.simulation)
-    replayer = Replayer(world, robot, system.controller)
-    replayed = [replayer.replay(one) for one in track(recorded, "replayed", console=console, transient=True)]
+    replay_one = _over_ros(system) if ros else _in_process(system)
+    replayed = [replay_one(one) for one in track(recorded, "replayed", console=console, transient=True)]
     write_report(replayed, report)
     console.print(_table(replayed))
     console.print(f"report     {report}", highlight=False, soft_wrap=True)
@@ -101,6 +105,35 @@ def _replay(system: SystemConfig, recorded: list[Recorded], report: Path, pictur
             break
         console.print(f"picture    {path}", highlight=False, soft_wrap=True)
     return sum(one.success for one in replayed)
+
+
+def _in_process(system: SystemConfig) -> Callable[[Recorded], Replayed]:
+    from vla_ros.robots import catalogue
+    from vla_ros.rollout.replaying import Replayer
+    from vla_ros.simulation.tabletop import Tabletop
+
+    robot = catalogue.find(system.robot)
+    return Replayer(Tabletop(robot, system.simulation), robot, system.controller).replay
+
+
+def _over_ros(system: SystemConfig) -> Callable[[Recorded], Replayed]:
+    """Each episode with nodes of its own, whose world begins with its seed."""
+    from vla_ros.graph import build_without_policy
+    from vla_ros.ros import transport
+    from vla_ros.ros.replaying import replay
+    from vla_ros.ros.supervising import Supervisor
+
+    def replay_one(recorded: Recorded) -> Replayed:
+        assert system.simulation is not None
+        simulation = system.simulation.model_copy(update={"instruction": recorded.task})
+        chosen = system.model_copy(update={"simulation": simulation})
+        graph = build_without_policy(chosen, simulate=True, seed=recorded.seed)
+        with transport.locked_domain_id() as domain_id:
+            os.environ.update(environment := transport.local_environment(os.environ, domain_id))
+            with Supervisor(graph, environment, lambda name, line: None):  # who dies is quoted
+                return replay(chosen, recorded)
+
+    return replay_one
 
 
 def _table(replayed: list[Replayed]) -> Table:

@@ -21,12 +21,13 @@ from vla_ros.recording.files import DatasetError
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.robots.robot import Robot
 from vla_ros.rollout.loop import Episode, Rollout, RolloutConfig, Watcher
+from vla_ros.rollout.report import EpisodeRow
 from vla_ros.simulation.world import World
 from vla_ros.timing.stamps import ns_to_s
 from vla_ros.values import Array, Committed, ModelChunk, Window
 
-_CHUNKS_HZ = 5.0
-_LONGER_S = 2.0  # than the recording: a task may be done a little later
+CHUNKS_HZ = 5.0  # each for a second
+LONGER_S = 2.0  # than the recording: a task may be done a little later
 #: Where the best agreement of recorded and replayed motion is looked for, and how finely.
 _MOST_SHIFT_S, _SHIFT_STEP_S = 0.4, 0.002
 
@@ -168,53 +169,37 @@ class Replayer:
         self._world = world
         self._robot = robot
         self._arm = arm
-        self._forward = kinematics.for_robot(robot).forward
 
     def replay(self, recorded: Recorded) -> Replayed:
         """The world as it was when the episode was recorded, and its actions; raises ValueError for no known task."""
         policy = RecordedActions(self._robot, recorded)
         watch = _Watch()
-        config = RolloutConfig(
-            inference_hz=_CHUNKS_HZ, inference_delay_ms=0.0, episode_s=recorded.duration_s + _LONGER_S
-        )
+        config = RolloutConfig(inference_hz=CHUNKS_HZ, inference_delay_ms=0.0, episode_s=recorded.duration_s + LONGER_S)
         episode = Rollout(self._world, self._robot, policy, self._arm, config, watcher=watch).run(
             recorded.seed, recorded.task
         )
-        times_s, positions = watch.seen()
-        rows_s = np.arange(len(recorded.measured)) / recorded.fps
-        rows_s = rows_s[rows_s <= times_s[-1]]
-        measured = _interpolated(times_s, positions, rows_s)
-        return Replayed(
-            recorded,
-            episode.success,
-            episode.ended,
-            episode.row.duration_s,
-            episode.interventions,
-            measured,
-            self._tracking(recorded, times_s, positions, rows_s, measured),
-        )
+        return judged(recorded, self._robot, episode.row, *watch.seen())
 
-    def _tracking(
-        self, recorded: Recorded, times_s: Array, positions: Array, rows_s: Array, measured: Array
-    ) -> Tracking:
-        joints = len(self._robot.joints)
-        before = recorded.measured[: len(rows_s), :joints]
-        apart_rad = measured[:, :joints] - before
-        apart_m = np.array(
-            [
-                np.linalg.norm(self._forward(now)[:3] - self._forward(then)[:3])
-                for now, then in zip(measured[:, :joints], before, strict=True)
-            ]
-        )
-        shift_s, left_rad = best_shift(times_s, positions[:, :joints], rows_s, before)
-        return Tracking(
-            _rms(apart_rad),
-            float(np.abs(apart_rad).max()),
-            1e3 * _rms(apart_m),
-            1e3 * float(apart_m.max()),
-            1e3 * shift_s,
-            left_rad,
-        )
+
+def judged(recorded: Recorded, robot: Robot, row: EpisodeRow, times_s: Array, positions: Array) -> Replayed:
+    """What came of a replay in which joints and gripper `positions` (N, J + 1) were measured at `times_s` (N,)."""
+    rows_s = np.arange(len(recorded.measured)) / recorded.fps
+    rows_s = rows_s[rows_s <= times_s[-1]]
+    measured = _interpolated(times_s, positions, rows_s)
+    joints = len(robot.joints)
+    now, before = measured[:, :joints], recorded.measured[: len(rows_s), :joints]
+    forward = kinematics.for_robot(robot).forward
+    apart_m = np.array([np.linalg.norm(forward(a)[:3] - forward(b)[:3]) for a, b in zip(now, before, strict=True)])
+    shift_s, left_rad = best_shift(times_s, positions[:, :joints], rows_s, before)
+    tracking = Tracking(
+        _rms(now - before),
+        float(np.abs(now - before).max()),
+        1e3 * _rms(apart_m),
+        1e3 * float(apart_m.max()),
+        1e3 * shift_s,
+        left_rad,
+    )
+    return Replayed(recorded, row.success, row.ended, row.duration_s, row.interventions, measured, tracking)
 
 
 def write_report(replayed: list[Replayed], path: Path) -> None:
