@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from vla_ros.recording.features import PROPRIOCEPTION, Features, Row
 from vla_ros.recording.labels import Labels
 from vla_ros.recording.row_health import RowHealth, Tally
 from vla_ros.robots.robot import Robot
-from vla_ros.timing.frame import Frame, as_given
+from vla_ros.timing.frame import as_given
 from vla_ros.timing.frozen import FrozenWatch
 from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_ms, ns_to_s, s_to_ns
 from vla_ros.timing.sync import Aligner, AlignerConfig, CameraTiming, StreamHealth, StreamTiming
@@ -209,27 +209,6 @@ class RowAssembler:
             self._aligner.forget_before(self._stretches[0].next_ns(self._config.fps))
         self._tally.lag_ms = ns_to_ms(now_ns - self._last_ns) if self._tally.rows else 0.0
         return rows
-
-    def frames(self, now_ns: int) -> list[Frame]:
-        """The frames that `rows(now_ns)` looks at: to decode them before, where no lock is held."""
-        if not self._stretches:
-            return []
-        stretch, frames = replace(self._stretches[0]), []
-        if stretch.first_ns is None:
-            first = next(iter(self._aligner.candidates(stretch.from_ns)), None)
-            if first is None:
-                return []
-            stretch.first_ns = first
-        while self._is_settled(instant_ns := stretch.next_ns(self._config.fps), now_ns):
-            if stretch.end_ns is not None and instant_ns > stretch.end_ns:
-                break
-            for camera in self._features.cameras:
-                try:
-                    frames.append(self._aligner.frame(camera, instant_ns)[1])
-                except Misaligned:
-                    continue
-            stretch.rows += 1
-        return frames
 
     @property
     def is_settling(self) -> bool:
