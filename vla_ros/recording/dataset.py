@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -159,25 +160,30 @@ def episodes_files(layout: Layout) -> list[Path]:
 def read_episodes(layout: Layout) -> tuple[EpisodeMeta, ...]:
     """Every episode of meta/episodes, by its number; raises DatasetError for a file that is not readable."""
     files = episodes_files(layout)
+    if not files:
+        return ()
+    names = _episode_columns(files[0])  # the same in all: to find them again takes as long as to read them
     with ThreadPoolExecutor(_READERS) as pool:
-        lines = [episode for found in pool.map(read_episodes_of, files) for episode in found]
+        lines = [episode for found in pool.map(lambda path: read_episodes_of(path, names), files) for episode in found]
     return tuple(sorted(lines, key=lambda episode: episode.index))
 
 
-def read_episodes_of(path: Path) -> list[EpisodeMeta]:
-    """The episodes of one file of meta/episodes; raises DatasetError where it is not readable."""
-    with reported(f"{path} cannot be read"):
-        try:
-            file = pq.ParquetFile(path)
-            names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
-            lines = file.read(columns=names).to_pylist()
-        except pa.ArrowInvalid as error:
-            raise DatasetError(f"{path} cannot be read: {error}") from error
+def read_episodes_of(path: Path, names: Sequence[str] = ()) -> list[EpisodeMeta]:
+    """The episodes of one file of meta/episodes; raises DatasetError where it is not readable.
+
+    `names`: its columns but the statistics, where they are known.
+    """
+    names = names or _episode_columns(path)
+    lines = read_parquet(path, names).to_pylist()
     videos = [name.split("/")[1] for name in names if name.startswith("videos/") and name.endswith("/chunk_index")]
     try:
         return [_episode(line, videos, path) for line in lines]
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{path} is no file of LeRobot's episodes: {error}") from error
+
+
+def _episode_columns(path: Path) -> list[str]:
+    return [name for name in read_schema(path).names if not name.startswith("stats/")]
 
 
 def read_episode_stats(path: Path) -> Iterator[tuple[int, Stats]]:
@@ -196,10 +202,22 @@ def read_episode_stats(path: Path) -> Iterator[tuple[int, Stats]]:
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A parquet file, or some columns of it; raises DatasetError where it is torn or not there."""
+    with _readable(path):
+        return pq.ParquetFile(path).read(columns=columns)
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The columns of a parquet file; raises DatasetError where it is torn or not there."""
+    with _readable(path):
+        return pq.read_schema(path)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     with reported(f"{path} cannot be read"):
         try:
-            return pq.ParquetFile(path).read(columns=columns)
-        except pa.ArrowInvalid as error:
+            yield
+        except pa.ArrowException as error:
             raise DatasetError(f"{path} cannot be read: {error}") from error
 
 
