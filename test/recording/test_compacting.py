@@ -1,4 +1,4 @@
-"""`compacting`: few large files with every row, frame and statistic of the many small ones, at times that do not drift."""
+"""`compacting`: few large files with every row, frame and statistic of the many small ones; times do not drift."""
 
 from __future__ import annotations
 

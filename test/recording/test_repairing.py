@@ -317,6 +317,17 @@ def test_what_a_killed_repair_left_is_in_nobodys_way(dataset: Path, contents: li
     same(dataset, contents, (0, 2, 3), tools)
 
 
+def test_frames_that_cannot_be_decoded_are_set_aside_on_request(dataset: Path, contents: list[Any], tools: Any) -> None:
+    content = bytearray((dataset / VIDEO.format(1)).read_bytes())
+    start = content.find(b"mdat") + 2000
+    content[start : start + 600] = bytes(600)
+    (dataset / VIDEO.format(1)).write_bytes(content)
+    assert repair(dataset) == []
+    assert any("cannot be decoded" in line for line in repair(dataset, decode=True))
+    assert check(dataset, decode=True) == []
+    same(dataset, contents, (0, 2, 3), tools)
+
+
 def test_other_files_stay_where_they_are(dataset: Path) -> None:
     (dataset / "README.md").write_text("mine")
     (dataset / "meta/modality.json").write_text("{}")
@@ -371,8 +382,8 @@ def test_random_damage_costs_no_other_episode(
             (dataset / name).write_bytes(content)
     before = hashes(dataset)
     check(dataset)
-    repair(dataset, keep_open=True)
-    assert errors(check(dataset)) == []
+    repair(dataset, keep_open=True, decode=True)
+    assert errors(check(dataset, decode=True)) == []
     assert before <= hashes(dataset) | {hashlib.sha256(b"").hexdigest()}
     found = tools.read(dataset)
     whole = [index for index in ALL if not set(files_of(index)) & set(damaged)]

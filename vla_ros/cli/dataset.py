@@ -60,13 +60,14 @@ def repair(
     keep_open: Annotated[
         bool, typer.Option("--keep-open", help="Make episodes of what was recorded and never saved.")
     ] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode every frame, too; slow.")] = False,
 ) -> None:
     """Mend a damaged dataset: rebuild metadata, set broken episodes aside (in .recording/aside). Deletes nothing."""
     with clear_errors(), dataset_errors():
         from vla_ros.recording import repairing
 
         with progress() as say:
-            done = repairing.repair(path, keep_open=keep_open, on_progress=say)
+            done = repairing.repair(path, keep_open=keep_open, decode=decode, on_progress=say)
         for line in done or [f"{path}: nothing to mend"]:
             typer.echo(line)
 

@@ -53,12 +53,12 @@ def check(root: Path, *, decode: bool = False, on_progress: Progress | None = No
     """
     if not any((root / folder).is_dir() for folder in ("meta", "data")):
         raise DatasetError(f"{root} is no LeRobot dataset: it has neither a folder meta nor data")
-    return list(_check(scan(root), decode, on_progress or (lambda what, done, total: None)))
+    return check_scan(scan(root), decode, on_progress)
 
 
-def check_scan(found: Scan) -> list[Finding]:
+def check_scan(found: Scan, decode: bool = False, on_progress: Progress | None = None) -> list[Finding]:
     """As `check`, of what is read already; `found` learns of more files that cannot be read."""
-    return list(_check(found, False, lambda what, done, total: None))
+    return list(_check(found, decode, on_progress or (lambda what, done, total: None)))
 
 
 def _check(found: Scan, decoding: bool, on_progress: Progress) -> Iterator[Finding]:

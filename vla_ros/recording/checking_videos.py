@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from vla_ros.recording.checking_rows import TOLERANCE_S
-from vla_ros.recording.findings import Finding, Kind, error, warning
+from vla_ros.recording.findings import REPAIR_FRAMES, Finding, Kind, error, warning
 from vla_ros.recording.scanning import Episode, Scan, Segment, Video, video
 
 _EVEN_RUN = 5  # frames alike in a row before it is said
@@ -97,7 +97,9 @@ def decode(found: Scan, path: str, clips: list[tuple[Episode, Segment]]) -> Iter
     except (av.FFmpegError, OSError, ValueError, IndexError) as failure:
         reason = f": {failure}"
     if reason or count != read.frames:
-        yield error(Kind.DECODING, path, f"{count} of {read.frames} frames could be decoded{reason}", episode)
+        yield error(
+            Kind.DECODING, path, f"{count} of {read.frames} frames could be decoded{reason}", episode, REPAIR_FRAMES
+        )
     elif longest > _EVEN_RUN:
         remedy = "look at it: the camera may have been frozen (or simulated without noise)"
         yield warning(Kind.REPEATED, path, f"{longest + 1} frames in a row are the same", episode, remedy)

@@ -59,6 +59,7 @@ class Finding:
 
 
 REPAIR = "vla-ros dataset repair PATH"
+REPAIR_FRAMES = f"{REPAIR} --decode"
 
 
 def error(kind: Kind, path: str, what: str, episode: int | None = None, remedy: str = REPAIR) -> Finding:

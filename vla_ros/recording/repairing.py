@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from vla_ros.recording import features as feature_sets
 from vla_ros.recording import schemas
-from vla_ros.recording.catalogue import merged
 from vla_ros.recording.checking import check, check_scan
 from vla_ros.recording.checking_rows import numbers
 from vla_ros.recording.files import DATA_PATH, EPISODES_PATH, VIDEO_PATH, DatasetError, Layout, WriteLock
@@ -24,19 +23,23 @@ from vla_ros.recording.salvaging import Salvage, Whole, rows_of, salvage
 from vla_ros.recording.scanning import DETAILS, INFO, STATS, TASKS, Scan, scan, video
 from vla_ros.recording.schemas import Clip, EpisodeMeta, Stats
 from vla_ros.recording.staging import Staging
+from vla_ros.recording.totals import merged
 from vla_ros.recording.video import cut
 
 #: Beside errors: what repair does something about.
 _MENDED = (Kind.ORPHAN, Kind.DETAILS)
 
 
-def repair(root: Path, *, keep_open: bool = False, on_progress: Progress | None = None) -> list[str]:
+def repair(
+    root: Path, *, keep_open: bool = False, decode: bool = False, on_progress: Progress | None = None
+) -> list[str]:
     """Make the dataset at `root` (v3.0) loadable and true again; returns what was done, in words.
 
     Nothing is deleted: what is broken, or belongs to no episode, is moved below .recording/aside. Where an episode in
     the middle is broken, those after it get new numbers. Everything is made beside `root` and takes its place in one
     step.
-    `keep_open` makes episodes of what was recorded and never saved, as far as rows and all cameras' frames go.
+    `keep_open` makes episodes of what was recorded and never saved, as far as rows and all cameras' frames go. With
+    `decode` every frame is decoded, and an episode with one that cannot be is broken, too; that takes its time.
 
     Raises DatasetError where there is no dataset, another writes to it, its disk cannot be written, or it cannot be
     mended; it is then as it was.
@@ -46,25 +49,25 @@ def repair(root: Path, *, keep_open: bool = False, on_progress: Progress | None 
     root = root.resolve()
     say = on_progress or (lambda what, done, total: None)
     with WriteLock(Layout(root)):
-        return [*_mend(root, keep_open, say), *recover(root, keep_open)]
+        return [*_mend(root, keep_open, decode, say), *recover(root, keep_open)]
 
 
-def _mend(root: Path, with_unlisted: bool, say: Progress) -> list[str]:
+def _mend(root: Path, with_unlisted: bool, decode: bool, say: Progress) -> list[str]:
     found = scan(root)
     info, said = usable_info(found)
     if said:
         found = scan(root, info)
-    findings = check_scan(found)
+    findings = check_scan(found, decode, say)
     if not said and not [each for each in findings if _concerns(each)]:
         return []
-    saved = salvage(found, with_unlisted)
+    saved = salvage(found, with_unlisted, decode)
     work = _Work(found, saved, findings)
     if said:
         work.done.append(f"{said}: made again from the data")
     staging = Staging(root)
     try:
         work.build(staging, dict(info), say)
-        left = errors(check(staging.path))
+        left = errors(check(staging.path, decode=decode))
         if left:
             raise DatasetError(f"{root} cannot be mended, and is as it was; there would remain: {left[0]}")
         aside = staging.swap("repair")

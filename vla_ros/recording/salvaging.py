@@ -19,6 +19,7 @@ from vla_ros.recording import features as keys
 from vla_ros.recording.checking_rows import bad_values, check_schema, numbers
 from vla_ros.recording.findings import errors
 from vla_ros.recording.scanning import NO_FILE, UNKNOWN_TASK, Episode, Scan, Segment, column, table, video
+from vla_ros.recording.video import probe
 from vla_ros.values import Array
 
 _NEEDED_VALUES = (keys.STATE, keys.ACTION)
@@ -71,12 +72,12 @@ def _is_run(places: NDArray[np.intp]) -> bool:
     return len(places) > 0 and bool(places[-1] - places[0] + 1 == len(places))
 
 
-def salvage(found: Scan, with_unlisted: bool) -> Salvage:
+def salvage(found: Scan, with_unlisted: bool, decode: bool = False) -> Salvage:
     """Look through every file of data and video.
 
     An episode that the metadata does not list is kept where its line is lost (a file that cannot be read, a number
     missing before others); at the end of the dataset it may be one whose saving was not finished, or that was taken
-    back, and is an orphan unless `with_unlisted`.
+    back, and is an orphan unless `with_unlisted`. With `decode`, a frame that cannot be decoded is not whole.
     """
     kept = Salvage()
     listed: dict[str, list[Episode]] = {}
@@ -100,11 +101,23 @@ def salvage(found: Scan, with_unlisted: bool) -> Salvage:
         if with_unlisted or _line_is_lost(found, one, len(unlisted)):
             kept.whole.append(one)
             kept.broken.pop(one.index, None)
+    if decode:
+        _drop_undecodable(found, kept)
     kept.whole.sort(key=lambda episode: episode.index)
     _name_tasks(found, kept)
     needed = {episode.data for episode in kept.whole} | {path for each in kept.whole for path, _ in each.clips.values()}
     kept.orphans = sorted({*names, *found.files("videos", ".mp4")} - needed)
     return kept
+
+
+def _drop_undecodable(found: Scan, kept: Salvage) -> None:
+    """What comes after the first frame of a video that cannot be decoded is not to be had."""
+    good = {path: probe(found.root / path, decode=True).frames for one in kept.whole for path, _ in one.clips.values()}
+    for one in list(kept.whole):
+        for path, first in one.clips.values():
+            if first + one.length > good[path] and one in kept.whole:
+                kept.whole.remove(one)
+                kept.broken[one.index] = f"{path}: frame {good[path]} cannot be decoded"
 
 
 def _wrong_columns(found: Scan, path: str, rows: pa.Table | None) -> str:
@@ -253,7 +266,9 @@ def _name_tasks(found: Scan, kept: Salvage) -> None:
     chosen.update({number: text for number, text in unused.items() if text and text not in chosen.values()})
     kept.tasks = dict(sorted(chosen.items()))
     kept.whole = [
-        replace(episode, tasks=tuple(chosen.get(number, f"{UNKNOWN_TASK} {number}") for number in numbers_of[episode.index]))
+        replace(
+            episode, tasks=tuple(chosen.get(number, f"{UNKNOWN_TASK} {number}") for number in numbers_of[episode.index])
+        )
         for episode in kept.whole
     ]
 
