@@ -95,12 +95,14 @@ def stream(seconds: float, late_ns: int = s_to_ns(0.005), offset_ns: int = 0) ->
     return [(stamp_ns + late_ns + offset_ns, *rest) for stamp_ns, *rest in events]
 
 
-def write(path: Path, events: Iterable[Event], storage: StoragePlugin = StoragePlugin.MCAP) -> Path:
-    """A closed bag."""
+def write(
+    path: Path, events: Iterable[Event], storage: StoragePlugin = StoragePlugin.MCAP, as_given: bool = False
+) -> Path:
+    """A closed bag; in order of receipt, or `as_given`."""
     version = 9 if storage is StoragePlugin.MCAP else 8
     with Writer(path, version=version, storage_plugin=storage) as writer:
         connections: dict[str, Any] = {}
-        for received_ns, topic, name, message in sorted(events, key=lambda event: event[0]):
+        for received_ns, topic, name, message in events if as_given else sorted(events, key=lambda event: event[0]):
             if topic not in connections:
                 connections[topic] = writer.add_connection(topic, name, typestore=TYPES)
             data = message if isinstance(message, bytes) else TYPES.serialize_cdr(message, name)

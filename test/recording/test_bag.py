@@ -177,6 +177,21 @@ def test_what_is_whole_in_a_bag_that_was_not_closed_is_kept(
     assert f"{file} was not closed; what is whole in it is read" in convert.notices
 
 
+def test_files_of_a_bag_that_was_not_closed_are_read_in_their_order(
+    tmp_path: Path, convert: Callable[..., Any]
+) -> None:
+    """And what several threads wrote into one of them, in the order in which they had received it."""
+    events = sorted(bags.stream(4.0), key=lambda event: event[0])
+    half = len(events) // 2
+    shuffled = [event for turn in range(0, half, 20) for event in reversed(events[turn : min(turn + 20, half)])]
+    for name, part in (("run_2", shuffled), ("run_10", events[half:])):
+        file = bags.write(tmp_path / name, part, as_given=True) / f"{name}.mcap"
+        (tmp_path / "bag").mkdir(exist_ok=True)
+        (tmp_path / "bag" / file.name).write_bytes(file.read_bytes()[:-100])
+    assert [episode.frames for episode in convert(tmp_path / "bag")] == [40]
+    check_rows(convert.root, 0, 40)
+
+
 def test_a_bag_in_simulated_time_is_read_by_its_clock(tmp_path: Path, convert: Callable[..., Any]) -> None:
     events = bags.stream(3.0, offset_ns=s_to_ns(5e8))
     with pytest.raises(BagError, match="were received 500000000 s after their stamps, so by another clock"):
