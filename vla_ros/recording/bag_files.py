@@ -156,14 +156,20 @@ class Bag:
 
     def _types(self, connections: Iterable[Connection]) -> Any:
         """The types as the bag defines them, where it does (sqlite3 bags of Humble do not), else as of today."""
-        embedded: dict[str, Any] = {}
-        for connection in connections:
+        known: dict[str, Any] = {}
+        unknown = False
+        for connection in {connection.msgtype: connection for connection in connections}.values():
             try:
-                embedded.update(_definition(connection))
+                definition = _definition(connection)
             except TypesysError as error:
                 self._notice(f"the bag's own definition of {connection.msgtype} is not used: {error}")
+                definition = {}
+            known.update(definition)
+            unknown = unknown or not definition
         types = get_typestore(Stores.EMPTY)
-        types.register({**get_typestore(Stores.ROS2_KILTED).fielddefs, **embedded})
+        if unknown:
+            known = {**get_typestore(Stores.ROS2_KILTED).fielddefs, **known}
+        types.register(known)
         return types
 
     def _notice(self, text: str) -> None:
