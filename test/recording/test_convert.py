@@ -305,6 +305,27 @@ def test_one_row_every_so_often_is_a_slower_dataset(motions: Path, tmp_path: Pat
     assert reader.meta.info["features"]["observation.images.front"]["info"]["video.fps"] == 2
 
 
+def test_what_is_stored_now_is_noted(motions: Path, tmp_path: Path) -> None:
+    made(motions, tmp_path, every_s=0.5, episodes=(0,))
+    before, now = json.loads((tmp_path / "made/meta/vla_ros/system.json").read_text())["sessions"]
+    info = json.loads((tmp_path / "made/meta/info.json").read_text())
+    assert before == json.loads((motions / "meta/vla_ros/system.json").read_text())["sessions"][0]
+    assert (now["recording"]["fps"], now["robot_type"]) == (2, "panda") and now["converted"]["from"] == "set"
+    assert {key: entry["shape"] for key, entry in now["features"].items()} == {
+        key: entry["shape"] for key, entry in info["features"].items()
+    }
+
+
+def test_trimmed_key_frames_are_stamped_by_their_first(motions: Path, tmp_path: Path) -> None:
+    once = Conversion(episodes=(2,), trim_static=True, keyframes=True, moved=Motion(rad=0.25, m=1))
+    convert(motions, tmp_path / "once", once)
+    _, reader = made(tmp_path / "once", tmp_path, trim_static=True, still=Motion(rad=0.45, m=1), margin_s=0)
+    columns = reader.columns(0)
+    rows = columns[SOURCE_FRAME][:, 0]
+    assert rows[0] > 0
+    np.testing.assert_allclose(columns[STAMP][:, 0], (rows - rows[0]) / FPS - 0.01)
+
+
 def test_only_some_episodes_in_another_order(motions: Path, tmp_path: Path) -> None:
     converted, reader = made(motions, tmp_path, episodes=(3, 0))
     assert converted == Converted(2, 52, 52, 0, ())

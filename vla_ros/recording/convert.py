@@ -106,7 +106,7 @@ def convert(
             on_progress(done, total)
             recoded += _convert_episode(reader, part, target, video)
             done += part.length
-        target.close(dataset.read_system(reader.meta.layout), conversion.gr00t)
+        target.close(_system(reader, features, conversion), conversion.gr00t)
     on_progress(done, total)
     reader.close()
     rows = sum(reader.meta.episodes[part.episode].length for part in kept)
@@ -179,7 +179,8 @@ def _columns(reader: DatasetReader, part: _Kept, features: Features) -> Mapping[
         return stored
     columns = {key: values[part.rows] for key, values in stored.items()}
     if STAMP in columns:
-        columns[STAMP] = columns[STAMP] - part.rows[0] / reader.meta.fps
+        at = stored[SOURCE_FRAME][:, 0] if SOURCE_FRAME in stored else range(len(stored[STAMP]))
+        columns[STAMP] = columns[STAMP] - (at[part.rows[0]] - at[0]) / reader.meta.fps
     if INTERVENTIONS in columns:
         columns[INTERVENTIONS] = columns[INTERVENTIONS] - (columns[INTERVENTIONS][0] - stored[INTERVENTIONS][0])
     if SOURCE_FRAME in keys and SOURCE_FRAME not in columns:
@@ -203,6 +204,23 @@ def _details(reader: DatasetReader, part: _Kept, episode: int) -> Mapping[str, A
         rows = [0, meta.length - 1] if part.rows is None else [int(part.rows[0]), int(part.rows[-1])]
         details["converted"] = {"episode": part.episode, "first_row": rows[0], "last_row": rows[1]}
     return details
+
+
+def _system(reader: DatasetReader, features: Features, conversion: Conversion) -> Mapping[str, Any]:
+    """What recorded the dataset; where other features are stored now, those too: a lost info.json is made of them."""
+    said = dataset.read_system(reader.meta.layout)
+    if features == reader.meta.features:
+        return said
+    sessions = said.get("sessions", [])
+    last = sessions[-1] if sessions else {}
+    session = {
+        **last,
+        "recording": {**last.get("recording", {}), "fps": features.fps},
+        "robot_type": features.robot_type,
+        "features": schemas.new_info(features)["features"],
+        "converted": {"from": reader.meta.root.name, **conversion.model_dump(mode="json")},
+    }
+    return {**said, "sessions": [*sessions, session]}
 
 
 def _check(conversion: Conversion) -> None:
