@@ -225,6 +225,30 @@ def test_between_key_frames_nothing_can_be_cut(tmp_path: Path, gop: int, recoded
     assert rows_seen(reader, 0) + rows_seen(reader, 1) == list(range(ROWS))
 
 
+def write_reordered(path: Path) -> None:
+    """A video of `moving`'s rows as other programs make them: frames refer to later ones, key frames are far apart."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=FPS, options={"bf": "2", "crf": "10"})
+        stream.height, stream.width, stream.pix_fmt, stream.gop_size = 32, 48, "yuv420p", 8
+        for row in range(ROWS):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(moving(row).images["front"], format="rgb24")))
+        output.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_frames_in_another_order_than_shown(motions: Path, tmp_path: Path, is_shared: bool) -> None:
+    convert(motions, tmp_path / "source", Conversion(episodes=(0,)))
+    video = tmp_path / "source/videos/observation.images.front/chunk-000/file-000.mp4"
+    write_reordered(video)
+    with av.open(str(video)) as file:
+        assert any(packet.pts != packet.dts for packet in file.demux(video=0) if packet.size)
+    if is_shared:
+        share_one_video(tmp_path / "source")
+    converted, reader = made(tmp_path / "source", tmp_path, to="v2.1")
+    assert converted.recoded == (2 if is_shared else 0)
+    assert [row for episode in reader.meta.episodes for row in rows_seen(reader, episode.index)] == list(range(ROWS))
+
+
 def test_a_video_that_is_too_short_is_named(motions: Path, tmp_path: Path) -> None:
     source = Path(shutil.copytree(motions, tmp_path / "source"))
     short, long = (source / f"videos/observation.images.front/chunk-000/file-00{number}.mp4" for number in (1, 2))
