@@ -74,11 +74,13 @@ def test_a_whole_bag_is_one_episode_of_either_storage(
     storage: StoragePlugin, tmp_path: Path, convert: Callable[..., Any]
 ) -> None:
     seen: list[tuple[str, int, int]] = []
-    saved = convert(bags.write(tmp_path / "bag", bags.stream(3.0), storage), on_progress=lambda *it: seen.append(it))
+    early = bags.told(topics.INSTRUCTION, "push", 1)  # said before a simulation had a clock
+    events = [early, *bags.stream(3.0)]
+    saved = convert(bags.write(tmp_path / "bag", events, storage), on_progress=lambda *it: seen.append(it))
     assert [episode.frames for episode in saved] == [30]
     check_rows(convert.root, 0, 30)
     assert json.loads((convert.root / EPISODES.format(0)).read_text())["source"] == "bag bag"
-    assert seen[-1] == ("messages", 330, 330)
+    assert seen[-1] == ("messages", 331, 331)
     assert any(notice == f"the bag has nothing of {topics.COMMAND}" for notice in convert.notices)
 
 

@@ -147,22 +147,19 @@ class _Stream:
         self._bag = bag
         self.notices: list[str] = []
         self.first_ns, self.last_ns = bag.span_ns
-        self._by_clock = False
+        self._by_clock, self._clock_ns = False, 0  # what /clock says first
         clock = next(bag.messages(_CLOCK), None)
         if clock is not None:
             _, received_ns, message = clock
-            time_ns = messages.stamp_to_ns(message.clock)
-            self._by_clock = abs(received_ns - time_ns) > _OTHER_CLOCK_NS
-        if self._by_clock:
-            times_ns = [messages.stamp_to_ns(message.clock) for _, _, message in bag.messages(_CLOCK)]
-            self.first_ns, self.last_ns = times_ns[0], times_ns[-1]
+            self._clock_ns = messages.stamp_to_ns(message.clock)
+            self._by_clock = abs(received_ns - self._clock_ns) > _OTHER_CLOCK_NS
 
     def messages(self, wanted: Mapping[str, str], from_ns: int = 0) -> Iterator[Stamped]:
         """As `Bag.messages` (`from_ns` is when they were received), at the time that it was then."""
         if not self._by_clock:
             yield from self._bag.messages(wanted, from_ns)
             return
-        now_ns = self.first_ns
+        now_ns = self._clock_ns
         for topic, _, message in self._bag.messages({**wanted, **_CLOCK}, from_ns):
             if topic in _CLOCK:
                 now_ns = messages.stamp_to_ns(message.clock)
@@ -192,7 +189,7 @@ class _Stream:
     def require(self, types: Mapping[str, str], needed: Iterable[str]) -> None:
         """Raises BagError where a topic that is `needed` is not there as its type; what else is not there is noted.
 
-        From here on `last_ns` is when the first of those needed ended.
+        From here on `first_ns` is when the last of those needed began, `last_ns` when the first of them ended.
         """
         for topic, type_name in types.items():
             if topic in needed:
@@ -202,11 +199,15 @@ class _Stream:
                 self.notices.append(f"{count} messages of {topic} are left out: {other}, should be {type_name}")
             elif not self._bag.counts[topic]:
                 self.notices.append(f"the bag has nothing of {topic}")
-        last_ns: dict[str, int] = {}
-        end_ns = self._bag.span_ns[1] - _END_NS
-        for topic, now_ns, _ in self.messages({topic: types[topic] for topic in needed}, end_ns):
-            last_ns[topic] = now_ns
-        self.last_ns = min(last_ns.values(), default=self.last_ns)
+        wanted = {topic: types[topic] for topic in needed}
+        first_ns: dict[str, int] = {}
+        for topic, now_ns, _ in self.messages(wanted):
+            first_ns.setdefault(topic, now_ns)
+            if len(first_ns) == len(wanted):
+                break
+        ends_ns = {topic: now_ns for topic, now_ns, _ in self.messages(wanted, self._bag.span_ns[1] - _END_NS)}
+        self.first_ns = max(first_ns.values(), default=self.first_ns)
+        self.last_ns = min(ends_ns.values(), default=self.last_ns)
 
     def _require(self, topic: str, type_name: str, what: str) -> None:
         there = self._bag.types.get(topic)
