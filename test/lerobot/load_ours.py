@@ -6,7 +6,9 @@ python load_ours.py FOLDER   (as write_ours.py has left it)
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from pictures import number_in
 
 IMAGES = "observation.images."
-KINDS = ("ours", "av1", "compacted", "there_and_back")
+KINDS = ("ours", "av1", "compacted", "there_and_back", "v21")
 WINDOWS = {
     "observation.state": (-2, -1, 0),
     "action": (0, 1, 2, 3, 4),
@@ -140,12 +142,24 @@ def compare_statistics(root: Path, truth: dict[str, np.ndarray]) -> None:
             assert np.allclose(value, merged[key][name], rtol=1e-9, atol=1e-12), (key, name, value, merged[key][name])
 
 
+def converted_by_lerobot(root: Path) -> Path:
+    """A copy of a dataset of v2.1 that LeRobot has made v3.0."""
+    old = version("lerobot").startswith("0.4.")
+    place = "lerobot.datasets.v30" if old else "lerobot.scripts"
+    converter = import_module(f"{place}.convert_dataset_v21_to_v30")
+    copies = root.parent / f"converted_by_{version('lerobot')}"
+    shutil.rmtree(copies, ignore_errors=True)
+    shutil.copytree(root, copies / root.name)
+    converter.convert_dataset(root.name, root=copies if old else copies / root.name, push_to_hub=False)
+    return copies / root.name
+
+
 def main(folder: Path) -> None:
     truth = dict(np.load(folder / "truth.npz"))
     offsets = {key: [offset / int(truth["fps"]) for offset in values] for key, values in WINDOWS.items()}
     for backend in backends():
         for kind in KINDS if backend == "torchcodec" else KINDS[:2]:
-            root = folder / kind
+            root = converted_by_lerobot(folder / kind) if kind == "v21" else folder / kind
             where = {"repo_id": f"local/{kind}", "root": root, "video_backend": backend}
             worst, psnr = compare_rows(LeRobotDataset(**where), truth, dict(np.load(folder / f"{kind}.npz")))
             compare_windows(LeRobotDataset(**where, delta_timestamps=offsets), truth)

@@ -52,7 +52,7 @@ def main(folder: Path) -> None:
     compact(folder / "ours", folder / "compacted")
     convert(folder / "ours", folder / "v21", Conversion(to="v2.1"))
     convert(folder / "v21", folder / "there_and_back", Conversion(to="v3.0"))
-    for name in ("ours", "av1", "compacted", "there_and_back"):
+    for name in ("ours", "av1", "compacted", "there_and_back", "v21"):
         reader = DatasetReader(folder / name)
         frames = [
             {f"image.{camera}": image for camera, image in reader.row(index).images.items()} for index in range(total)
