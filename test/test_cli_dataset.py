@@ -139,7 +139,7 @@ def test_the_marks_of_an_episode_are_those_of_its_rows(recorded: Path) -> None:
     drawn = _recorded(reader, summarize(reader.meta).episodes[0], 5)
     assert np.flatnonzero(drawn.repeated["wrist"]).tolist() == [5, 6, 7]
     assert [source for source, rows in drawn.repeated.items() if rows.any()] == ["wrist"]
-    assert np.flatnonzero(drawn.acted["a person steps in"]).tolist() == [*range(15, 30)]
+    assert np.flatnonzero(drawn.acted["a person leads"]).tolist() == [*range(15, 30)]
     assert np.flatnonzero(drawn.acted["a limit acts"]).tolist() == [4, 8, 12, 16, 20, 24, 28]
     assert [*drawn.modes] == ["policy"] * 15 + ["teleop"] * 15
     assert drawn.shown_rows == [0, 7, 14, 22, 29]

@@ -208,7 +208,7 @@ def _recorded(reader: DatasetReader, episode: EpisodeSummary, moments: int) -> R
         sources = reader.meta.features.find(keys.REPEATED).names or ()
         repeated = dict(zip(sources, (columns[keys.REPEATED] != 0).T, strict=True))
     if keys.INTERVENED in columns:
-        acted["a person steps in"] = columns[keys.INTERVENED][:, 0] != 0
+        acted["a person leads"] = columns[keys.INTERVENED][:, 0] != 0
     if keys.INTERVENTIONS in columns:
         counts = columns[keys.INTERVENTIONS][:, 0]
         acted["a limit acts"] = counts > [0, *counts[:-1]]
