@@ -39,7 +39,7 @@ _RATE_NS = s_to_ns(2.0)
 _MOST_IMAGES, _MOST_MESSAGES = 100, 5000
 _PIXEL_BYTES = 8  # of the largest encoding
 #: In the middleware: images while this process has no time for them, and a stream at 1 kHz between two ticks.
-_IMAGES = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
+_IMAGES = QoSProfile(depth=60, reliability=ReliabilityPolicy.BEST_EFFORT)
 _STREAM = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_EFFORT)
 _EVERY = QoSProfile(depth=500, reliability=ReliabilityPolicy.RELIABLE)
 #: How long the thread has at the end to set aside what is open.
@@ -55,13 +55,19 @@ class Inbox:
         self._waiting: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._closed = False
-        self.refused: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """kind -> items that were refused."""
+        with self._changed:
+            return dict(self._refused)
 
     def put(self, kind: str, most: int, work: Callable[[], object]) -> None:
         """Add `work`, unless `most` items of its kind wait already."""
         with self._changed:
             if self._waiting[kind] >= most:
-                self.refused[kind] += 1
+                self._refused[kind] += 1
                 return
             self._waiting[kind] += 1
             self._items.append((kind, work))
@@ -70,7 +76,7 @@ class Inbox:
     def forget_refused(self) -> None:
         """Count anew what is refused."""
         with self._changed:
-            self.refused.clear()
+            self._refused.clear()
 
     def take(self) -> Callable[[], object] | None:
         """The oldest item, once there is one; None when the inbox is closed and empty."""
@@ -216,8 +222,10 @@ class Recording:
         now_ns = self._now_ns()
 
         def answer_here(success: bool, said: str) -> None:
-            self.status = self._session.status(now_ns)  # whoever is answered finds the state to be so
-            self._answers.append(lambda: answer(success, said))
+            try:
+                self.status = self._session.status(now_ns)  # whoever is answered finds the state to be so
+            finally:
+                self._answers.append(lambda: answer(success, said))
 
         self._tell(lambda: self._session.obey(word, now_ns, answer_here))
 
