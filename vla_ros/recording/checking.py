@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -129,7 +130,7 @@ def _check_episodes(found: Scan) -> Iterator[Finding]:
     first, indices = 0, [episode.index for episode in found.episodes]
     if indices != list(range(len(indices))):
         absent = sorted(set(range(max(indices, default=-1) + 1)) - set(indices))
-        twice = sorted({index for index in indices if indices.count(index) > 1})
+        twice = sorted(index for index, count in Counter(indices).items() if count > 1)
         said = "episodes are not numbered 0, 1, 2, ...: " + "; ".join(
             part
             for part in (f"{_few(absent)} missing" if absent else "", f"{_few(twice)} twice" if twice else "")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,15 @@ from numpy.typing import NDArray
 from vla_ros.recording import features as feature_sets
 from vla_ros.recording import schemas
 from vla_ros.recording.catalogue import video_info
-from vla_ros.recording.checking_rows import check_image_statistics, compare, summary
+from vla_ros.recording.checking_rows import check_image_statistics, check_schema, compare, summary
 from vla_ros.recording.features import DEFAULTS, Feature, Features
 from vla_ros.recording.files import DATA_PATH, VIDEO_PATH, DatasetError
 from vla_ros.recording.findings import errors
-from vla_ros.recording.scanning import INFO, SYSTEM, V30, Scan, column, is_number, table, video
+from vla_ros.recording.scanning import INFO, SYSTEM, V30, Scan, column, is_number, schema_of, table, video
 from vla_ros.recording.statistics import ImageStatistics, of_rows
 from vla_ros.recording.video import VideoReader, probe
 
+_ENOUGH = 5  # files that are looked at to tell what all are like
 _AT_ONCE = 16  # frames decoded at a time
 _VERSION = re.compile(r"v\d+\.\d+")
 
@@ -55,16 +58,48 @@ def _wrong_info(found: Scan) -> str:
     for name, pattern in (("data_path", DATA_PATH), ("video_path", VIDEO_PATH)):
         if found.info.get(name) != pattern and (name == "data_path" or videos):
             return f"had the {name} {found.info.get(name)!r}"
-    for path in found.files("data", ".parquet"):
-        rows = table(found, path)
-        if rows is not None:
-            there = set(rows.column_names)
-            return f"had other columns than {path}" if there != keys or not set(found.features) >= keys else ""
+    schemas_there = [schema for _, schema in _schemas(found)]
+    if not set(found.features) >= keys or (schemas_there and not any(_is_of(found, one) for one in schemas_there)):
+        return "had other columns than every file of data"
+    # One file that differs is damaged; where all do, it is info.json.
+    rates, sizes = _of_videos(found)
+    rates = rates or [rate for rate in map(_rate, _tables(found)) if rate][:_ENOUGH]
+    if rates and found.fps not in rates:
+        return f"had a rate of {found.fps} Hz, no file has it"
+    for key, there in sizes.items():
+        if tuple(found.features[key]["shape"][:2]) not in there:
+            return f"had another size of {key} than every video"
     return ""
 
 
+def _schemas(found: Scan) -> Iterator[tuple[str, pa.Schema]]:
+    for path in found.files("data", ".parquet"):
+        schema = schema_of(found, path)
+        if schema is not None:
+            yield path, schema
+
+
+def _is_of(found: Scan, schema: pa.Schema) -> bool:
+    return not errors(check_schema(found, "", schema))
+
+
+def _of_videos(found: Scan) -> tuple[list[int], dict[str, set[tuple[int, int]]]]:
+    """Rates, and key -> sizes, of some videos that can be read."""
+    rates: list[int] = []
+    sizes: dict[str, set[tuple[int, int]]] = {}
+    for key in found.video_keys:
+        paths = [path for path in found.files(f"videos/{key}", ".mp4") if video(found, path) is not None][:_ENOUGH]
+        for path in paths:
+            with suppress(DatasetError):  # another rate in the middle
+                info = probe(found.root / path)
+                rates.append(info.fps)
+                sizes.setdefault(key, set()).add((info.height, info.width))
+    return rates, sizes
+
+
 def _rebuilt_info(found: Scan) -> dict[str, Any]:
-    columns = next((features for features in map(_columns, _tables(found)) if features), ())
+    counted = Counter(columns for columns in (_columns(schema) for _, schema in _schemas(found)) if columns)
+    columns = counted.most_common(1)[0][0] if counted else ()
     if not columns:
         raise DatasetError(f"{found.root}: neither info.json nor any file below data can be read")
     videos, described = [], {}
@@ -99,10 +134,10 @@ def _tables(found: Scan) -> Iterator[pa.Table]:
             yield rows
 
 
-def _columns(rows: pa.Table) -> tuple[Feature, ...]:
+def _columns(schema: pa.Schema) -> tuple[Feature, ...]:
     features, others = [], {feature.key for feature in DEFAULTS}
     names = {"float": "float32", "double": "float64", "int64": "int64", "bool": "bool"}
-    for field in rows.schema:
+    for field in schema:
         is_list = pa.types.is_fixed_size_list(field.type)
         name = names.get(str(field.type.value_type if is_list else field.type))
         if name is None:

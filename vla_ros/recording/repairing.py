@@ -61,6 +61,9 @@ def _mend(root: Path, with_unlisted: bool, decode: bool, say: Progress) -> list[
     if not said and not [each for each in findings if _concerns(each)]:
         return []
     saved = salvage(found, with_unlisted, decode)
+    if not saved.whole and saved.broken:
+        index, reason = next(iter(saved.broken.items()))
+        raise DatasetError(f"{root}: no episode is whole, so it stays as it is; episode {index}: {reason}")
     work = _Work(found, saved, findings)
     if said:
         work.done.append(f"{said}: made again from the data")

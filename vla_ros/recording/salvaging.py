@@ -56,7 +56,8 @@ def rows_of(found: Scan, episode: Whole) -> pa.Table:
     rows = table(found, episode.data)
     if rows is None:
         raise OSError(f"{episode.data} could be read a moment ago, and now it cannot")
-    return _rows_of(rows, episode.index)
+    mine = _rows_of(rows, episode.index)
+    return rows if rows.num_rows == episode.length else mine  # a file of its own, whatever its rows say
 
 
 def _rows_of(rows: pa.Table, index: int) -> pa.Table:
@@ -83,6 +84,7 @@ def salvage(found: Scan, with_unlisted: bool, decode: bool = False) -> Salvage:
     listed: dict[str, list[Episode]] = {}
     for episode in found.episodes:
         listed.setdefault(episode.data, []).append(episode)
+    clips_in = Counter(segment.path for episode in found.episodes for segment in episode.videos.values())
     names = found.files("data", ".parquet")
     unlisted: list[Whole] = []
     for path in sorted({*names, *listed}):
@@ -92,7 +94,8 @@ def salvage(found: Scan, with_unlisted: bool, decode: bool = False) -> Salvage:
             if wrong or rows is None:
                 kept.broken[episode.index] = f"{path}: {wrong}"
             else:
-                _judge(found, kept, episode, rows if len(listed[path]) == 1 else _rows_of(rows, episode.index))
+                of_episode = rows if len(listed[path]) == 1 else _rows_of(rows, episode.index)
+                _judge(found, kept, episode, of_episode, clips_in)
         if path not in listed:
             unlisted += _unlisted(found, path, rows) if rows is not None and not wrong else []
     for one in _placed(found, unlisted, listed):
@@ -128,14 +131,14 @@ def _wrong_columns(found: Scan, path: str, rows: pa.Table | None) -> str:
     return wrong[0].what if wrong else ""
 
 
-def _judge(found: Scan, kept: Salvage, episode: Episode, rows: pa.Table) -> None:
-    """Put a listed episode among those that are whole, or say why it is not."""
+def _judge(found: Scan, kept: Salvage, episode: Episode, rows: pa.Table, clips_in: Mapping[str, int]) -> None:
+    """Put a listed episode among those that are whole, or say why it is not; `clips_in`: how many a video has."""
     clips: dict[str, tuple[str, int]] = {}
     reason = _wrong_values(found, rows, len(episode.tasks))
     for key in found.video_keys:
         segment = episode.videos.get(key)
         reason = reason or (
-            f"no video of {key}" if segment is None else _wrong_clip(found, episode, key, segment, rows)
+            f"no video of {key}" if segment is None else _wrong_clip(found, key, segment, rows, clips_in[segment.path])
         )
         if segment is not None:
             clips[key] = (segment.path, round(segment.from_s * found.fps))
@@ -159,16 +162,10 @@ def _wrong_values(found: Scan, rows: pa.Table, tasks: int = 1) -> str:
     return f"{bad[0]} has values that are no numbers" if bad else ""
 
 
-def _wrong_clip(found: Scan, episode: Episode, key: str, segment: Segment, rows: pa.Table) -> str:
-    """Why the frames at `segment` are not those of the rows; empty if they are."""
-    others = [
-        (other.index, one.from_s)
-        for other in found.episodes
-        for one in other.videos.values()
-        if one.path == segment.path and other.index != episode.index
-    ]
+def _wrong_clip(found: Scan, key: str, segment: Segment, rows: pa.Table, clips: int) -> str:
+    """Why the frames at `segment`, one of `clips` in its file, are not those of the rows; empty if they are."""
     first = round(segment.from_s * found.fps)
-    if not others:
+    if clips == 1:
         first = 0
         whole_file = True
     else:

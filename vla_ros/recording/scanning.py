@@ -170,6 +170,15 @@ def table(found: Scan, path: str) -> pa.Table | None:
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
 
+def schema_of(found: Scan, path: str) -> pa.Schema | None:
+    """The columns of a parquet file, or None, noted in `found`, where it cannot be read."""
+    try:
+        return pq.read_schema(found.root / path)
+    except _UNREADABLE as error:
+        note(found, path, _line(error))
+        return None
+
+
 def note(found: Scan, path: str, reason: str) -> None:
     """Remember that a file is broken, once."""
     if not found.is_broken(path):
