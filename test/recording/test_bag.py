@@ -136,10 +136,12 @@ def test_what_a_recorder_obeyed_counts_from_when_it_did(tmp_path: Path, convert:
 def test_episodes_are_while_the_controller_follows_somebody(tmp_path: Path, convert: Callable[..., Any]) -> None:
     modes = (("hold", 0.0), ("policy", 0.55), ("teleop", 1.0), ("policy", 1.5), ("hold", 1.95), ("teleop", 3.15))
     events = [bags.controller(mode, bags.START_NS + s_to_ns(second)) for mode, second in modes]
+    events.append(bags.told(topics.INSTRUCTION, "lift", bags.START_NS + s_to_ns(0.6)))  # heard a moment late
     bag = bags.write(tmp_path / "bag", [*bags.stream(5.0), *events])
-    assert [episode.frames for episode in convert(bag)] == [14, 18]
+    assert [episode.frames for episode in convert(bag, task="")] == [14, 18]
     check_rows(convert.root, 6, 14)
     check_rows(convert.root, 32, 18, episode=1)
+    assert json.loads((convert.root / EPISODES.format(0)).read_text())["task"] == "lift"
     assert "the bag ends within an episode" in convert.notices
     first = rows(convert.root)
     assert first["control.mode"] == [1] * 4 + [2] * 5 + [1] * 5

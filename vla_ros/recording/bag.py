@@ -114,7 +114,7 @@ def bag_to_dataset(
         words = _words(stream, split)
         with closing(_Keeper(destination, described, recording, system={"bag": bag.name}, resume=resume)) as writer:
             session = Session(assembler, writer, recording, reason=lambda _: "", source=f"bag {bag.name}")
-            session.task = task
+            session.task = task or stream.first_instruction()
             told = _Told(session, words, save_anyway, stream)
             heard = intake.types | dict.fromkeys(
                 (topics.INSTRUCTION, topics.RECORDER_CONTROL, topics.RECORDER_NOTES), _STRING
@@ -185,6 +185,11 @@ class _Stream:
                 continue
             return height, width
         raise BagError(f"no image of {topic} (camera {camera}) can be read: {reason}")
+
+    def first_instruction(self) -> str:
+        """What was asked for first; a bag may hear it a moment after the arm has begun."""
+        said = next(self.messages({topics.INSTRUCTION: _STRING}), None)
+        return "" if said is None else str(said[2].data)
 
     def require(self, types: Mapping[str, str], needed: Iterable[str]) -> None:
         """Raises BagError where a topic that is `needed` is not there as its type; what else is not there is noted.
