@@ -139,6 +139,13 @@ def record(root: Path, die_at: int, image: Path | None = None) -> None:
             print(record_one(writer), flush=True)
 
 
+WATCHED = (
+    *((os, name) for name in ("fsync", "fdatasync")),
+    *((Path, name) for name in ("replace", "unlink", "mkdir")),
+    (shutil, "rmtree"),
+)
+
+
 class Disk:
     """Counts what changes names or ends the writing of a file, and keeps what a power cut would leave at least.
 
@@ -146,15 +153,16 @@ class Disk:
     when it was. No file system forgets more.
     """
 
-    def __init__(self, root: Path, die_at: int, image: Path | None) -> None:
+    def __init__(self, root: Path, die_at: int, image: Path | None = None) -> None:
         self.steps = 0
         self._root, self._die_at, self._image = root, die_at, image
+        self._held: dict[int, int] = {}  # inode -> descriptor
         self._content: dict[int, bytes] = {}  # inode -> content
         self._names: dict[int, dict[str, tuple[int, bool]]] = {}  # of a folder -> name -> inode, whether a folder
         if die_at >= 0:
-            os.fsync, os.fdatasync = self._synced(os.fsync), self._synced(os.fdatasync)
-            for owner, name in ((Path, "replace"), (Path, "unlink"), (Path, "mkdir"), (shutil, "rmtree")):
-                setattr(owner, name, self._step(getattr(owner, name)))
+            for owner, name in WATCHED:
+                watched = getattr(owner, name)
+                setattr(owner, name, self._synced(watched) if owner is os else self._step(watched))
 
     def _step(self, function: Any) -> Any:
         def step(*args: Any, **kwargs: Any) -> Any:
@@ -168,6 +176,8 @@ class Disk:
             self._count()
             function(descriptor)
             status = os.fstat(descriptor)
+            if status.st_ino not in self._held:
+                self._held[status.st_ino] = os.dup(descriptor)  # or its number would go to another file later
             path = Path(f"/proc/self/fd/{descriptor}").readlink()
             if stat.S_ISDIR(status.st_mode):
                 entries = list(os.scandir(path))
@@ -181,8 +191,17 @@ class Disk:
         self.steps += 1
         if self.steps > self._die_at:
             if self._image is not None:
-                self._build(self._image, self._root.stat().st_ino)
+                self.cut(self._image)
             os._exit(9)
+
+    def cut(self, image: Path) -> None:
+        """Make `image` of what is on the disk for certain."""
+        self._build(image, self._root.stat().st_ino)
+
+    def close(self) -> None:
+        """Let files go that are deleted."""
+        for descriptor in self._held.values():
+            os.close(descriptor)
 
     def _build(self, folder: Path, inode: int) -> None:
         os.mkdir(folder)  # noqa: PTH102 - Path's is counted

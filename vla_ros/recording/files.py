@@ -235,6 +235,7 @@ class WriteLock:
         if self._descriptor >= 0:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, 0)
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a forked child may have the file open, too
             os.close(self._descriptor)
             self._descriptor = -1
 

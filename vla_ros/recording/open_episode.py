@@ -16,7 +16,7 @@ from vla_ros.recording import journal, schemas
 from vla_ros.recording.catalogue import Finished
 from vla_ros.recording.config import VideoConfig
 from vla_ros.recording.features import IMAGES, Features, Row
-from vla_ros.recording.files import DatasetError, fsync_file, make_folder, reported, write_atomically
+from vla_ros.recording.files import DatasetError, fsync_file, fsync_folder, make_folder, reported, write_atomically
 from vla_ros.recording.journal import Journal
 from vla_ros.recording.statistics import ImageStatistics
 from vla_ros.recording.video import EncoderError, VideoEncoder, VideoInfo
@@ -49,6 +49,9 @@ class OpenEpisode:
                 encoder = VideoEncoder(folder / f"{camera}.mp4", height, width, features.fps, video)
                 undo.callback(encoder.abort)
                 self._encoders[camera] = encoder
+            with reported(f"{folder} cannot be written"):
+                for named in (folder, folder.parent):  # or a power cut takes the names of what is synced later
+                    fsync_folder(named)
             undo.pop_all()
         self._images = {camera: ImageStatistics() for camera in features.cameras}
         self._ending = threading.Event()
