@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vla_ros.recording import features
-from vla_ros.recording.config import HealthConfig, RecordingConfig
+from vla_ros.recording.config import GapRule, HealthConfig, RecordingConfig
 from vla_ros.recording.dataset import DatasetMeta
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter
@@ -30,8 +30,8 @@ NO_SUCH_DISK_MB = 1e12
 class Studio:
     """A session with everything that comes in, in its own time."""
 
-    def __init__(self, root: Path, health: HealthConfig | None = None) -> None:
-        config = RecordingConfig(fps=FPS, health=health or HealthConfig(min_disk_free_mb=0.0))
+    def __init__(self, root: Path, health: HealthConfig | None = None, gaps: GapRule = GapRule.REPEAT) -> None:
+        config = RecordingConfig(fps=FPS, gaps=gaps, health=health or HealthConfig(min_disk_free_mb=0.0))
         described = features.of_robot(PANDA, {"front": SIZE}, FPS)
         self.assembler = RowAssembler(PANDA, described, {"front": CameraTiming(rate_hz=FPS)}, config)
         self.writer = DatasetWriter(root, described, config)
@@ -76,8 +76,8 @@ class Studio:
 def open_studio(tmp_path: Path) -> Iterator[Callable[..., Studio]]:
     studios: list[Studio] = []
 
-    def make(health: HealthConfig | None = None) -> Studio:
-        studios.append(Studio(tmp_path / "dataset", health))
+    def make(health: HealthConfig | None = None, gaps: GapRule = GapRule.REPEAT) -> Studio:
+        studios.append(Studio(tmp_path / "dataset", health, gaps))
         studios[-1].pass_time(1.0)
         return studios[-1]
 
@@ -189,6 +189,22 @@ def test_what_is_beyond_the_limits_waits_for_a_decision(open_studio: Callable[..
     studio.tell("discard")
     (episode,) = DatasetMeta.load(tmp_path / "dataset").episodes
     assert DatasetMeta.load(tmp_path / "dataset").details(episode)["extra"]["problems"]
+
+
+@pytest.mark.parametrize("gaps", GapRule)
+def test_a_gap_does_what_the_rule_says(open_studio: Callable[..., Studio], gaps: GapRule) -> None:
+    generous = HealthConfig(min_disk_free_mb=0.0, max_repeated=1.0, max_repeated_in_a_row=1000)
+    studio = open_studio(generous, gaps)
+    studio.tell("start")
+    studio.pass_time(1.0)
+    studio.has_camera = False
+    studio.pass_time(0.3)
+    studio.has_camera = True
+    studio.pass_time(1.0)
+    success, said = studio.tell("save")
+    assert success is (gaps is GapRule.REPEAT)
+    assert success or (said.startswith("not saved: row 2") and "camera front: nothing within 20 ms" in said)
+    assert studio.session.status(studio.now_ns).health.repeated["front"] >= 6
 
 
 def test_rerecord_takes_back_what_was_saved_last_and_no_more(
