@@ -15,13 +15,16 @@ from pydantic import ValidationError
 
 from vla_ros.control import kinematics
 from vla_ros.control.arm import ArmConfig
+from vla_ros.policies import registry
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.files import DatasetError
 from vla_ros.robots.panda import PANDA
 from vla_ros.rollout.demonstrations import TASK_GROUPS, DemonstrationConfig, Setup, record_demonstrations, task_of
-from vla_ros.rollout.disturbances import NoiseConfig
+from vla_ros.rollout.disturbances import Disturbances, NoiseConfig
+from vla_ros.rollout.loop import Episode, Rollout, RolloutConfig, Watcher
+from vla_ros.simulation.tabletop import Tabletop
 from vla_ros.simulation.world import DEFAULT_CAMERAS, TabletopConfig
-from vla_ros.values import Array
+from vla_ros.values import Array, Target
 
 FPS = 10
 SMALL = {name: camera.model_copy(update={"width": 64, "height": 48}) for name, camera in DEFAULT_CAMERAS.items()}
@@ -60,6 +63,17 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+class Wanted(Watcher):
+    """Keeps the pose and the gripper's width that the expert wants, by the time since the start."""
+
+    def begin(self, episode: Episode) -> None:
+        self.start_ns = episode.start_ns
+        self.wishes: dict[int, Array] = {}
+
+    def on_wanted(self, now_ns: int, target: Target) -> None:
+        self.wishes[now_ns - self.start_ns] = target.values
+
+
 def test_what_is_wanted_is_the_label_and_not_what_was_sent(noisy: Path) -> None:
     action, wanted, sent = (column(noisy, key) for key in ("action", "command.requested", "command.sent"))
     np.testing.assert_array_equal(action, np.column_stack([wanted[:, :7], wanted[:, -1]]))
@@ -68,7 +82,15 @@ def test_what_is_wanted_is_the_label_and_not_what_was_sent(noisy: Path) -> None:
     forward = kinematics.for_robot(PANDA).forward
     is_wanted = column(noisy, "command.is_requested").ravel() > 0
     assert is_wanted[3:].all()
+    watcher = Wanted()  # of the same episode anew
+    disturbances = Disturbances(NOISY.noise, NOISY.mishaps, PANDA.gripper.max_width_m)
+    expert = registry.load("scripted", robot=PANDA)
+    Rollout(
+        Tabletop(PANDA), PANDA, expert, ArmConfig(), RolloutConfig(), watcher=watcher, disturbance=disturbances
+    ).run(40, task_of(40, NOISY.tasks))
     for row in np.flatnonzero(is_wanted):
+        wish = watcher.wishes[row * 1_000_000_000 // FPS]
+        np.testing.assert_allclose(wanted[row, [7, 8, 9, 14]], wish[[0, 1, 2, 7]], atol=1e-6)
         np.testing.assert_allclose(forward(action[row, :7])[:3], wanted[row, 7:10], atol=1e-3)
 
 
