@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from vla_ros.cli import app
 from vla_ros.recording.checking import check
+from vla_ros.recording.convert import Conversion, convert
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.findings import Kind, Severity
 
@@ -312,6 +314,55 @@ def test_a_deviation_that_lerobot_loses_is_a_warning(dataset: Path) -> None:
     found = [one for one in check(dataset) if one.path == EPISODES.format(1)]
     assert [(one.severity, one.kind) for one in found] == [(WARNING, Kind.STATISTICS)]
     assert "LeRobot loses" in found[0].what
+
+
+@pytest.fixture(scope="module")
+def converted(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same dataset in v2.1."""
+    root = tmp_path_factory.mktemp("converted") / "dataset"
+    convert(recorded, root, Conversion(to="v2.1"))
+    return root
+
+
+def changed_line(path: str, line: int, change: Callable[[Any], object]) -> Damage:
+    def damage(root: Path) -> None:
+        lines = [json.loads(text) for text in (root / path).read_text().splitlines()]
+        change(lines[line])
+        (root / path).write_text("".join(json.dumps(content) + "\n" for content in lines))
+
+    return damage
+
+
+DATA_21, VIDEO_21 = "data/chunk-000/episode_000001.parquet", f"videos/chunk-000/{FRONT}/episode_000001.mp4"
+DAMAGES_21: dict[str, tuple[Damage, Kind, str, int | None]] = {
+    "data torn": (truncated(DATA_21), Kind.UNREADABLE, DATA_21, None),
+    "video gone": (deleted(VIDEO_21), Kind.MISSING, VIDEO_21, 1),
+    "episodes torn": (
+        lambda root: os.truncate(root / "meta/episodes.jsonl", 100), Kind.UNREADABLE, "meta/episodes.jsonl", None,
+    ),
+    "tasks gone": (deleted("meta/tasks.jsonl"), Kind.MISSING, "meta/tasks.jsonl", None),
+    "length": (changed_line("meta/episodes.jsonl", 1, lambda line: line.update(length=7)), Kind.ROWS, DATA_21, 1),
+    "statistics": (
+        changed_line("meta/episodes_stats.jsonl", 1, lambda line: line["stats"]["action"].update(mean=[9.0] * 8)),
+        Kind.STATISTICS, "meta/episodes.jsonl", 1,
+    ),
+    "a row dropped": (changed_rows(DATA_21, lambda rows: rows.pop(3)), Kind.ROWS, DATA_21, 1),
+}  # fmt: skip
+
+
+def test_nothing_is_said_of_v21(converted: Path) -> None:
+    assert check(converted, decode=True) == []
+
+
+@pytest.mark.parametrize("name", DAMAGES_21)
+def test_damage_of_v21_is_found(name: str, converted: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(converted, tmp_path / "dataset"))
+    damage, kind, path, episode = DAMAGES_21[name]
+    damage(root)
+    findings = check(root)
+    assert (ERROR, kind, path, episode) in {(one.severity, one.kind, one.path, one.episode) for one in findings}, [
+        str(one) for one in findings
+    ]
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
