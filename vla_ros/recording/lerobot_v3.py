@@ -14,12 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from vla_ros.recording import dataset, journal, schemas
+from vla_ros.recording import dataset, leftovers, schemas
 from vla_ros.recording.catalogue import Catalogue
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.features import Features, Row
-from vla_ros.recording.files import DatasetError, Layout, WriteLock, move, reported, write_atomically
-from vla_ros.recording.open_episode import ROWS, OpenEpisode
+from vla_ros.recording.files import DatasetError, Layout, WriteLock, reported, write_atomically
+from vla_ros.recording.open_episode import OpenEpisode
 
 LONGEST_TASK: Final = 1000  # characters
 _MARGIN_BYTES: Final = 4_000_000  # on top of an episode's rows: the end of its videos, metadata
@@ -87,7 +87,7 @@ class DatasetWriter:
             self._note_system(system or {})
             if not resume:
                 self._catalogue = Catalogue.create(self._layout, features)
-            self._set_leftovers_aside()
+            self.notices += leftovers.clear(self._catalogue)
         except BaseException:
             self._lock.release()
             raise
@@ -173,7 +173,7 @@ class DatasetWriter:
         opened.keep()
         self._catalogue.take_back(opened.folder)
         self._open = None
-        where = self._move_aside(opened.folder)
+        where = leftovers.move_aside(self._layout, opened.folder)
         self._catalogue.restore()
         return where
 
@@ -267,35 +267,6 @@ class DatasetWriter:
             raise DatasetError(f"the description of the system cannot be written as JSON: {error}") from error
         write_atomically(path, content)
 
-    def _set_leftovers_aside(self) -> None:
-        """What a writer left that died: its open episode, and what it had put in place of it."""
-        for folder in sorted(self._layout.recording.glob("episode-*")):
-            number = folder.name.removeprefix("episode-")
-            is_saved = number.isdecimal() and int(number) < self.episodes and not any(folder.glob("*.mp4"))
-            if is_saved or not _has_rows(folder):  # it died before it had cleaned up, or before the first row
-                with reported(f"{folder} cannot be removed"):
-                    shutil.rmtree(folder)
-                continue
-            if number.isdecimal() and int(number) == self.episodes:
-                self._catalogue.take_back(folder)
-            where = self._move_aside(folder)
-            self.notices.append(
-                f"an episode that was not saved ({folder.name}) was found and set aside in {where}; "
-                "`vla-ros dataset repair` makes an episode of it"
-            )
-        orphans = self._layout.aside / f"{_file_time()}-files-of-no-episode"
-        if moved := self._catalogue.take_back(orphans):
-            self.notices.append(f"{len(moved)} files that belong to no episode were set aside in {orphans}")
-
-    def _move_aside(self, folder: Path) -> Path:
-        where = self._layout.aside / f"{_file_time()}-{folder.name}"
-        attempt = 1
-        while where.exists():
-            attempt += 1
-            where = self._layout.aside / f"{_file_time()}-{folder.name}-{attempt}"
-        move(folder, where)
-        return where
-
 
 def is_dataset(root: Path) -> bool:
     """Whether there is something to resume at `root`."""
@@ -357,15 +328,6 @@ def _finite(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def _has_rows(folder: Path) -> bool:
-    """Whether anything was recorded there; so it is where that cannot be told."""
-    path = folder / ROWS
-    try:
-        return path.exists() and len(journal.read(path)) > 0
-    except DatasetError:
-        return path.stat().st_size > 0
-
-
 def _version() -> str:
     try:
         return version("vla_ros")
@@ -380,7 +342,3 @@ def _free_bytes(folder: Path) -> int:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-
-
-def _file_time() -> str:
-    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
