@@ -171,6 +171,26 @@ def test_lerobots_own_videos_frame_for_frame(version: str) -> None:
     assert probe(path).codec == "av1"
 
 
+def test_a_video_with_reordered_frames(tmp_path: Path) -> None:
+    path, count = tmp_path / "a.mp4", 100
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"x264-params": "keyint=12:bframes=3:b-adapt=0"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert probe(path).frames == count
+    reader = VideoReader(path)
+    order = random.Random(0).sample(range(count), count)
+    assert [number_in(image) for image in reader.frames(order)] == order
+    assert [number_in(reader.frames([index])[0]) for index in order] == order
+    concatenate([path, path], tmp_path / "b.mp4")
+    assert numbers_in(tmp_path / "b.mp4") == [*range(count), *range(count)]
+    assert sorted(times_in(tmp_path / "b.mp4")) == [Fraction(k, 25) for k in range(2 * count)]
+
+
 @pytest.mark.parametrize("index", [60, 1000, -1])
 def test_a_frame_that_is_not_there(files: dict[str, Path], index: int) -> None:
     reader = VideoReader(files["pairs"])

@@ -95,8 +95,8 @@ class VideoReader:
 
     def _seek(self, index: int) -> None:
         """Have the key frame at or before frame `index` decoded."""
-        for target in (index, 0):  # where frames are reordered, the first way may lead behind the frame
-            self._container.seek(round(target * self._ticks), stream=self._stream)
+        for target in (index, index - self._gop, 0):  # where frames are reordered, the first may lead behind the frame
+            self._container.seek(round(max(target, 0) * self._ticks), stream=self._stream)
             self._decoded = self._container.decode(self._stream)
             self._decode()
             if self._position <= index:
