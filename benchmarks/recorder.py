@@ -131,7 +131,11 @@ ROLES: dict[str, Callable[[], int]] = {"cameras": partial(run, Cameras), "arm": 
 
 @dataclass(frozen=True)
 class Result:
-    """One recording: what it cost, and what is in it. Rows are lost whose frame no camera has, or that repeat one."""
+    """One recording: what it cost, and what is in it; `rate_hz`: of rows that have frames of their own.
+
+    `lost`: frames that were taken in the meantime and are in no row, of the camera that lacks most. `shifted`: rows
+    whose frame is not of their joints' instant.
+    """
 
     who: str
     hz: int
@@ -243,7 +247,7 @@ def record(hz: int, seconds: float) -> Result:
             sys.exit(f"nothing was saved: {said}")
         audit = look(root, hz)
     return Result(
-        OURS, hz, audit.rows, audit.rows / (end_s - begun_s), audit.lost, audit.shifted,
+        OURS, hz, audit.rows, (audit.rows - audit.lost) / (end_s - begun_s), audit.lost, audit.shifted,
         100.0 * used_s / (end_s - start_s), memory_mb, save_s, said,
     )  # fmt: skip
 
