@@ -20,13 +20,12 @@ python_of() {
 }
 # make_environment FOLDER PYTHON REQUIREMENT: LeRobot with the newest PyTorch that both releases take
 make_environment() {
+  local python packages=(torch==2.10.0 torchvision==0.25.0) pip=("$1/bin/python" -m pip install --disable-pip-version-check)
   [ -e "$1/.done" ] && return
-  local python; python=$(python_of "$2")
-  "$python" -m venv --clear "$1"
-  # shellcheck disable=SC2086  # several arguments
-  "$1/bin/python" -m pip install --disable-pip-version-check ${LEROBOT_PIP_ARGUMENTS:-} torch==2.10.0 torchvision==0.25.0
-  "$1/bin/python" -m pip install --disable-pip-version-check torch==2.10.0 torchvision==0.25.0 torchcodec==0.10.0 "$3"
-  touch "$1/.done"
+  # Joined by &&, because -e does not act in a function that is asked whether it failed.
+  python=$(python_of "$2") && "$python" -m venv --clear "$1" &&
+    if [ -n "${LEROBOT_PIP_ARGUMENTS:-}" ]; then "${pip[@]}" $LEROBOT_PIP_ARGUMENTS "${packages[@]}"; fi &&
+    "${pip[@]}" "${packages[@]}" torchcodec==0.10.0 "$3" && touch "$1/.done"
 } >> "$work/setup.log" 2>&1
 # link_ffmpeg FOLDER: names under which torchcodec finds the FFmpeg that PyAV brings, where the system has none
 link_ffmpeg() {
@@ -39,7 +38,7 @@ link_ffmpeg() {
 }
 
 rm -rf "$work"; mkdir -p "$work"
-export HF_HUB_OFFLINE=1 HF_HOME=$work/huggingface PYTHONDONTWRITEBYTECODE=1
+export HF_HUB_OFFLINE=1 HF_HOME=$work/huggingface PYTHONDONTWRITEBYTECODE=1 PYTHONWARNINGS=ignore
 say "datasets of ours ..."
 .venv/bin/python test/lerobot/write_ours.py "$work"
 for release in "$@"; do
