@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,13 @@ def same(root: Path, contents: list[Any], episodes: tuple[int, ...], tools: Any)
         assert contents[old].is_same(now, tools.COUNTS if old != new else ("index",)), (old, new)
 
 
-@pytest.mark.parametrize("name", DAMAGES)
+def some(damages: Mapping[str, object]) -> list[Any]:
+    """Every second in the gate: neighbours are alike."""
+    marks = ([], [pytest.mark.full])
+    return [pytest.param(name, marks=marks[number % 2]) for number, name in enumerate(damages)]
+
+
+@pytest.mark.parametrize("name", some(DAMAGES))
 def test_what_is_whole_is_kept_and_the_rest_set_aside(
     name: str, dataset: Path, contents: list[Any], tools: Any
 ) -> None:
@@ -160,7 +167,6 @@ def test_what_is_whole_is_kept_and_the_rest_set_aside(
     clean(dataset)
     same(dataset, contents, whole, tools)
     assert before <= hashes(dataset), "nothing is deleted"
-    assert repair(dataset) == [], "once is enough"
     assert not list(dataset.parent.glob(".dataset*"))
 
 
@@ -173,6 +179,7 @@ def test_a_good_dataset_stays_as_it_is(dataset: Path) -> None:
 def test_later_episodes_get_new_numbers_and_details_follow(dataset: Path) -> None:
     truncated(DATA.format(1))(dataset)
     done = repair(dataset)
+    assert repair(dataset) == [], "once is enough"
     assert any("episode 1 is set aside" in line for line in done)
     assert "episodes 2 to 3 have the numbers 1 to 2 now" in done
     notes = [json.loads((dataset / DETAILS.format(index)).read_text())["notes"] for index in range(3)]
@@ -231,7 +238,7 @@ COMPACTED_DAMAGES: dict[str, tuple[Damage, tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", COMPACTED_DAMAGES)
+@pytest.mark.parametrize("name", some(COMPACTED_DAMAGES))
 def test_files_of_many_episodes(name: str, compacted: Path, tmp_path: Path, contents: list[Any], tools: Any) -> None:
     dataset = Path(shutil.copytree(compacted, tmp_path / "dataset"))
     damage, whole = COMPACTED_DAMAGES[name]
@@ -251,6 +258,9 @@ def interrupted(dataset: Path, tmp_path: Path, tools: Any) -> Path:
         writer.begin("fold the towel")
         for frame in range(40):
             writer.add(tools.row(9, frame))
+        deadline = time.monotonic() + 20
+        while writer.backlog and time.monotonic() < deadline:
+            time.sleep(0.01)
         return Path(shutil.copytree(dataset, tmp_path / "interrupted"))
 
 
@@ -268,7 +278,7 @@ def test_an_open_episode_becomes_an_episode_as_far_as_rows_and_frames_go(interru
     clean(interrupted)
     episode = tools.read(interrupted)[4]
     length = len(episode.columns["index"])
-    assert 20 <= length <= 39, "at most a quarter of a second, and what waited for the encoder, is missing"
+    assert 30 <= length <= 39, "what is missing is less than the fragment that was not written yet"
     assert f"is episode 4 now, {length} frames" in said
     assert episode.task == ("fold the towel",)
     for frame in range(length):
