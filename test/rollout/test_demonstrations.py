@@ -140,6 +140,8 @@ def test_without_noise_the_label_is_what_was_sent_and_a_dataset_is_gone_on_with(
     assert "noise" not in details(root, 0)["extra"]
     with pytest.raises(DatasetError, match="is not empty"):
         record_demonstrations(setup(), root, 1, 7, QUIET)
+    with pytest.raises(DatasetError, match="action is what was sent, these would be what was requested"):
+        record_demonstrations(setup(), root, 1, 7, NOISY, resume=True)
     more = record_demonstrations(setup(), root, 1, 7, QUIET, resume=True)
     assert [one.seed for one in more.kept] == [8]
     assert details(root, 1)["seed"] == 8

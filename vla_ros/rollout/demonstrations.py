@@ -21,8 +21,9 @@ from vla_ros.control.arm import ArmConfig, ArmStatus
 from vla_ros.control.limits import NORMAL_COUNTS
 from vla_ros.policies import registry
 from vla_ros.recording.config import ActionSource, RecordingConfig
-from vla_ros.recording.dataset import DatasetMeta
+from vla_ros.recording.dataset import DatasetMeta, read_system
 from vla_ros.recording.features import Features, of_robot
+from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
 from vla_ros.recording.rows import RowAssembler
 from vla_ros.robots.robot import Robot
@@ -148,7 +149,7 @@ def record_demonstrations(
     setup = _labelled(setup, config)
     began_s = time.monotonic()
     features = features_of(setup)
-    taken = _seeds_of(destination) if resume else frozenset()
+    taken = _seeds_to_skip(destination, setup.recording.action) if resume else frozenset()
     world = Tabletop(setup.robot, setup.world)
     system = {**setup.system, "demonstrations": {"seed": seed, **config.model_dump(mode="json")}}
     writer = DatasetWriter(destination, features, setup.recording, system=system, resume=resume)
@@ -202,13 +203,20 @@ def _seeds(first: int, taken: frozenset[int], episodes: int) -> Iterator[int]:
             return
 
 
-def _seeds_of(dataset: Path) -> frozenset[int]:
-    """The seeds whose demonstrations it has."""
+def _seeds_to_skip(dataset: Path, action: ActionSource) -> frozenset[int]:
+    """The seeds that a dataset shows already; raises DatasetError where its rows are labelled otherwise."""
     if not dataset.exists():
         return frozenset()
     meta = DatasetMeta.load(dataset)
-    details = (meta.details(episode) for episode in meta.episodes)
-    return frozenset(int(known["seed"]) for known in details if known.get("source") == SOURCE)
+    sessions = read_system(meta.layout).get("sessions", [])
+    others = {str(session["recording"]["action"]) for session in sessions} - {action.value}
+    if others:
+        raise DatasetError(
+            f"{dataset} has rows whose action is what was {' and '.join(sorted(others))}, these would be what was "
+            f"{action.value}; a dataset is of demonstrations with offsets and mishaps, or of those without"
+        )
+    details = [meta.details(episode) for episode in meta.episodes]
+    return frozenset(int(known["seed"]) for known in details if known.get("seed") is not None)
 
 
 class _Show:
