@@ -164,6 +164,17 @@ def test_an_unhealthy_episode_is_left_out_unless_asked_for(tmp_path: Path, conve
     assert repeated[:, 0].tolist() == [0] * 10 + [1] * 10 + [0] * 10
 
 
+def test_joints_are_those_of_their_row_or_marked(tmp_path: Path, convert: Callable[..., Any]) -> None:
+    gap = range(bags.START_NS + s_to_ns(1.015), bags.START_NS + s_to_ns(1.29))
+    events = [it for it in bags.stream(3.0) if it[1] == bags.IMAGES or it[0] not in gap]
+    convert(bags.write(tmp_path / "bag", events), save_anyway=True)
+    table = rows(convert.root)
+    repeated = np.array(table["timing.repeated"])
+    assert repeated[:, 1].tolist() == [0] * 11 + [1] * 2 + [0] * 17
+    wrong = np.array(table["observation.state"])[:, 0] - [0.01 * row for row in range(30)]
+    np.testing.assert_allclose(wrong[repeated[:, 1] == 0], 0.0, atol=1e-6)
+
+
 @pytest.mark.parametrize("end", ["cut", "no index", "zeros"])
 def test_what_is_whole_in_a_bag_that_was_not_closed_is_kept(
     end: str, tmp_path: Path, convert: Callable[..., Any]

@@ -26,6 +26,7 @@ _STALLED_PERIODS = 3
 _FRAMES_MARGIN = 2.0
 #: Most samples kept of one proprioceptive stream, whatever its rate.
 _MOST_SAMPLES = 20_000
+_BESIDE_NS = ms_to_ns(10.0)  # a sample so near stands for an instant by itself
 _POSE_SIZE = 7
 _SMALLEST_QUATERNION_NORM = 1e-6
 
@@ -236,10 +237,13 @@ class Aligner:
         return track.stamps_ns[index], track.items[index]
 
     def value(self, stream: str, instant_ns: int) -> Array:
-        """A proprioceptive stream (D,) at an instant; raises Misaligned where nothing is near enough."""
-        return _interpolated(
-            _known(self._streams, stream, "proprioceptive stream"), instant_ns, self._interpolations[stream]
-        )
+        """A proprioceptive stream (D,) at an instant, between two samples or right beside one; raises Misaligned."""
+        track, how = _known(self._streams, stream, "proprioceptive stream"), self._interpolations[stream]
+        index, found = track.nearest(instant_ns), _interpolated(track, instant_ns, how)
+        off_ns = abs(track.stamps_ns[index] - instant_ns)
+        if found is track.items[index] and off_ns > _BESIDE_NS and how is not Interpolation.NEAREST:
+            raise Misaligned(f"{track.label}: not between two samples; the nearest is {ns_to_ms(off_ns):.1f} ms off")
+        return found
 
     def covers(self, instant_ns: int) -> bool:
         """Whether every camera and stream has something at or after an instant: nothing nearer comes, unless late."""
