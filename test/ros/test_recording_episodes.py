@@ -21,7 +21,7 @@ from vla_ros import config, topics
 from vla_ros.recording import features
 from vla_ros.recording.reader import DatasetReader
 
-EPISODES = 20 if os.environ.get("VLA_ROS_FULL") else 1
+EPISODES = 20 if os.environ.get("VLA_ROS_FULL") else 2
 FPS = 15
 SIZE = 96
 
@@ -39,6 +39,7 @@ def small_system(folder: Path) -> Path:
 def test_episodes_are_recorded_with_the_arm_that_does_them(tmp_path: Path) -> None:
     dataset = tmp_path / "dataset"
     command = [sys.executable, "-m", "vla_ros", "record", str(small_system(tmp_path)), "--dataset", str(dataset)]
+    # The second begins where the first left off, but for the reset of the world.
     options = ["--episodes", str(EPISODES), "--seed", "3", "--fps", str(FPS)]
     within_s = 60 * EPISODES + 60
     done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=within_s)
@@ -60,7 +61,7 @@ def test_episodes_are_recorded_with_the_arm_that_does_them(tmp_path: Path) -> No
         # It moved, the gripper closed on a cube, and the arm was where it was sent, a moment later.
         assert np.ptp(state[:, :-1], axis=0).max() > 0.1
         assert state[:, -1].min() < 0.06 < state[:, -1].max()
-        assert np.abs(state[1:, :-1] - action[:-1, :-1]).max() < 0.15
+        assert np.abs(state[1:, :-1] - action[:-1, :-1]).max() < 0.3
         images = reader.row(episode.from_index).images
         assert {image.shape for image in images.values()} == {(SIZE, SIZE, 3)}
 

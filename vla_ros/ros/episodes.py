@@ -69,7 +69,7 @@ class Operator(OperatorNode):
         self._stream_rates_hz: dict[str, list[float]] = defaultdict(list)
         self._latencies_ms: list[float] = []
         self._jitters_ms: list[float] = []
-        self._last_command_ns = 0
+        self.last_command_ns = 0
         self.tracer = Tracer(self, {name: camera.topic for name, camera in system.cameras.items()})
 
         self._instruction = self.create_publisher(String, topics.INSTRUCTION, qos.LATCHED)
@@ -135,7 +135,7 @@ class Operator(OperatorNode):
 
     def _watch(self, start_ns: int) -> bool:
         """Spin until the world says success or the time is over; whether it was success."""
-        self._measuring, self._last_command_ns = True, 0
+        self._measuring, self.last_command_ns = True, 0
         try:
             self.spin_until(lambda: self._succeeded_since(start_ns) or self.now_ns() - start_ns >= self._limit_ns)
             return self._succeeded_since(start_ns)
@@ -197,9 +197,9 @@ class Operator(OperatorNode):
     def _on_command(self, message: JointTrajectory) -> None:
         self._count(topics.COMMAND)
         time_ns = messages.stamp_to_ns(message.header.stamp)
-        if self._measuring and self._last_command_ns:
-            self._jitters_ms.append(ns_to_ms(abs(time_ns - self._last_command_ns - self._period_ns)))
-        self._last_command_ns = time_ns
+        if self._measuring and self.last_command_ns:
+            self._jitters_ms.append(ns_to_ms(abs(time_ns - self.last_command_ns - self._period_ns)))
+        self.last_command_ns = time_ns
 
     def _count(self, topic: str) -> None:
         self._counts[topic] += self._measuring

@@ -14,9 +14,12 @@ from vla_ros.rollout.report import EpisodeRow
 from vla_ros.ros import operating, qos
 from vla_ros.ros.episodes import Operator
 from vla_ros.ros.operating import APPEAR_S, RECORDER, Unanswered
+from vla_ros.timing.stamps import s_to_ns
 
 #: So many episodes may fail for each that is kept, and some more: beyond, something is wrong.
 _TRIES_PER_EPISODE, _SPARE_TRIES = 2, 10
+#: A command from longer before an episode is none of its labels (see recording.labels), and some more.
+_FORGOTTEN_NS = s_to_ns(1.2)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ class RecordingOperator(Operator):
             self.wait(lambda: self._recorder_is(seed, instruction), APPEAR_S, "the recorder is not ready")
         except Unanswered as error:
             raise Unanswered(f"{error}; it says {self.states['recorder']['message']!r}") from None
+        # What was sent before the world was reset is where the arm was then: no label for where it is now.
+        reset_ns = self.now_ns()
+        self.spin_until(lambda: self.last_command_ns > reset_ns or self.now_ns() - self.last_command_ns > _FORGOTTEN_NS)
         self.call(topics.recorder("start"))
 
     def after_end(self, success: bool) -> None:
