@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -335,11 +337,48 @@ def test_a_repair_that_fails_leaves_everything(dataset: Path, monkeypatch: pytes
 
 
 def test_what_a_killed_repair_left_is_in_nobodys_way(dataset: Path, contents: list[Any], tools: Any) -> None:
-    shutil.copytree(dataset / "meta", dataset.parent / ".dataset.new" / "meta")
+    left = dataset.parent / ".dataset.new"
+    shutil.copytree(dataset / "meta", left / "meta")
+    assert repair(dataset) == [] and not left.exists()
+    shutil.copytree(dataset / "meta", left / "meta")
     truncated(DATA.format(1))(dataset)
     repair(dataset)
     clean(dataset)
     same(dataset, contents, (0, 2, 3), tools)
+
+
+class Killed(BaseException):
+    """The process is gone: what catches exceptions does not run."""
+
+
+@pytest.mark.parametrize("at", range(0, 130, 10 if FULL else 30))
+def test_a_repair_that_is_killed_anywhere_leaves_the_old_or_the_new(
+    at: int, dataset: Path, contents: list[Any], tools: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truncated(DATA.format(1))(dataset)
+    before = hashes(dataset)
+    steps = itertools.count()
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **options: Any) -> Any:
+            if next(steps) >= at:
+                raise Killed
+            return function(*arguments, **options)
+
+        return step
+
+    with monkeypatch.context() as dying, suppress(Killed):
+        dying.setattr(staging.Staging, "abandon", lambda self: None)
+        dying.setattr(staging, "_exchange", counted(staging._exchange))
+        dying.setattr(staging, "_remove", counted(staging._remove))
+        for name in ("fsync", "link", "replace"):
+            dying.setattr(os, name, counted(getattr(os, name)))
+        repair(dataset)
+    assert before - hashes(dataset) == set(), "nothing is lost"
+    repair(dataset)
+    clean(dataset)
+    same(dataset, contents, (0, 2, 3), tools)
+    assert not list(dataset.parent.glob(".dataset*"))
 
 
 def test_frames_that_cannot_be_decoded_are_set_aside_on_request(dataset: Path, contents: list[Any], tools: Any) -> None:

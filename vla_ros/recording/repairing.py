@@ -22,7 +22,7 @@ from vla_ros.recording.recovering import recover
 from vla_ros.recording.salvaging import Salvage, Whole, rows_of, salvage
 from vla_ros.recording.scanning import DETAILS, INFO, STATS, TASKS, Scan, scan, video
 from vla_ros.recording.schemas import Clip, EpisodeMeta, Stats
-from vla_ros.recording.staging import Staging
+from vla_ros.recording.staging import Staging, remove_leftover
 from vla_ros.recording.totals import merged
 from vla_ros.recording.video import cut
 
@@ -49,6 +49,7 @@ def repair(
     root = root.resolve()
     say = on_progress or (lambda what, done, total: None)
     with WriteLock(Layout(root)):
+        remove_leftover(root)
         return [*_mend(root, keep_open, decode, say), *recover(root, keep_open)]
 
 

@@ -29,9 +29,9 @@ class Staging:
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
-        self.path = self._root.parent / f".{self._root.name}.new"
+        self.path = _beside(self._root)
         with reported(f"{self.path} cannot be made"):
-            _remove(self.path)  # of a run that was killed: all that is in it has a name in `root` as well
+            _remove(self.path)
             self.path.mkdir()
             shutil.copystat(self._root, self.path)
 
@@ -76,9 +76,15 @@ class Staging:
         return aside
 
 
+def remove_leftover(root: Path) -> None:
+    """Remove what a run that was killed left beside `root`: all that is in it has a name in `root` as well."""
+    with reported(f"{_beside(root)} cannot be removed"):
+        _remove(_beside(root))
+
+
 def stage_new(destination: Path) -> Path:
     """An empty folder beside `destination`, to be renamed to it when it is whole; raises DatasetError."""
-    folder = destination.parent / f".{destination.name}.new"
+    folder = _beside(destination)
     with reported(f"{folder} cannot be made"):
         _remove(folder)
         folder.mkdir(parents=True)
@@ -92,6 +98,10 @@ def publish(folder: Path, destination: Path) -> None:
             fsync_folder(path) if path.is_dir() else fsync_file(path)
         folder.replace(destination)
         fsync_folder(destination.parent)
+
+
+def _beside(root: Path) -> Path:
+    return root.parent / f".{root.name}.new"
 
 
 def _link(source: Path, destination: Path) -> None:
