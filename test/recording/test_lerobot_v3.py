@@ -508,7 +508,7 @@ class Failing:
 def test_a_full_disk_at_any_step_of_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: str) -> None:
     root = written(tmp_path / "dataset", 3)
     first = ["save", "discard", "set aside"].index(again)
-    every = 1 if os.environ.get("VLA_ROS_FULL") else 6
+    every = 1 if os.environ.get("VLA_ROS_FULL") else 5
     with DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True) as writer:
         with monkeypatch.context() as context:
             counted = Failing(context, at=1_000_000)
@@ -517,7 +517,7 @@ def test_a_full_disk_at_any_step_of_saving(tmp_path: Path, monkeypatch: pytest.M
             tiny.add_rows(writer, 3)
             writer.save(EpisodeDetails(tiny.task(3)))
         steps = range(2 * first % every, counted.steps - begun, every)
-        assert len(steps) * every > 20
+        assert counted.steps - begun >= 15
         for step in steps:
             save_failing_at(writer, root, step, monkeypatch, again)
     assert tiny.check_dataset(root) == 4 + len(steps)

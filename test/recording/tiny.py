@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,7 @@ class Disk:
 
     def __init__(self, root: Path, die_at: int, image: Path | None = None) -> None:
         self.steps = 0
+        self._one = threading.Lock()
         self._root, self._die_at, self._image = root, die_at, image
         self._held: dict[int, int] = {}  # inode -> descriptor
         self._content: dict[int, bytes] = {}  # inode -> content
@@ -188,11 +190,12 @@ class Disk:
         return sync
 
     def _count(self) -> None:
-        self.steps += 1
-        if self.steps > self._die_at:
-            if self._image is not None:
-                self.cut(self._image)
-            os._exit(9)
+        with self._one:
+            self.steps += 1
+            if self.steps > self._die_at:
+                if self._image is not None:
+                    self.cut(self._image)
+                os._exit(9)
 
     def cut(self, image: Path) -> None:
         """Make `image` of what is on the disk for certain."""

@@ -18,13 +18,25 @@ from numpy.typing import NDArray
 from vla_ros.recording import dataset, schemas
 from vla_ros.recording.dataset import DatasetMeta
 from vla_ros.recording.features import DEFAULTS, Features
-from vla_ros.recording.files import DatasetError, Layout, fsync_folder, move, publish, reported, stage, write_atomically
+from vla_ros.recording.files import (
+    DatasetError,
+    Layout,
+    at_once,
+    fsync_folder,
+    move,
+    publish,
+    reported,
+    stage,
+    staged_path,
+    write_atomically,
+)
 from vla_ros.recording.schemas import Clip, EpisodeMeta, Stats
 from vla_ros.recording.statistics import of_rows
 from vla_ros.recording.totals import Totals, counted, merged, read
 from vla_ros.recording.video import VideoInfo
 
-DATA = "data.parquet"  # in the folder of an open episode, once it is closed
+#: Names of what is taken back into the folder of an open episode.
+DATA, DETAILS = "data.parquet", "details.json"
 
 
 @dataclass(frozen=True)
@@ -135,21 +147,19 @@ class Catalogue:
             index + 1,
             frames,
         )
-        write_atomically(finished.folder / DATA, schemas.parquet(schemas.data_table(self.features, columns)))
         sums = after.files(layout)
         texts_file = sums.pop(layout.tasks)
-        files = {layout.details_file(index): details}
+        place = layout.place(index)
+        data = schemas.parquet(schemas.data_table(self.features, columns))
+        files = {layout.data_file(*place): data, layout.details_file(index): details}
         if tasks != totals.tasks:
             files[layout.tasks] = texts_file
         listed = layout.episodes_file(line.metadata_chunk, line.metadata_file)
-        last = {
-            listed: schemas.parquet(schemas.episodes_table(self.features, [(line, stats)])),
-            **sums,
-        }
-        with _staged({**files, **last}) as staged:  # whatever takes room; then there are only names to change
-            publish([*self._moves(finished.folder, index), *((staged[path], path) for path in files)])
-            for path in last:  # with the first of them there is this episode
-                publish([(staged[path], path)])
+        lines = {listed: schemas.parquet(schemas.episodes_table(self.features, [(line, stats)]))}
+        with _staged({**files, **lines, **sums}):  # whatever takes room; then there are only names to change
+            publish([*self._videos(finished.folder, index), *_names(files)])
+            publish(_names(lines))  # from here on there is this episode
+            publish(_names(sums))
         self._totals, self._before = after, totals
 
     def take_back(self, folder: Path) -> list[Path]:
@@ -161,8 +171,7 @@ class Catalogue:
         line = layout.episodes_file(*layout.place(index))
         if line.exists():
             _remove(line)
-        moves = [*self._moves(folder, index), (folder / "details.json", layout.details_file(index))]
-        back = [(placed, source) for source, placed in moves if placed.exists()]
+        back = [(placed, source) for source, placed in self._files(folder, index) if placed.exists()]
         for placed, source in back:
             move(placed, source)
         return [source for _, source in back]
@@ -188,7 +197,7 @@ class Catalogue:
         totals = self._before or counted(DatasetMeta.load(layout.root), index)
         _remove(line)  # from here on there is no such episode
         self._totals, self._before = totals, None
-        for path in (*(placed for _, placed in self._moves(layout.root, index)), layout.details_file(index)):
+        for _, path in self._files(layout.root, index):
             if path.exists():
                 _remove(path)
         self.restore()
@@ -201,14 +210,18 @@ class Catalogue:
             for feature in (*self.features.features, *DEFAULTS)
         }
 
-    def _moves(self, folder: Path, index: int) -> list[tuple[Path, Path]]:
-        """(in the folder of the open episode, in the dataset) of every file of an episode's rows and frames."""
+    def _videos(self, folder: Path, index: int) -> list[tuple[Path, Path]]:
+        """(in the folder of the open episode, in the dataset) of every camera."""
         place = self.layout.place(index)
-        videos = [
+        return [
             (folder / f"{camera}.mp4", self.layout.video_file(key, *place))
             for camera, key in zip(self.features.cameras, self._video_keys(), strict=True)
         ]
-        return [*videos, (folder / DATA, self.layout.data_file(*place))]
+
+    def _files(self, folder: Path, index: int) -> list[tuple[Path, Path]]:
+        """The same of every file of an episode, but its line in meta/episodes."""
+        data, details = self.layout.data_file(*self.layout.place(index)), self.layout.details_file(index)
+        return [*self._videos(folder, index), (folder / DATA, data), (folder / DETAILS, details)]
 
     def _video_keys(self) -> list[str]:
         return [feature.key for feature in self.features.features if feature.is_video]
@@ -254,17 +267,19 @@ def video_info(video: VideoInfo) -> dict[str, Any]:
 
 
 @contextmanager
-def _staged(files: Mapping[Path, bytes]) -> Iterator[Mapping[Path, Path]]:
-    """Path -> where its content is already; what has not been published in the end is removed."""
-    staged: dict[Path, Path] = {}
+def _staged(files: Mapping[Path, bytes]) -> Iterator[None]:
+    """Have every content written beside its path; what is not there any more in the end was published."""
     try:
-        for path, content in files.items():
-            staged[path] = stage(path, content)
-        yield staged
+        at_once(lambda path: stage(path, files[path]), files)
+        yield
     finally:
-        for temporary in staged.values():
+        for path in files:
             with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                staged_path(path).unlink(missing_ok=True)
+
+
+def _names(files: Mapping[Path, bytes]) -> list[tuple[Path, Path]]:
+    return [(staged_path(path), path) for path in files]
 
 
 def _remove(path: Path) -> None:

@@ -16,7 +16,15 @@ from vla_ros.recording import journal, schemas
 from vla_ros.recording.catalogue import Finished
 from vla_ros.recording.config import VideoConfig
 from vla_ros.recording.features import IMAGES, Features, Row
-from vla_ros.recording.files import DatasetError, fsync_file, fsync_folder, make_folder, reported, write_atomically
+from vla_ros.recording.files import (
+    DatasetError,
+    at_once,
+    fsync_file,
+    fsync_folder,
+    make_folder,
+    reported,
+    write_atomically,
+)
 from vla_ros.recording.journal import Journal
 from vla_ros.recording.statistics import ImageStatistics
 from vla_ros.recording.video import EncoderError, VideoEncoder, VideoInfo
@@ -133,9 +141,7 @@ class OpenEpisode:
             self.broken = error
             raise
         with reported(f"{self.folder} cannot be written"):
-            self._journal.sync()
-            for camera in self._encoders:
-                fsync_file(self.folder / f"{camera}.mp4")
+            at_once(fsync_file, [self.folder / f"{camera}.mp4" for camera in self._encoders])
         self._journal.close()
         rows = journal.read(self.folder / ROWS)
         counts = {camera: _frames_in(self.folder / f"{camera}.mp4") for camera in self._encoders}
