@@ -133,8 +133,8 @@ ROLES: dict[str, Callable[[], int]] = {"cameras": partial(run, Cameras), "arm": 
 class Result:
     """One recording: what it cost, and what is in it; `rate_hz`: of rows that have frames of their own.
 
-    `lost`: frames that were taken in the meantime and are in no row, of the camera that lacks most. `shifted`: rows
-    whose frame is not of their joints' instant.
+    `lost`: frames that were taken in the meantime and are in no row, of the camera that lacks most, or rows marked as
+    repeating something. `shifted`: other rows whose frame is not of their joints' instant.
     """
 
     who: str
@@ -286,11 +286,12 @@ def look(root: Path, hz: int) -> Audit:
     clock = Clock(hz)
     table = pq.read_table(root / DATA)
     joints = np.array(table["observation.state"].to_pylist())[:, 0]
-    ages_ns = np.zeros((len(joints), len(CAMERAS)))
+    ages_ns, marked = np.zeros((len(joints), len(CAMERAS))), np.zeros(len(joints), dtype=bool)
     if "timing.stamp" in table.column_names:  # a frame stands for its row, though taken a little before or after
         times = np.array(table["timestamp"].to_pylist())[:, None]
         ages_ns = (times - np.array(table["timing.stamp"].to_pylist())) * 1e9
-    lost, shifted = 0, np.zeros(len(joints), dtype=bool)
+        marked = np.array(table["timing.repeated"].to_pylist()).any(axis=1)  # which says that it repeats something
+    lost, shifted = int(marked.sum()), np.zeros(len(joints), dtype=bool)
     for index, camera in enumerate(CAMERAS):
         path = root / f"videos/observation.images.{camera}/chunk-000/file-000.mp4"
         there = min(len(joints), probe(path).frames)  # a video that has lost frames has none for the last rows
@@ -302,7 +303,7 @@ def look(root: Path, hz: int) -> Audit:
         lost = max(lost, int(seen.max() - seen.min()) + 1 - len(set(seen)) + len(joints) - there)
         late_ns = clock.lateness_ns(joints[:there], numbers) - ages_ns[:there, index]
         shifted[:there] |= np.abs(late_ns) > SAME_NS
-    return Audit(len(joints), lost, int(shifted.sum()))
+    return Audit(len(joints), lost, int((shifted & ~marked).sum()))
 
 
 def main() -> None:
