@@ -26,7 +26,7 @@ CORE = [
 ]
 EXTRAS = {
     "sim": ["matplotlib", "mujoco>=3.1,<4"],
-    "record": ["av>=14", "matplotlib", "pyarrow", "rosbags"],
+    "record": ["av>=15.1", "matplotlib", "pyarrow", "rosbags"],
     # ROS 2 Kilted from wheels, for machines without a ROS installation.
     "ros": [
         "ros-kilted-common-interfaces",
