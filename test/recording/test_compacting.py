@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vla_ros.cli import app
+from vla_ros.recording import staging
 from vla_ros.recording.checking import check
 from vla_ros.recording.compacting import compact
 from vla_ros.recording.config import RecordingConfig, VideoConfig
@@ -124,6 +127,34 @@ def test_recording_and_compacting_go_on(dataset: Path, contents: list[Any], tool
     assert check(tmp_path / "again", decode=True) == []
     assert same(tools.read(dataset), tools.read(tmp_path / "again"))
     assert len(list((tmp_path / "again/data").rglob("*.parquet"))) == 1
+
+
+def test_all_is_on_the_disk_before_the_old_files_go(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[int] = set()
+    before = set(hashes(dataset))
+
+    def sync(descriptor: int, really: Callable[[int], None] = os.fsync) -> None:
+        really(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    def exchange(new: Path, old: Path, really: Callable[[Path, Path], None] = staging._exchange) -> None:
+        assert set(hashes(old)) == before
+        inside = [path for path in new.rglob("*") if ".recording" not in path.parts]
+        assert [path for path in inside if path.stat().st_ino not in synced] == []
+        really(new, old)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(staging, "_exchange", exchange)
+    compact(dataset, dataset)
+    assert len(set(hashes(dataset))) < len(before)
+
+
+def test_where_a_disk_is_mounted_nothing_is_tried(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = hashes(dataset)
+    monkeypatch.setattr(Path, "is_mount", lambda self: self == dataset)
+    with pytest.raises(DatasetError, match="is where a disk is mounted"):
+        compact(dataset, dataset)
+    assert hashes(dataset) == before
 
 
 def test_lerobots_own_dataset(tools: Any, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import shutil
 from datetime import datetime, timezone
 from pathlib import Path
 
-from vla_ros.recording.files import fsync_file, fsync_folder, reported, write_atomically
+from vla_ros.recording.files import DatasetError, fsync_file, fsync_folder, reported, write_atomically
 
 RECORDING = ".recording"
 ASIDE = f"{RECORDING}/aside"
@@ -29,6 +29,10 @@ class Staging:
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
+        if self._root.is_mount():
+            raise DatasetError(
+                f"{self._root} is where a disk is mounted, and cannot be replaced; work on a folder in it, or on a copy"
+            )
         self.path = _beside(self._root)
         with reported(f"{self.path} cannot be made"):
             _remove(self.path)
@@ -51,8 +55,7 @@ class Staging:
         """
         with reported(f"{self._root} cannot be made anew"):
             aside = self._set_aside(f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S%f}-{reason}" if reason else "")
-            for folder in [self.path, *(path for path in self.path.rglob("*") if path.is_dir())]:
-                fsync_folder(folder)
+            _sync(self.path)  # before the old one goes, or a power cut would leave neither
             _exchange(self.path, self._root)
             fsync_folder(self._root.parent)
             _remove(self.path)  # the old one: everything in it has a name in the new one
@@ -94,10 +97,18 @@ def stage_new(destination: Path) -> Path:
 def publish(folder: Path, destination: Path) -> None:
     """Rename a whole folder to `destination`, its content on the disk before; raises DatasetError."""
     with reported(f"{destination} cannot be written"):
-        for path in sorted(folder.rglob("*")):
-            fsync_folder(path) if path.is_dir() else fsync_file(path)
+        _sync(folder)
         folder.replace(destination)
         fsync_folder(destination.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Return when everything in `folder` is on the disk."""
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir() and not path.is_symlink():
+            fsync_folder(path)
+        elif path.is_file():
+            fsync_file(path)
 
 
 def _beside(root: Path) -> Path:
