@@ -102,7 +102,7 @@ def test_a_request_that_was_answered_is_none(labels: Labels) -> None:
     assert not labels.at(at(1021), HOME, 0.0).is_requested, "and of a second ago"
 
 
-@pytest.mark.parametrize("values", [np.append(HOME[:6], np.nan), np.append(HOME[:6], np.inf)])
+@pytest.mark.parametrize("values", [np.append(HOME[:6], bad) for bad in (np.nan, np.inf, 1e39)])
 def test_a_wish_that_is_no_number_is_no_wish(labels: Labels, values: Array) -> None:
     labels.add_command(command(0))
     labels.add_requested(at(0), Target(at(0), JOINTS, values))
@@ -114,7 +114,9 @@ def test_what_is_not_of_this_arm_is_refused(labels: Labels) -> None:
         labels.add_command(Command(at(0), HOME[:6], np.zeros(6), np.zeros(7)))
     with pytest.raises(ValueError, match=r"requested joint positions of panda have shape \(7,\), got \(6,\)"):
         labels.add_requested(at(0), Target(at(0), JOINTS[:6], HOME[:6]))
-    with pytest.raises(ValueError, match="a command is finite, got joints"):
+    with pytest.raises(ValueError, match="a command is finite, and no arm goes beyond 1e.06, (?s:.*) gripper nan"):
+        labels.add_command(command(0, width_m=np.nan))
+    with pytest.raises(ValueError, match="a command is finite, and no arm goes beyond 1e.06, got joints"):
         labels.add_command(Command(at(0), HOME * np.nan, np.zeros(7), np.zeros(7)))
 
 

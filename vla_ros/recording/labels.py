@@ -17,6 +17,8 @@ from vla_ros.values import Array, Command, Mode, SafetyState, Target
 
 #: What was sent or asked for longer ago than this, when an episode begins, is not followed any more; nor is a request.
 _FOLLOWED_NS = s_to_ns(1.0)
+#: In radians and metres, and well within what a row's float32 can say.
+_BEYOND_ALL = 1e6
 #: Inverse kinematics of a requested pose: from the joints sent, which are near it, with next to no null-space motion.
 _PERIOD_S, _ITERATIONS = 1e-3, 20
 
@@ -74,18 +76,22 @@ class Labels:
     def add_command(self, command: Command) -> None:
         """What was sent, and what it answers where it says so; raises ValueError for none of this arm."""
         positions = self.checked(command.joint_positions, "commanded joint positions")
-        if not (np.isfinite(positions).all() and np.isfinite(command.tcp_pose).all()):
-            raise ValueError(f"a command is finite, got joints {positions}, pose {command.tcp_pose}")
+        width_m = 0.0 if command.gripper_width_m is None else command.gripper_width_m
+        if not (_is_meant(positions) and _is_meant(command.tcp_pose) and _is_meant(width_m)):
+            raise ValueError(
+                f"a command is finite, and no arm goes beyond {_BEYOND_ALL:g}, got joints {positions}, pose "
+                f"{command.tcp_pose}, gripper {width_m}"
+            )
         self._sent.add(command.time_ns, command)
         if command.requested is not None:
             self.add_requested(command.time_ns, command.requested)
 
     def add_requested(self, time_ns: int, target: Target) -> None:
-        """What was asked for at a tick; what is not finite nobody can have meant, so that nothing was."""
+        """What was asked for at a tick; what is not finite, or a row cannot say, nobody can have meant."""
         if target.joint_positions is not None:
             self.checked(target.joint_positions, "requested joint positions")
         has_turn = target.pose is None or np.linalg.norm(target.pose[3:]) > 0.0
-        if np.isfinite(target.values).all() and has_turn:
+        if _is_meant(target.values) and has_turn:
             self._requests.add(time_ns, target)
 
     def add_status(self, stamp_ns: int, mode: Mode, safety: SafetyState, interventions: int) -> None:
@@ -179,3 +185,7 @@ class Labels:
             iterations=_ITERATIONS,
         )
         return np.concatenate([reach.joint_positions, pose, [width_m]])
+
+
+def _is_meant(values: ArrayLike) -> bool:
+    return bool((np.abs(values) < _BEYOND_ALL).all())  # which no NaN is
