@@ -269,3 +269,27 @@ def test_the_end_sets_an_open_episode_aside(open_studio: Callable[..., Studio], 
     (folder,) = (tmp_path / "dataset" / ".recording" / "aside").iterdir()
     assert str(folder) in notice
     assert not DatasetMeta.load(tmp_path / "dataset").episodes
+
+
+def test_what_was_discarded_is_recorded_again_at_no_other_episodes_cost(open_studio: Callable[..., Studio]) -> None:
+    studio = open_studio()
+    studio.tell("start")
+    studio.pass_time(1.0)
+    assert studio.tell("save")[0]
+    studio.tell("start")
+    assert studio.tell("discard")[0]
+    success, said = studio.tell("rerecord")
+    assert not success and "none was saved by this recorder since the last start" in said
+    assert studio.writer.episodes == 1
+
+
+def test_a_clock_that_stands_still_keeps_no_episode_from_being_saved(open_studio: Callable[..., Studio]) -> None:
+    studio = open_studio()
+    studio.tell("start")
+    studio.pass_time(1.0)
+    studio.session.obey("save", studio.now_ns, lambda *answer: studio.answers.append(answer))
+    for waits in (True, True, False):
+        studio.session.advance(studio.now_ns, waits)
+    success, said = studio.answers[-1]
+    assert success and said.startswith("episode 0: 2")
+    assert studio.state is EpisodeState.IDLE

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from vla_ros.ros.recording import Inbox, Rates
+from vla_ros.ros.recording import Inbox, Lateness, Rates
 from vla_ros.timing.stamps import s_to_ns
 
 
@@ -66,3 +66,19 @@ def test_rates_are_counts_over_the_last_two_seconds() -> None:
     assert seen == {"front": 0.0}
     assert rates.see(s_to_ns(1.0), {"front": 3}) == {"front": 0.0}  # the clock jumped back
     assert rates.see(s_to_ns(2.0), {"front": 13}) == {"front": pytest.approx(10.0)}
+
+
+def ticks(lateness: Lateness, *times_s: float) -> list[bool]:
+    return [lateness.is_catching_up(time_s) for time_s in times_s]
+
+
+def test_a_process_that_stood_still_first_reads_what_came_meanwhile() -> None:
+    lateness = Lateness(0.02)
+    assert ticks(lateness, 5.0, 5.02, 5.11) == [False, False, False]
+    assert ticks(lateness, 5.51, 5.52, 5.7, 5.88, 5.9) == [True, True, True, True, False]  # it was 0.38 s late
+    assert ticks(lateness, 95.0, 95.9, 96.1, 96.12) == [True, True, False, False]  # a second at most
+
+
+def test_one_that_is_always_late_goes_on_all_the_same() -> None:
+    lateness = Lateness(0.02)
+    assert ticks(lateness, *(0.2 * tick for tick in range(7))) == [False, True, False, True, False, True, False]

@@ -115,10 +115,13 @@ class Session:
         else:
             answer(True, said)
 
-    def advance(self, now_ns: int) -> None:
-        """Record the rows that are settled at `now_ns`, and save what was asked for once there are no more to come."""
+    def advance(self, now_ns: int, waits: bool = True) -> None:
+        """Record the rows that are settled at `now_ns`, and save what was asked for once there are no more to come.
+
+        Not `waits`: save now, for time stands still, and nothing more will settle.
+        """
         self._add(self._assembler.rows(now_ns))
-        if self._save is not None and not self._assembler.is_settling:
+        if self._save is not None and not (waits and self._assembler.is_settling):
             as_it_is, answer = self._save
             self._save = None
             try:
@@ -184,12 +187,13 @@ class Session:
         if self.state is EpisodeState.SAVING:
             raise Refused("an episode is being saved; wait until it is")
         if self.state is EpisodeState.IDLE and not self._has_saved:
-            raise Refused("no episode is open, and none was saved by this recorder; to begin one: start")
+            raise Refused(
+                "no episode is open, and none was saved by this recorder since the last start; to begin one: start"
+            )
         task = self._task or self.task
         self._require_startable(now_ns, task)
         if self.state is EpisodeState.IDLE:
             self._writer.drop_last()
-            self._has_saved = False
         else:
             self._discard(now_ns)
         return self._begin(now_ns, task)
@@ -198,6 +202,7 @@ class Session:
         self._writer.begin(task)
         self._assembler.start(now_ns)
         self._task, self._success, self._notes, self._failure = task, None, [], ""
+        self._has_saved = False  # from here on, what was recorded last is this one
         self.state = EpisodeState.RECORDING
         return task
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -45,6 +46,12 @@ _EVERY = QoSProfile(depth=500, reliability=ReliabilityPolicy.RELIABLE)
 #: How long the thread has at the end to set aside what is open.
 _CLOSE_S = 4.0
 _SEED, _LONGEST_WORD = "seed ", 100
+#: A tick that comes so much later than it should is one of a process that stood still.
+_LATE_S = 0.1
+#: And so long, at most, it has to read what came meanwhile.
+_LONGEST_CATCHING_UP_S = 1.0
+#: ROS time that has not moved for so long stands still: a simulation that is paused, or gone.
+_STANDSTILL_S = 2.0
 
 
 class Inbox:
@@ -113,6 +120,31 @@ class Rates:
         return {name: (count - before.get(name, 0)) / seconds if seconds else 0.0 for name, count in counts.items()}
 
 
+class Lateness:
+    """Watches the ticks of a process that may have stood still: stopped, swapped out, on a busy machine.
+
+    Its late tick comes before the messages that wait in the middleware, so it may not yet be said what is missing.
+    """
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
+        self._ticked_s: float | None = None
+        self._until_s: float | None = None
+
+    def is_catching_up(self, now_s: float) -> bool:
+        """At a tick: whether messages from before it may still wait; never for ever, however late all ticks are."""
+        late_s = 0.0 if self._ticked_s is None else now_s - self._ticked_s - self._period_s
+        self._ticked_s = now_s
+        if self._until_s is not None:
+            if now_s < self._until_s:
+                return True
+            self._until_s = None
+        elif late_s > _LATE_S:
+            self._until_s = now_s + min(late_s, _LONGEST_CATCHING_UP_S)
+            return True
+        return False
+
+
 class Recording:
     """Between a node and a session, which belongs to a thread of its own: the executor waits for no encoder or disk.
 
@@ -127,6 +159,8 @@ class Recording:
         self._inbox = Inbox()
         self._too_large: dict[str, str] = {}
         self._answers: deque[Callable[[], None]] = deque()
+        self._lateness = Lateness(_PERIOD_S)
+        self._moved = (0, time.monotonic())  # the newest ROS time, and when it came
         self._ticks = 0
         self.said = ""  # to whoever spoke last
         self.failure = ""  # what the thread did not expect
@@ -152,6 +186,11 @@ class Recording:
             *([self.failure] if self.failure else []),
             *self._too_large.values(),
             *(f"{count} messages of {topic} were not taken: too many waited" for topic, count in crowded),
+            *(  # by ours alone: a robot may say on one topic what is no business of this one
+                f"{unread.count} messages of {topic} cannot be read ({unread.reason})"
+                for topic, unread in self._intake.unreadable.copy().items()
+                if topic in topics.TABLE
+            ),
         ]
 
     def close(self) -> list[str]:
@@ -160,6 +199,7 @@ class Recording:
         self._inbox.put("end", 1, lambda: said.extend(self._session.close(self._now_ns())))
         self._inbox.close()
         self._thread.join(_CLOSE_S)
+        self._answer()
         return said
 
     # --- what comes in, on the executor's thread
@@ -190,7 +230,7 @@ class Recording:
 
     def _on_control(self, message: String) -> None:
         word = message.data.strip()
-        if word.startswith(_SEED) and word.removeprefix(_SEED).isdecimal():
+        if len(word) < _LONGEST_WORD and word.startswith(_SEED) and word.removeprefix(_SEED).isdecimal():
             self._tell(lambda: setattr(self._session, "seed", int(word.removeprefix(_SEED))))
         else:
             self._obey(word[:_LONGEST_WORD], partial(self._say, word[:_LONGEST_WORD]))
@@ -211,9 +251,16 @@ class Recording:
         for word, service in self._services.items():
             for respond in service.take_all():
                 self._obey(word, partial(self._respond, word, respond))
-        now_ns = self._now_ns()
-        self._tell(partial(self._advance, now_ns, self._ticks % _STATUS_EVERY == 0))
-        self._ticks += 1
+        now_ns, now_s = self._now_ns(), time.monotonic()
+        if now_ns != self._moved[0]:
+            self._moved = now_ns, now_s
+        if not self._lateness.is_catching_up(now_s):
+            waits = now_s - self._moved[1] < _STANDSTILL_S
+            self._tell(partial(self._advance, now_ns, waits, self._ticks % _STATUS_EVERY == 0))
+            self._ticks += 1
+        self._answer()
+
+    def _answer(self) -> None:
         while self._answers:
             self._answers.popleft()()
 
@@ -245,8 +292,8 @@ class Recording:
 
     # --- on the thread
 
-    def _advance(self, now_ns: int, tells: bool) -> None:
-        self._session.advance(now_ns)
+    def _advance(self, now_ns: int, waits: bool, tells: bool) -> None:
+        self._session.advance(now_ns, waits)
         if self._session.state in (EpisodeState.IDLE, EpisodeState.SAVING):
             self._inbox.forget_refused()
         if tells:

@@ -62,6 +62,7 @@ class RecorderNode(Node):
         session.task = config.instruction
         self._root = root
         self._recording = Recording(self, intake, session, {cameras[name]: size for name, size in sizes.items()})
+        self._recording.said = "; ".join(writer.notices)
         self._at_end.callback(self._end_recording)
         self._reporter = StatusReporter(self, self._status)
 
