@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from vla_ros.cli import record_live
 from vla_ros.cli.app import app
 from vla_ros.cli.record_live import view
 
@@ -118,3 +120,34 @@ def test_the_view_says_how_the_recording_is() -> None:
 
 def test_the_view_waits_for_a_recorder() -> None:
     assert "waiting for the recorder" in printed(view({}, [], None))
+
+
+def test_the_view_does_not_show_what_was_as_if_it_were() -> None:
+    text = printed(view(STATE, ["node recorder starts again in 0.5 s"], None, silent_s=3.0))
+    assert "the recorder has said nothing for 3 s; it was recording" in text
+    assert "127 frames" not in text
+    assert "node recorder starts again in 0.5 s" in text
+
+
+def test_the_view_takes_a_folders_name_as_it_is() -> None:
+    assert "/data/[/cups]" in shown(root="/data/[/cups]")
+
+
+@pytest.mark.parametrize(
+    ("sent", "keys"),
+    [
+        (b"sd", "sd"),
+        (b"\x1b[A\x1b[3~\x1bOd\x1b[1;5D", ""),  # arrows, delete
+        (b"s\x1bdn", "sn"),  # Alt and d
+        (b"\x1b", "\x1b"),
+        ("ü".encode(), "ü"),
+    ],
+)
+def test_no_letter_of_an_arrow_is_taken_for_a_key(sent: bytes, keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, writes = os.pipe()
+    with os.fdopen(reads) as stdin, os.fdopen(writes, "wb") as terminal:
+        terminal.write(sent)
+        terminal.flush()
+        monkeypatch.setattr(record_live.sys, "stdin", stdin)
+        assert record_live._pressed() == keys
+        assert record_live._pressed() == ""

@@ -10,6 +10,7 @@ import sys
 import termios
 import time
 import tty
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,12 @@ _SHOWN = (("rate_hz", "rows a second"), ("repeated_in_a_row", "repeated in a row
           ("lag_ms", "lag ms"), ("backlog", "encoder backlog"), ("disk_free_mb", "disk left MB"))  # fmt: skip
 _SPIN_S = 0.02
 _DIGITS = re.compile(r"[0-9]+")
+#: What arrows and the like send, and a letter with Alt: no keys of ours, nor the letters in it.
+_SEQUENCES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|O.|[^\[O\x1b])")
+#: The recorder says how it is ten times a second.
+_SILENT_S = 1.0
+_SHOWN_NEWS = 6
+_QUIT = "an episode is open: s saves it, d discards it; q again quits, and sets it aside for `vla-ros dataset repair`"
 
 
 def run_live(graph: Graph, task: str, simulate: bool) -> None:
@@ -58,18 +65,24 @@ def run_live(graph: Graph, task: str, simulate: bool) -> None:
     typer.echo(f"nodes' log {log_file}")
     with log_file.open("w", encoding="utf-8", buffering=1) as log, operating.context() as context:
         desk = RecordingDesk(context, use_sim_time=simulate)
+        news: deque[str] = deque(maxlen=_SHOWN_NEWS)  # from the threads of nodes that ended
+
+        def tell(text: str) -> None:
+            print(text, file=log if has_terminal else sys.stderr)
+            news.append(text.splitlines()[-1])
+
         nodes = Supervisor(
             graph,
             transport.environment(os.environ),
             log=lambda name, line: print(f"[{name}] {line}", file=log),
-            tell=lambda text: print(text, file=log if has_terminal else sys.stderr),
+            tell=tell,
         )
         try:
             with nodes:
                 if task:
                     desk.instruct(task)
                 if has_terminal:
-                    _show(desk)
+                    _show(desk, news)
                 else:
                     _print(desk)
         except KeyboardInterrupt:
@@ -92,21 +105,27 @@ def _print(desk: RecordingDesk) -> None:
         count = desk.count
 
 
-def _show(desk: RecordingDesk) -> None:
-    """A view that is drawn again and again, and single keys."""
+def _show(desk: RecordingDesk, news: deque[str]) -> None:
+    """A view that is drawn again and again, and single keys; `news` of the nodes is shown as it comes."""
     from rich.console import Console
     from rich.live import Live
 
     typed: str | None = None  # a task that is being typed
+    is_warned = False  # of the end, which the next q brings
     with _single_keys(), Live(console=Console(), refresh_per_second=_REFRESH_HZ, auto_refresh=False) as live:
         drawn_s = 0.0
         while True:
             desk.spin(_SPIN_S)
+            while news:
+                desk.note(news.popleft())
             for key in _pressed():
+                is_warned, was_warned = key == "q" and typed is None, is_warned
                 if typed is not None:
                     typed = _type(desk, typed, key)
                 elif key == "q":
-                    return
+                    if was_warned or desk.state in ("", "idle") or desk.silent_s > _SILENT_S:
+                        return
+                    desk.note(_QUIT)
                 elif key == "t":
                     typed = ""
                 elif key == " ":
@@ -115,7 +134,7 @@ def _show(desk: RecordingDesk) -> None:
                     desk.tell(KEYS[key][0])
             if time.monotonic() - drawn_s > 1.0 / _REFRESH_HZ:
                 drawn_s = time.monotonic()
-                live.update(view(desk.recorder, desk.said, typed), refresh=True)
+                live.update(view(desk.recorder, desk.said, typed, desk.silent_s), refresh=True)
 
 
 def _type(desk: RecordingDesk, typed: str, key: str) -> str | None:
@@ -131,8 +150,11 @@ def _type(desk: RecordingDesk, typed: str, key: str) -> str | None:
     return typed + key if key.isprintable() else typed
 
 
-def view(values: Mapping[str, str], said: Sequence[str], typed: str | None) -> RenderableType:
-    """The recorder's state (`values`, as on /vla/state), what it answered, a task being typed: as a panel."""
+def view(values: Mapping[str, str], said: Sequence[str], typed: str | None, silent_s: float = 0.0) -> RenderableType:
+    """The recorder's state (`values`, as on /vla/state), what it answered, a task being typed: as a panel.
+
+    `silent_s`: how old the state is; what is old is not shown as if it were so.
+    """
     from rich.console import Group
     from rich.panel import Panel
     from rich.table import Table
@@ -140,6 +162,10 @@ def view(values: Mapping[str, str], said: Sequence[str], typed: str | None) -> R
 
     if not values:
         return Panel(Text("waiting for the recorder"), title="recorder")
+    if silent_s > _SILENT_S:
+        told = Text(f"the recorder has said nothing for {silent_s:.0f} s; it was {values['message']}", style="bold red")
+        lines = [told, *(Text(text, style="dim") for text in said), Text("q quit", style="cyan")]
+        return Panel(Group(*lines), title=Text(values.get("root", "recorder")), title_align="left")
     word, _, problem = values["message"].partition(": ")
     head = Text(word, style=_STYLES.get(word, "bold"))
     head.append(f"   episode {values['episode']}   {values['frames']} frames", style="default")
@@ -156,7 +182,7 @@ def view(values: Mapping[str, str], said: Sequence[str], typed: str | None) -> R
         parts.append(Text(problem, style="red"))
     parts += [Text(text, style="dim") for text in said]
     parts.append(Text(_HELP if typed is None else f"new task (Enter, Esc): {typed}_", style="cyan"))
-    return Panel(Group(*parts), title=values.get("root", "recorder"), title_align="left")
+    return Panel(Group(*parts), title=Text(values.get("root", "recorder")), title_align="left")
 
 
 def _short(value: str) -> str:
@@ -176,6 +202,6 @@ def _single_keys() -> Iterator[None]:
 
 
 def _pressed() -> str:
-    """The keys pressed since the last call."""
+    """The keys pressed since the last call, without those that are no character."""
     ready, _, _ = select.select([sys.stdin], [], [], 0.0)
-    return os.read(sys.stdin.fileno(), 256).decode(errors="ignore") if ready else ""
+    return _SEQUENCES.sub("", os.read(sys.stdin.fileno(), 256).decode(errors="ignore")) if ready else ""
