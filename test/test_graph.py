@@ -209,3 +209,17 @@ def test_every_topic_of_ours_is_in_the_table(real: SystemConfig) -> None:
 def test_every_shipped_system_fits(file: Path) -> None:
     assert yaml.safe_load(file.read_text())["title"]
     assert graph.check(graph.build(config.load(str(file)))) == []
+
+
+def test_a_camera_slower_than_the_rows_must_reach_across_its_gaps(real: SystemConfig) -> None:
+    recorded = config.override(real, record="data")
+
+    def build(rate_hz: float, tolerance_ms: float) -> Graph:
+        front = recorded.cameras["front"].model_copy(update={"rate_hz": rate_hz, "tolerance_ms": tolerance_ms})
+        cameras = {**recorded.cameras, "front": front}
+        return graph.build(recorded.model_copy(update={"cameras": cameras}), simulate=False)
+
+    with pytest.raises(ConfigError, match=r"cameras.front.tolerance_ms: .* at least 34, or recording.fps at most 15"):
+        build(15.0, 20.0)
+    for rate_hz, tolerance_ms in ((15.0, 34.0), (30.0, 10.0), (60.0, 5.0)):
+        assert "recorder" in by_name(build(rate_hz, tolerance_ms))

@@ -17,6 +17,7 @@ from vla_ros.config import (
     RecorderNodeConfig,
     SimulatorNodeConfig,
     SystemConfig,
+    between_frames,
     to_parameters,
 )
 from vla_ros.robots import catalogue
@@ -240,6 +241,8 @@ def _controller(system: SystemConfig, robot: Robot, mode: Mode, dry_run: bool = 
 
 
 def _recorder(system: SystemConfig, robot: Robot) -> NodeSpec:
+    if problems := between_frames(system.cameras, system.recording.fps):
+        raise ConfigError(problems)
     config = RecorderNodeConfig(
         root=system.record,
         robot=robot.name,

@@ -7,6 +7,7 @@ from vla_ros.config.nodes import (
     InferenceNodeConfig,
     RecorderNodeConfig,
     SimulatorNodeConfig,
+    between_frames,
 )
 from vla_ros.config.parameters import Parameter, from_parameters, to_parameters
 from vla_ros.config.problems import ConfigError
@@ -25,6 +26,7 @@ __all__ = [
     "RecorderNodeConfig",
     "SimulatorNodeConfig",
     "SystemConfig",
+    "between_frames",
     "find",
     "from_parameters",
     "load",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from pydantic import Field, model_validator
 
 from vla_ros.actions import ActionSpec
@@ -71,6 +74,17 @@ class RecorderNodeConfig(Config):
     instruction: str = ""
     source: str = ""
     resume: bool = True
+
+
+def between_frames(cameras: Mapping[str, CameraConfig], fps: int) -> list[str]:
+    """Which cameras have nothing for some of `fps` rows a second, as a ConfigError says it; none where all is well."""
+    return [
+        f"cameras.{name}.tolerance_ms: of {fps} rows a second some lie between two frames at {camera.rate_hz:g} Hz, "
+        f"beyond its reach (given {camera.tolerance_ms:g}); should be at least {math.ceil(500.0 / camera.rate_hz)}, "
+        f"or recording.fps at most {math.floor(camera.rate_hz)}"
+        for name, camera in cameras.items()
+        if camera.rate_hz < fps and camera.tolerance_ms < 500.0 / camera.rate_hz
+    ]
 
 
 class BagNodeConfig(Config):
