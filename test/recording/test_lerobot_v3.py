@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -381,6 +382,48 @@ def test_a_dataset_of_lerobots_is_gone_on_with(tmp_path: Path) -> None:
     assert meta.tasks == {0: "pick 0", 1: "pick 1"}
     columns = dataset.read_parquet(meta.data_path(meta.episodes[2])).to_pydict()
     assert (columns["index"], columns["task_index"], columns["action"]) == ([80], [1], [[1.0] * 8])
+
+
+def without_first(root: Path) -> None:
+    """Take episode 0 out as LeRobot's `delete_episodes` does: rows counted anew, files of data and video as they are."""
+    lines = [pq.ParquetFile(root / f"meta/episodes/chunk-000/file-{k:03d}.parquet").read() for k in (1, 2)]
+    first = tiny.length(0)
+    rows = [line.to_pylist()[0] for line in lines]
+    for k, row in enumerate(rows):
+        row |= {"episode_index": k, "meta/episodes/file_index": 0}
+        row |= {name: row[name] - first for name in ("dataset_from_index", "dataset_to_index")}
+        path = root / f"data/chunk-000/file-{k + 1:03d}.parquet"
+        data = pq.ParquetFile(path).read()
+        for name, shift in (("episode_index", 1), ("index", first)):
+            values = pa.array(data[name].to_numpy() - shift)
+            data = data.set_column(data.schema.get_field_index(name), data.schema.field(name), values)
+        pq.write_table(data, path)
+    for path in sorted(root.glob("*/**/file-000.*")) + sorted(root.glob("meta/episodes/*/*.parquet")):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(root / "meta/vla_ros")
+    pq.write_table(pa.Table.from_pylist(rows, lines[0].schema), root / "meta/episodes/chunk-000/file-000.parquet")
+
+
+def test_files_that_kept_their_numbers_are_not_written_again(tmp_path: Path) -> None:
+    root = written(tmp_path / "dataset", 3)
+    without_first(root)
+    there = {path: path.read_bytes() for path in root.glob("[dv]*/**/file-*.*")}
+    for k in range(3):
+        with DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True) as writer:
+            assert "no episode" not in " ".join(writer.notices)
+            assert (writer.episodes, tiny.record_one(writer)) == (2 + k, 2 + k)
+            assert writer.drop_last() == 2 + k
+            tiny.record_one(writer)
+    assert {path: path.read_bytes() for path in there} == there
+    meta = DatasetMeta.load(root)
+    assert [episode.file for episode in meta.episodes] == [1, 2, 3, 4, 5]
+    for episode in meta.episodes:
+        columns = dataset.read_parquet(meta.data_path(episode)).to_pydict()
+        assert columns["index"] == list(range(episode.from_index, episode.to_index))
+        assert set(columns["episode_index"]) == {episode.index}
+        assert all(clip.file == episode.file for clip in episode.clips.values())
+    for line in tiny.lines(root)[2:]:
+        tiny.check_episode(root, line)
 
 
 @pytest.mark.parametrize("lost", ["stats.json", "info.json"])

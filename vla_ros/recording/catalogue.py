@@ -66,6 +66,7 @@ class Catalogue:
     features: Features
     _totals: Totals
     _before: Totals | None = field(default=None)  # without the last episode, where that was saved here
+    _shift: int = 0  # an episode's files have its number and so many more; other programs leave gaps
 
     def __post_init__(self) -> None:
         if not self.features.columns:
@@ -97,7 +98,7 @@ class Catalogue:
         info = dataset.read_info(root)
         layout, features = Layout.of(root, info), dataset.read_features(root, info)
         totals, is_written = read(layout, info)
-        catalogue = cls(layout, features, totals)
+        catalogue = cls(layout, features, totals, _shift=_first_free(layout, totals.episodes) - totals.episodes)
         if not is_written:
             catalogue.restore()
             notices.append(
@@ -149,7 +150,7 @@ class Catalogue:
         )
         sums = after.files(layout)
         texts_file = sums.pop(layout.tasks)
-        place = layout.place(index)
+        place = self._place(index)
         data = schemas.parquet(schemas.data_table(self.features, columns))
         files = {layout.data_file(*place): data, layout.details_file(index): details}
         if tasks != totals.tasks:
@@ -168,7 +169,7 @@ class Catalogue:
         What is there has a name after the camera, data.parquet, details.json. Returns what was moved.
         """
         layout, index = self.layout, self._totals.episodes
-        line = layout.episodes_file(*layout.place(index))
+        line = layout.episodes_file(*self._place(index))
         if line.exists():
             _remove(line)
         back = [(placed, source) for source, placed in self._files(folder, index) if placed.exists()]
@@ -188,7 +189,7 @@ class Catalogue:
         index, layout = self._totals.episodes - 1, self.layout
         if index < 0:
             raise DatasetError(f"{layout.root} has no episode to drop")
-        line = layout.episodes_file(*layout.place(index))
+        line = layout.episodes_file(*self._place(index))
         if not line.exists():
             raise DatasetError(
                 f"{layout.root}: episode {index} shares its files with others (compacted, or written by another "
@@ -212,7 +213,7 @@ class Catalogue:
 
     def _videos(self, folder: Path, index: int) -> list[tuple[Path, Path]]:
         """(in the folder of the open episode, in the dataset) of every camera."""
-        place = self.layout.place(index)
+        place = self._place(index)
         return [
             (folder / f"{camera}.mp4", self.layout.video_file(key, *place))
             for camera, key in zip(self.features.cameras, self._video_keys(), strict=True)
@@ -220,15 +221,19 @@ class Catalogue:
 
     def _files(self, folder: Path, index: int) -> list[tuple[Path, Path]]:
         """The same of every file of an episode, but its line in meta/episodes."""
-        data, details = self.layout.data_file(*self.layout.place(index)), self.layout.details_file(index)
+        data, details = self.layout.data_file(*self._place(index)), self.layout.details_file(index)
         return [*self._videos(folder, index), (folder / DATA, data), (folder / DETAILS, details)]
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """(chunk, file) of an episode that was saved here."""
+        return self.layout.place(index + self._shift)
 
     def _video_keys(self) -> list[str]:
         return [feature.key for feature in self.features.features if feature.is_video]
 
     def _line(self, finished: Finished, tasks: tuple[str, ...]) -> EpisodeMeta:
         index, first = self._totals.episodes, self._totals.frames
-        place = self.layout.place(index)
+        place = self._place(index)
         clip = Clip(*place, 0.0, finished.length / self.features.fps)
         clips = dict.fromkeys(self._video_keys(), clip)
         return EpisodeMeta(index, tasks, finished.length, *place, first, first + finished.length, clips, *place)
@@ -244,6 +249,24 @@ class Catalogue:
             "index": self._totals.frames + frame,
             "task_index": np.array(tasks, dtype=np.int64),
         }
+
+
+def _first_free(layout: Layout, episodes: int) -> int:
+    """The number of the next episode's files: its own, or the first after all that are in use.
+
+    LeRobot leaves files their numbers where it takes episodes out.
+    """
+
+    def last_file(line: EpisodeMeta) -> int:
+        places = [(line.chunk, line.file), (line.metadata_chunk, line.metadata_file)]
+        places += [(clip.chunk, clip.file) for clip in line.clips.values()]
+        return max(chunk * layout.chunks_size + file for chunk, file in places)
+
+    files = dataset.episodes_files(layout)
+    lines = dataset.read_episodes_of(files[-1]) if files else []
+    if len(files) != episodes or [last_file(line) for line in lines] != [episodes - 1]:
+        lines = list(dataset.read_episodes(layout))
+    return max([episodes, *(last_file(line) + 1 for line in lines)])
 
 
 def video_info(video: VideoInfo) -> dict[str, Any]:
