@@ -385,7 +385,7 @@ def test_a_dataset_of_lerobots_is_gone_on_with(tmp_path: Path) -> None:
 
 
 def without_first(root: Path) -> None:
-    """Take episode 0 out as LeRobot's `delete_episodes` does: rows counted anew, files of data and video as they are."""
+    """Take episode 0 out as LeRobot's `delete_episodes` does: rows counted anew, files named as they were."""
     lines = [pq.ParquetFile(root / f"meta/episodes/chunk-000/file-{k:03d}.parquet").read() for k in (1, 2)]
     first = tiny.length(0)
     rows = [line.to_pylist()[0] for line in lines]
