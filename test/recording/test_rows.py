@@ -419,6 +419,29 @@ def test_what_is_done_and_what_is_asked_for_are_labels() -> None:
         assert len(bench.rows) > 5
 
 
+@pytest.mark.parametrize(
+    ("mode", "safety", "heard_s", "is_kept"),
+    [
+        (Mode.POLICY, SafetyState.RUNNING, 2.0, True),
+        (Mode.POLICY, SafetyState.RUNNING, 0.0, False),  # its topic has another name, say
+        (Mode.TELEOP, SafetyState.RUNNING, 1.0, False),
+        (Mode.HOLD, SafetyState.RUNNING, 0.0, True),
+        (Mode.POLICY, SafetyState.HOLDING, 1.0, True),
+    ],
+)
+def test_actions_that_nobody_heard_of_are_no_labels(
+    mode: Mode, safety: SafetyState, heard_s: float, is_kept: bool
+) -> None:
+    bench = Bench().start()
+    for tick in range(200):
+        if tick < 100 * heard_s:
+            bench.sync.add_command(command(bench.now_ns))
+        bench.sync.add_status(bench.now_ns, mode, safety, 0)
+        bench.run(0.01)
+    assert bench.sync.health.rejected.startswith("the arm is led, but nothing comes of what is sent") is not is_kept
+    assert is_kept == (bench.sync.health.rejected == "")
+
+
 def test_a_pause_leaves_out_and_the_grid_begins_anew() -> None:
     bench = Bench().start().run(0.5)
     paused_ns = bench.now_ns

@@ -17,6 +17,10 @@ from vla_ros.values import Array, Command, Mode, SafetyState, Target
 
 #: What was sent or asked for longer ago than this, when an episode begins, is not followed any more; nor is a request.
 _FOLLOWED_NS = s_to_ns(1.0)
+#: An arm that is led is sent something at every tick; beyond this it is not the last command that moves it.
+_STALE_NS = s_to_ns(0.2)
+#: The controller says ten times a second that the arm is led; one that fell silent leads nobody.
+_SAID_NS = s_to_ns(0.3)
 #: In radians and metres, and well within what a row's float32 can say.
 _BEYOND_ALL = 1e6
 #: Inverse kinematics of a requested pose: from the joints sent, which are near it, with next to no null-space motion.
@@ -25,7 +29,10 @@ _PERIOD_S, _ITERATIONS = 1e-3, 20
 
 @dataclass(frozen=True, eq=False)
 class Label:
-    """What is said at one instant; `sent` and `requested`: joint positions, TCP pose (7,), gripper width."""
+    """What is said at one instant; `sent` and `requested`: joint positions, TCP pose (7,), gripper width.
+
+    `unheard_ns`: for how long the arm has been led without a command that came here; then `sent` is not what moves it.
+    """
 
     sent: Array
     requested: Array
@@ -35,6 +42,7 @@ class Label:
     safety: SafetyState
     interventions: int
     is_intervened: bool
+    unheard_ns: int
 
     def columns(self) -> dict[str, Array]:
         """The columns of a row that it fills."""
@@ -141,12 +149,28 @@ class Labels:
             safety=safety,
             interventions=acted,
             is_intervened=mode is Mode.TELEOP and self._leader is Mode.POLICY,
+            unheard_ns=self._unheard(instant_ns, sent_ns),
         )
 
     def _begin(self) -> None:
         self._leader: Mode | None = None  # who moved the arm first
         self._counted: int | None = None  # the controller's own count at the last instant
         self._acted = 0
+        self._unheard_since_ns: int | None = None
+
+    def _unheard(self, instant_ns: int, sent_ns: int | None) -> int:
+        held = self._statuses.at(instant_ns)
+        is_led = (
+            held is not None
+            and instant_ns - held[0] <= _SAID_NS
+            and held[1][0] is not Mode.HOLD
+            and held[1][1] is SafetyState.RUNNING
+        )
+        if not is_led or (sent_ns is not None and instant_ns - sent_ns <= _STALE_NS):
+            self._unheard_since_ns = None
+        elif self._unheard_since_ns is None:
+            self._unheard_since_ns = instant_ns
+        return 0 if self._unheard_since_ns is None else instant_ns - self._unheard_since_ns
 
     def _request(self, instant_ns: int, sent_ns: int | None) -> Target | None:
         """What is asked for: at the tick of what was sent last, or later; at an earlier one it was answered."""

@@ -37,6 +37,8 @@ _SPARE_IDLE_NS = ms_to_ns(200.0)
 _CLOCK_TOLERANCE_NS = ms_to_ns(100.0)
 #: Time that passes at once is a clock that jumped ahead, or a computer that slept, from here on.
 _LONGEST_SILENCE_NS = s_to_ns(10.0)
+#: Without a command for so long, though the arm is led, an episode's actions are not what was done.
+_UNHEARD_NS = s_to_ns(0.5)
 #: Of two pictures with a sensor's noise, so much tells them apart.
 _FIRST_WORDS = 256
 _STREAMS = {_JOINTS: StreamTiming(), _GRIPPER: StreamTiming()}
@@ -304,6 +306,8 @@ class RowAssembler:
         stamps_ns = [seen.images[camera][0] for camera in cameras]
         joints, gripper = seen.values[_JOINTS], seen.values[_GRIPPER]
         label = self._labels.at(instant_ns, joints, float(gripper[0]))
+        if label.unheard_ns > _UNHEARD_NS:
+            self._tally.reject("the arm is led, but nothing comes of what is sent to it: is its topic heard?")
         followed = label.sent if self._config.action is ActionSource.SENT else label.requested
         values = {
             keys.STATE: np.concatenate([joints, gripper]),
