@@ -89,7 +89,11 @@ def open_studio(tmp_path: Path) -> Iterator[Callable[..., Studio]]:
 def test_an_episode_from_start_to_save(open_studio: Callable[..., Studio], tmp_path: Path) -> None:
     studio = open_studio()
     assert studio.tell("start") == (True, TASK)
+    assert studio.session.status(studio.now_ns).problem == ""
     studio.session.task = "what comes next"
+    status = studio.session.status(studio.now_ns)
+    assert (status.task, status.problem) == (TASK, "the task is 'what comes next' by now, the episode keeps its own")
+    assert not status.grave
     studio.session.seed = 5
     studio.pass_time(2.0)
     assert studio.tell("pause")[0]

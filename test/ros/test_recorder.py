@@ -99,6 +99,10 @@ class RecordedRobot(Node):
     def note(self, text: str) -> None:
         self._notes.publish(String(data=text))
 
+    def babble(self) -> None:
+        """A command that is none of this arm."""
+        self._command.publish(JointTrajectory(joint_names=["elbow"]))
+
     def positions(self, stamp_ns: int) -> Any:
         home = np.array(PANDA.home_rad)
         home[0] = (stamp_ns - self.start_ns) / 1e9 / 100.0  # within its range for minutes
@@ -345,6 +349,11 @@ def test_a_person_leads_it_from_a_desk(desk: Desk, start_node: StartNode, tmp_pa
     until(lambda: person.said[-1].startswith("save: episode 0: "), "an episode")
     desk.robot.control("discard")  # somebody else's word is told, too
     until(lambda: person.said[-1] == "discard: no episode is open; to begin one: start", "what was said to a pedal")
+    desk.robot.control("seed " + 5000 * "9")
+    until(lambda: "unknown word 'seed 999" in person.said[-1], "a number beyond reason to be refused")
+    desk.robot.babble()
+    unread = "1 messages of /vla/command cannot be read (a command has the dimensions panda_joint1"
+    until(lambda: unread in person.recorder["message"], "what nobody can read to be told")
     person.destroy_node()
     assert node.end() == 0
 

@@ -159,6 +159,8 @@ class Session:
             few_are_enough = self._config.health.model_copy(update={"min_frames": 1})
             grave += health.problems(few_are_enough)
         lacking = self._reason(now_ns)
+        if self.state is EpisodeState.RECORDING and self.task != self._task:
+            lacking = "; ".join(filter(None, [f"the task is {self.task!r} by now, the episode keeps its own", lacking]))
         return SessionStatus(
             state=self.state,
             episode=self._writer.episodes,
