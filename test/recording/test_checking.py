@@ -202,6 +202,7 @@ DAMAGES: dict[str, tuple[Damage, Severity, Kind, str, int | None]] = {
         ERROR, Kind.STATISTICS, EPISODES.format(1), 1,
     ),
     "tasks gone": (deleted(TASKS), ERROR, Kind.MISSING, TASKS, None),
+    "tasks out of order": (changed_rows(TASKS, lambda rows: rows.reverse()), ERROR, Kind.TASK, TASKS, None),
     "statistics gone": (deleted(STATS), ERROR, Kind.MISSING, STATS, None),
     "no statistics of action": (
         changed_json(STATS, lambda stats: stats.pop("action")), ERROR, Kind.STATISTICS, STATS, None,

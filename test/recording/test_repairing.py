@@ -306,6 +306,40 @@ def test_an_episode_that_a_later_writer_set_aside_becomes_one_too(interrupted: P
     assert [one.task[0] for one in tools.read(interrupted)][6] == "fold the towel"
 
 
+def test_an_episode_whose_saving_broke_off_becomes_one_too(interrupted: Path, tools: Any) -> None:
+    opened = interrupted / ".recording/episode-000004"
+    (opened / "front.mp4").rename(interrupted / f"videos/{FRONT}/chunk-000/file-004.mp4")
+    said = repair(interrupted)
+    assert "1 files of an episode whose saving broke off are back in" in said[0] and (opened / "front.mp4").exists()
+    (said,) = [repair(interrupted, keep_open=True)[-1]]
+    assert "is episode 4 now" in said
+    clean(interrupted)
+    assert tools.read(interrupted)[4].task == ("fold the towel",)
+
+
+def test_every_number_has_a_task_though_its_episode_is_lost(dataset: Path) -> None:
+    """LeRobot finds texts by their place in the table."""
+    used = [pq.read_table(dataset / DATA.format(k)).column("task_index")[0].as_py() for k in ALL]
+    lost = next(k for k in ALL if used.count(used[k]) == 1 and used[k] < max(used))
+    (dataset / "meta/tasks.parquet").unlink()
+    truncated(DATA.format(lost))(dataset)
+    repair(dataset)
+    clean(dataset)
+    table = pq.ParquetFile(dataset / "meta/tasks.parquet").read()
+    assert table["task_index"].to_pylist() == list(range(max(used) + 1))
+    assert table["task"][used[lost]].as_py() == f"unknown task {used[lost]}"
+
+
+@pytest.mark.parametrize("number", [-1, 2**40])
+def test_a_task_that_cannot_be_sets_its_episode_aside(
+    number: int, dataset: Path, contents: list[Any], tools: Any
+) -> None:
+    changed_rows(DATA.format(1), lambda rows: [row.update(task_index=number) for row in rows])(dataset)
+    assert "episode 1 is set aside" in repair(dataset)[0]
+    clean(dataset)
+    same(dataset, contents, (0, 2, 3), tools)
+
+
 def test_an_open_episode_without_rows_stays(interrupted: Path) -> None:
     rows = interrupted / ".recording/episode-000004/rows.bin"
     rows.write_bytes(b"no rows")

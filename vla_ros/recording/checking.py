@@ -65,6 +65,7 @@ def check_scan(found: Scan, decode: bool = False, on_progress: Progress | None =
 def _check(found: Scan, decoding: bool, on_progress: Progress) -> Iterator[Finding]:
     yield from _check_info(found)
     if found.features and found.fps:  # without, nothing could be compared
+        yield from _check_tasks(found)
         yield from _check_episodes(found)
         yield from _check_data(found, on_progress)
         yield from _check_videos(found, decoding, on_progress)
@@ -113,6 +114,12 @@ def _check_info(found: Scan) -> Iterator[Finding]:
             yield error(Kind.INFO, INFO, f"splits are {splits}, there are {len(found.episodes)} episodes")
     elif reached is None and "splits" not in info:
         yield warning(Kind.INFO, INFO, "there is no splits")
+
+
+def _check_tasks(found: Scan) -> Iterator[Finding]:
+    if found.version == V30 and list(found.tasks) != list(range(len(found.tasks))):
+        said = f"its numbers are {_few(list(found.tasks))}; LeRobot finds a text by its place, and needs 0, 1, 2, ..."
+        yield error(Kind.TASK, TASKS, said)
 
 
 def _is_new(found: Scan) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -32,6 +33,21 @@ def clear(catalogue: Catalogue) -> list[str]:
     orphans = layout.aside / f"{_now()}-files-of-no-episode"
     if moved := catalogue.take_back(orphans):
         notices.append(f"{len(moved)} files that belong to no episode were set aside in {orphans}")
+    return notices
+
+
+def take_back(root: Path) -> list[str]:
+    """Give an open episode back what its saving, which broke off, had put in place; returns what was done, in words.
+
+    Only for who holds the `WriteLock`. Nothing is done where the dataset is damaged otherwise.
+    """
+    notices: list[str] = []
+    with suppress(DatasetError):
+        if any(Layout(root).recording.glob("episode-*")):
+            catalogue = Catalogue.open(root, notices)
+            folder = catalogue.layout.open_episode(catalogue.episodes)
+            if (folder / ROWS).is_file() and (moved := catalogue.take_back(folder)):
+                notices.append(f"{len(moved)} files of an episode whose saving broke off are back in {folder}")
     return notices
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vla_ros.recording import features as feature_sets
-from vla_ros.recording import schemas
+from vla_ros.recording import leftovers, schemas
 from vla_ros.recording.checking import check, check_scan
 from vla_ros.recording.checking_rows import numbers
 from vla_ros.recording.files import DATA_PATH, EPISODES_PATH, VIDEO_PATH, DatasetError, Layout, WriteLock
@@ -50,7 +50,8 @@ def repair(
     say = on_progress or (lambda what, done, total: None)
     with WriteLock(Layout(root)):
         remove_leftover(root)
-        return [*_mend(root, keep_open, decode, say), *recover(root, keep_open)]
+        said = leftovers.take_back(root)
+        return [*said, *_mend(root, keep_open, decode, say), *recover(root, keep_open)]
 
 
 def _mend(root: Path, with_unlisted: bool, decode: bool, say: Progress) -> list[str]:

@@ -23,6 +23,7 @@ from vla_ros.recording.video import probe
 from vla_ros.values import Array
 
 _NEEDED_VALUES = (keys.STATE, keys.ACTION)
+_MOST_TASKS = 100_000  # a number beyond is damage, and there is a text for every number up to the largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +159,8 @@ def _wrong_values(found: Scan, rows: pa.Table, tasks: int = 1) -> str:
     used = numbers(rows, "task_index")
     if used is None or len(np.unique(used)) > tasks:
         return f"its rows have more tasks than {tasks}"
+    if used.min() < 0 or used.max() >= _MOST_TASKS:
+        return f"its rows have the task {used.max() if used.min() >= 0 else used.min()}, which is none"
     bad = [key for key in bad_values(found, rows) if key in _NEEDED_VALUES]
     return f"{bad[0]} has values that are no numbers" if bad else ""
 
@@ -261,7 +264,9 @@ def _name_tasks(found: Scan, kept: Salvage) -> None:
     chosen = {number: counted.most_common(1)[0][0] for number, counted in sorted(votes.items())}
     unused = {number: text for number, text in found.tasks.items() if number not in chosen and isinstance(text, str)}
     chosen.update({number: text for number, text in unused.items() if text and text not in chosen.values()})
-    kept.tasks = dict(sorted(chosen.items()))
+    # LeRobot finds a text by its place, so there is one for every number.
+    numbers_up_to = range(max(chosen, default=-1) + 1)
+    kept.tasks = {number: chosen.get(number, f"{UNKNOWN_TASK} {number}") for number in numbers_up_to}
     kept.whole = [
         replace(
             episode, tasks=tuple(chosen.get(number, f"{UNKNOWN_TASK} {number}") for number in numbers_of[episode.index])
