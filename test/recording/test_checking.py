@@ -18,9 +18,12 @@ from typer.testing import CliRunner
 
 from vla_ros.cli import app
 from vla_ros.recording.checking import check
+from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.convert import Conversion, convert
+from vla_ros.recording.features import Feature, Features, Row
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.findings import Kind, Severity
+from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 DATA, VIDEO = "data/chunk-000/file-{:03d}.parquet", "videos/observation.images.front/chunk-000/file-{:03d}.mp4"
@@ -221,6 +224,10 @@ DAMAGES: dict[str, tuple[Damage, Severity, Kind, str, int | None]] = {
     "quantiles": (
         changed_json(STATS, lambda stats: stats["action"].update(q01=[9.0] * 8)), ERROR, Kind.STATISTICS, STATS, None,
     ),
+    "statistics of numbers": (  # as LeRobot's `delete_episodes` leaves them
+        changed_json(STATS, lambda stats: stats["episode_index"].update(mean=[7.0])),
+        WARNING, Kind.STATISTICS, STATS, None,
+    ),
     "details torn": (truncated(DETAILS.format(1)), WARNING, Kind.DETAILS, DETAILS.format(1), None),
     "details gone": (deleted(DETAILS.format(1)), WARNING, Kind.DETAILS, DETAILS.format(1), 1),
     "details of nothing": (
@@ -265,6 +272,28 @@ def test_a_frame_shown_twice_without_a_mark_is_said(dataset: Path) -> None:
     marked = {"timing.repeated": [1, 0, 0, 0]}
     changed_rows(path, lambda rows: [row.update(marked) for row in rows])(dataset)
     assert not [one for one in check(dataset) if one.kind is Kind.REPEATED]
+
+
+def test_a_clock_that_does_not_have_the_rate_is_good_enough(tmp_path: Path) -> None:
+    """A seventh of a second is no whole number of a clock's 90000 ticks; LeRobot loads it."""
+    columns = [Feature(key, "float32", (1,)) for key in ("observation.state", "action")]
+    features = Features(7, "x", (Feature("observation.images.front", "video", (48, 64, 3)), *columns))
+    with DatasetWriter(tmp_path / "dataset", features, RecordingConfig(fps=7)) as writer:
+        writer.begin("look")
+        for k in range(12):
+            image = np.full((48, 64, 3), 10 * k, np.uint8)
+            writer.add(Row(k, {"front": image}, {"observation.state": np.ones(1) * k, "action": np.ones(1) * k}))
+        writer.save(EpisodeDetails("look"))
+    video = next((tmp_path / "dataset").rglob("*.mp4"))
+    shutil.move(video, tmp_path / "video.mp4")
+    rate = {"video_track_timescale": "90000"}
+    with av.open(str(tmp_path / "video.mp4")) as source, av.open(str(video), "w", options=rate) as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                copy.mux(packet)
+    assert check(tmp_path / "dataset") == []
 
 
 def test_damage_inside_of_frames_is_found_by_decoding(dataset: Path) -> None:

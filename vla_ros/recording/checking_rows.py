@@ -21,6 +21,8 @@ _CONVERT = "record the episode again, or keep the dataset for what needs no such
 _UNMARKED = 0.02  # share of rows that may show the frame before without being marked
 #: Features whose statistics a policy is normalised by.
 _NORMALISED = (keys.STATE, keys.ACTION)
+#: Numbers of rows, episodes, tasks: nobody needs their statistics, which LeRobot leaves as they are where it renumbers.
+COUNTED = ("episode_index", "index", "task_index")
 
 
 def check_schema(found: Scan, path: str, schema: pa.Schema) -> Iterator[Finding]:
@@ -192,7 +194,7 @@ def compare(
         at = int(np.argmax(wrong | lost))
         text = f"{name} of {key}[{at}] is {given[at]:.9g}, that of the rows {true[name][at]:.9g}"
         if wrong.any():
-            yield error(Kind.STATISTICS, path, text, episode)
+            yield (warning if key in COUNTED else error)(Kind.STATISTICS, path, text, episode)
         else:
             yield warning(Kind.STATISTICS, path, f"{text} (LeRobot loses the deviation of large values)", episode)
     if not _quantiles_in_order(said, _ROUNDING * scale):

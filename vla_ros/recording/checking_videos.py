@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 from itertools import pairwise
 
 import av
@@ -11,7 +10,7 @@ import numpy as np
 
 from vla_ros.recording.checking_rows import TOLERANCE_S
 from vla_ros.recording.findings import REPAIR_FRAMES, Finding, Kind, error, warning
-from vla_ros.recording.scanning import Episode, Scan, Segment, Video, video
+from vla_ros.recording.scanning import Episode, Scan, Segment, Video, is_shown_at, video
 
 _EVEN_RUN = 5  # frames alike in a row before it is said
 
@@ -33,7 +32,7 @@ def check_clip(found: Scan, episode: Episode, key: str, segment: Segment) -> Ite
     if len(there) < episode.length:
         said = f"{len(there)} frames of {key} for {episode.length} rows"
         yield error(Kind.FRAMES, segment.path, said, episode.index)
-    if any(pts != Fraction(start + number, found.fps) for number, pts in enumerate(there)):
+    if not all(is_shown_at(pts, start + number, found.fps) for number, pts in enumerate(there)):
         said = f"frames of {key} are not shown at k / {found.fps} s"
         yield error(Kind.VIDEO_TIME, segment.path, said, episode.index)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vla_ros.recording import features as feature_sets
 from vla_ros.recording import schemas
 from vla_ros.recording.catalogue import video_info
-from vla_ros.recording.checking_rows import check_image_statistics, check_schema, compare, summary
+from vla_ros.recording.checking_rows import COUNTED, check_image_statistics, check_schema, compare, summary
 from vla_ros.recording.features import DEFAULTS, Feature, Features
 from vla_ros.recording.files import DATA_PATH, VIDEO_PATH, DatasetError
 from vla_ros.recording.findings import errors
@@ -175,7 +175,7 @@ def better_statistics(
         if (
             said is not None
             and set(schemas.STATISTICS) <= set(said)
-            and not errors(compare("", key, said, summary(values)))
+            and not [each for each in compare("", key, said, summary(values)) if key in COUNTED or errors([each])]
         ):
             return said, False
         return of_rows(values), True

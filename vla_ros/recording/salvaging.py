@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from vla_ros.recording import features as keys
 from vla_ros.recording.checking_rows import bad_values, check_schema, numbers
 from vla_ros.recording.findings import errors
-from vla_ros.recording.scanning import NO_FILE, UNKNOWN_TASK, Episode, Scan, Segment, column, table, video
+from vla_ros.recording.scanning import NO_FILE, UNKNOWN_TASK, Episode, Scan, Segment, column, is_shown_at, table, video
 from vla_ros.recording.video import probe
 from vla_ros.values import Array
 
@@ -191,7 +190,7 @@ def wrong_frames(found: Scan, key: str, path: str, first: int, length: int, whol
         return f"{path}: {there} frames of {key} for {length} rows"
     if not read.can_decode or list(found.features[key]["shape"][:2]) != [read.height, read.width]:
         return f"{path}: {read.codec!r} of {read.height} x {read.width} is not what info.json says"
-    if any(read.pts[first + number] != Fraction(first + number, found.fps) for number in range(length)):
+    if not all(is_shown_at(read.pts[number], number, found.fps) for number in range(first, first + length)):
         return f"{path}: frames of {key} are not shown at k / {found.fps} s"
     return ""
 

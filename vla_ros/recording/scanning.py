@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vla_ros.recording.video_reader import TOLERANCE_S
 from vla_ros.values import Array
 
 V30, V21 = "v3.0", "v2.1"
@@ -244,6 +245,12 @@ def _video(path: Path, size: int, changed_ns: int) -> Video:
             keys=tuple(keys),
             promised=stream.frames,
         )
+
+
+def is_shown_at(pts: Fraction, number: int, fps: int) -> bool:
+    """Whether a time in a video is that of a frame, as near as LeRobot needs it: not every clock has 1 / fps."""
+    right = Fraction(number, fps)
+    return pts == right or abs(pts - right) < TOLERANCE_S
 
 
 def statistics_of(values: Mapping[str, Any]) -> Mapping[str, Array]:
