@@ -258,6 +258,7 @@ def test_a_writer_that_fails_leaves_the_episode_to_a_person(
     assert studio.state is EpisodeState.UNSAVED
     assert studio.writer.frames == rows  # rows after a lost one would be shifted
     assert "recording ended: the disk is full" in studio.session.status(studio.now_ns).problem
+    assert studio.tell("pause")[1].endswith("the state is unsaved: recording ended: the disk is full")
     assert "recording ended: the disk is full" in studio.tell("save")[1]
     success, said = studio.tell("save_anyway")
     assert success and said.startswith(f"episode 0: {rows} frames")

@@ -118,7 +118,7 @@ class Session:
     def advance(self, now_ns: int, waits: bool = True) -> None:
         """Record the rows that are settled at `now_ns`, and save what was asked for once there are no more to come.
 
-        Not `waits`: save now, for time stands still, and nothing more will settle.
+        Not `waits`: save now, without rows that have not settled, for time stands still and they never will.
         """
         self._add(self._assembler.rows(now_ns))
         if self._save is not None and not (waits and self._assembler.is_settling):
@@ -210,7 +210,8 @@ class Session:
 
     def _pause(self, now_ns: int) -> str:
         if self.state is not EpisodeState.RECORDING:
-            raise Refused(f"nothing is being recorded, the state is {self.state.value}")
+            why = f": {self._failure}" if self._failure else ""
+            raise Refused(f"nothing is being recorded, the state is {self.state.value}{why}")
         self._assembler.pause(now_ns)
         self.state = EpisodeState.PAUSED
         return f"paused after {self._writer.frames} frames"
