@@ -696,6 +696,30 @@ def test_an_encoder_that_fails_takes_only_its_episode(tmp_path: Path, monkeypatc
     assert tiny.check_dataset(root) == 3
 
 
+def test_a_disk_that_lost_frames_once_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel reports what it could not write at one sync, and then no more."""
+    root = written(tmp_path / "dataset", 1)
+    writer = DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True)
+    writer.begin(tiny.task(1))
+    tiny.add_rows(writer, 1)
+    told: list[str] = []
+
+    def sync(descriptor: int, really: Callable[[int], None] = os.fsync) -> None:
+        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if path.endswith("front.mp4") and not told:
+            told.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    for _ in range(2):
+        with pytest.raises(DatasetError, match="Input/output error"):
+            writer.save(EpisodeDetails(tiny.task(1)))
+    writer.close()
+    assert len(told) == 1 and "was not saved" in writer.notices[-1]
+    assert tiny.check_dataset(root) == 1
+
+
 def test_a_video_with_other_frames_than_rows_is_not_saved(tmp_path: Path) -> None:
     """What is in the file counts, whatever the encoder says."""
     root = written(tmp_path / "dataset", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import threading
 from collections.abc import Mapping
@@ -140,8 +141,13 @@ class OpenEpisode:
         except EncoderError as error:
             self.broken = error
             raise
-        with reported(f"{self.folder} cannot be written"):
+        try:
             at_once(fsync_file, [self.folder / f"{camera}.mp4" for camera in self._encoders])
+        except OSError as error:
+            failure = DatasetError(f"{self.folder} cannot be written: {error.strerror}")
+            if error.errno == errno.EIO:  # told once only: the next sync would succeed, without what is lost
+                self.broken = failure
+            raise failure from error
         self._journal.close()
         rows = journal.read(self.folder / ROWS)
         counts = {camera: _frames_in(self.folder / f"{camera}.mp4") for camera in self._encoders}
