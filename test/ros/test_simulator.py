@@ -173,7 +173,7 @@ def test_what_it_publishes(listener: Listener) -> None:
         picture = messages.image_to_rgb(heard[-1])
         assert picture.shape == (256, 256, 3)
         assert picture.std() > 10.0  # not one colour
-        assert messages[-1].header.frame_id == optical_frame(camera)
+        assert heard[-1].header.frame_id == optical_frame(camera)
     stamps = set(listener.times_ns(FRONT)) & set(listener.times_ns(WRIST))
     assert len(stamps) >= len(images["front"]) - 2  # both cameras see the same instants
 
