@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from pictures import number_in
 
-from vla_ros.recording.checking import check
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.recording.statistics import of_rows
+from vla_ros.recording.upkeep.checking import check
 
 
 def main(folder: Path) -> None:

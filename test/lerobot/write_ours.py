@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from pictures import picture
 
-from vla_ros.recording.compacting import compact
 from vla_ros.recording.config import RecordingConfig, VideoConfig
 from vla_ros.recording.convert import Conversion, convert
 from vla_ros.recording.features import Row, of_robot
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
 from vla_ros.recording.reader import DatasetReader
+from vla_ros.recording.upkeep.compacting import compact
 from vla_ros.robots.panda import PANDA
 
 FPS = 30

@@ -17,13 +17,13 @@ import pytest
 from typer.testing import CliRunner
 
 from vla_ros.cli import app
-from vla_ros.recording.checking import check
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.convert import Conversion, convert
 from vla_ros.recording.features import Feature, Features, Row
 from vla_ros.recording.files import DatasetError
-from vla_ros.recording.findings import Kind, Severity
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
+from vla_ros.recording.upkeep.checking import check
+from vla_ros.recording.upkeep.findings import Kind, Severity
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 DATA, VIDEO = "data/chunk-000/file-{:03d}.parquet", "videos/observation.images.front/chunk-000/file-{:03d}.mp4"

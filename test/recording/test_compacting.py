@@ -17,13 +17,13 @@ import pytest
 from typer.testing import CliRunner
 
 from vla_ros.cli import app
-from vla_ros.recording import staging
-from vla_ros.recording.checking import check
-from vla_ros.recording.compacting import compact
 from vla_ros.recording.config import RecordingConfig, VideoConfig
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
 from vla_ros.recording.reader import DatasetReader
+from vla_ros.recording.upkeep import staging
+from vla_ros.recording.upkeep.checking import check
+from vla_ros.recording.upkeep.compacting import compact
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 

@@ -17,8 +17,6 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from vla_ros.cli.app import app
-from vla_ros.recording.catalogue import Finished
-from vla_ros.recording.compacting import compact
 from vla_ros.recording.config import RecordingConfig, VideoConfig
 from vla_ros.recording.convert import SOURCE_FRAME, Conversion, Converted, Unmakeable, convert
 from vla_ros.recording.dataset import DatasetMeta
@@ -28,6 +26,8 @@ from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
 from vla_ros.recording.lerobot_v21 import V21Writer
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.recording.selection import Motion
+from vla_ros.recording.storing.catalogue import Finished
+from vla_ros.recording.upkeep.compacting import compact
 from vla_ros.robots.panda import PANDA
 
 sys.path.insert(0, str(Path(__file__).parent))  # as pytest's import mode does not

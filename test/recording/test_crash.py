@@ -18,9 +18,9 @@ import av
 import numpy as np
 import pytest
 
-from vla_ros.recording import journal
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter, is_dataset
+from vla_ros.recording.storing import journal
 
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny

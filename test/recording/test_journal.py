@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla_ros.recording import journal
 from vla_ros.recording.features import Feature, Features, Row
 from vla_ros.recording.files import DatasetError
-from vla_ros.recording.journal import Journal
+from vla_ros.recording.storing import journal
+from vla_ros.recording.storing.journal import Journal
 
 FEATURES = Features(
     30,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_ros.control import kinematics
-from vla_ros.recording.holds import Hold
-from vla_ros.recording.labels import Labels
+from vla_ros.recording.assembling.holds import Hold
+from vla_ros.recording.assembling.labels import Labels
 from vla_ros.robots.panda import PANDA
 from vla_ros.values import POSE_DIMENSIONS, Array, Command, Mode, SafetyState, Target
 

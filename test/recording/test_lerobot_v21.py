@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from vla_ros.recording.catalogue import Finished
 from vla_ros.recording.config import VideoConfig
 from vla_ros.recording.features import Feature, Features, of_robot
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v21 import V21Writer, modality
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.recording.statistics import ImageStatistics
+from vla_ros.recording.storing.catalogue import Finished
 from vla_ros.recording.video import VideoEncoder
 from vla_ros.robots import catalogue
 

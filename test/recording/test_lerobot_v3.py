@@ -23,12 +23,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_ros.recording import dataset, files, journal, schemas
+from vla_ros.recording import dataset, files, schemas
 from vla_ros.recording.config import RecordingConfig, VideoConfig
 from vla_ros.recording.dataset import DatasetMeta
 from vla_ros.recording.features import Feature, Row
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import LONGEST_TASK, DatasetWriter, EpisodeDetails
+from vla_ros.recording.storing import journal
 from vla_ros.recording.video import EncoderError, VideoEncoder
 
 sys.path.insert(0, str(Path(__file__).parent))

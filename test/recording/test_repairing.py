@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from vla_ros.cli import app
-from vla_ros.recording import staging
-from vla_ros.recording.checking import check
-from vla_ros.recording.compacting import compact
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.files import DatasetError
-from vla_ros.recording.findings import Kind, errors
 from vla_ros.recording.lerobot_v3 import DatasetWriter
-from vla_ros.recording.repairing import repair
+from vla_ros.recording.upkeep import staging
+from vla_ros.recording.upkeep.checking import check
+from vla_ros.recording.upkeep.compacting import compact
+from vla_ros.recording.upkeep.findings import Kind, errors
+from vla_ros.recording.upkeep.repairing import repair
 
 FULL = os.environ.get("VLA_ROS_FULL") == "1"
 DATA, VIDEO = "data/chunk-000/file-{:03d}.parquet", "videos/observation.images.wrist/chunk-000/file-{:03d}.mp4"

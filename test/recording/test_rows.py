@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from vla_ros.control import kinematics
 from vla_ros.recording import features as keys
+from vla_ros.recording.assembling.rows import RowAssembler
 from vla_ros.recording.config import ActionSource, GapRule, HealthConfig, RecordingConfig
 from vla_ros.recording.features import MODES, SAFETY_STATES, Row, of_robot
-from vla_ros.recording.rows import RowAssembler
 from vla_ros.robots.panda import PANDA
 from vla_ros.timing.sync import CameraTiming
 from vla_ros.values import Array, Command, Image, Mode, SafetyState, Target

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from vla_ros.recording import features
+from vla_ros.recording.assembling.rows import RowAssembler
 from vla_ros.recording.config import GapRule, HealthConfig, RecordingConfig
 from vla_ros.recording.dataset import DatasetMeta
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter
-from vla_ros.recording.rows import RowAssembler
 from vla_ros.recording.session import EpisodeState, Session
 from vla_ros.robots.panda import PANDA
 from vla_ros.timing.sync import CameraTiming

@@ -14,7 +14,7 @@ from vla_ros.cli.dataset_show import show
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vla_ros.recording.findings import Finding
+    from vla_ros.recording.upkeep.findings import Finding
 
 app = typer.Typer(help="Look at recorded datasets; check, repair and compact them.", no_args_is_help=True)
 
@@ -38,8 +38,8 @@ def check(
 ) -> None:
     """Find out whether a dataset (v3.0 or v2.1) can be loaded and is true. Exit code 1 if anything is wrong."""
     with clear_errors(), dataset_errors():
-        from vla_ros.recording import checking
-        from vla_ros.recording.findings import Severity, errors, to_json
+        from vla_ros.recording.upkeep import checking
+        from vla_ros.recording.upkeep.findings import Severity, errors, to_json
 
         with progress() as say:
             findings = checking.check(path, decode=decode, on_progress=say)
@@ -64,7 +64,7 @@ def repair(
 ) -> None:
     """Mend a damaged dataset: rebuild metadata, set broken episodes aside (in .recording/aside). Deletes nothing."""
     with clear_errors(), dataset_errors():
-        from vla_ros.recording import repairing
+        from vla_ros.recording.upkeep import repairing
 
         with progress() as say:
             done = repairing.repair(path, keep_open=keep_open, decode=decode, on_progress=say)
@@ -86,7 +86,7 @@ def compact(
     if (destination is None) != in_place:
         refuse("say where to: a new folder, or --in-place (not both)")
     with clear_errors(), dataset_errors():
-        from vla_ros.recording import compacting
+        from vla_ros.recording.upkeep import compacting
 
         with progress() as say:
             done = compacting.compact(path, destination or path, data_mb=data_mb, video_mb=video_mb, on_progress=say)

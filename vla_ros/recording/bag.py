@@ -17,13 +17,13 @@ from typing import Any, Protocol
 from vla_ros import messages, topics
 from vla_ros.messages import Message
 from vla_ros.recording import features
+from vla_ros.recording.assembling.intake import COMPRESSED_IMAGE, Intake, image_type
+from vla_ros.recording.assembling.rows import RowAssembler
 from vla_ros.recording.bag_files import Bag, BagError
 from vla_ros.recording.config import RecordingConfig
-from vla_ros.recording.findings import Progress
-from vla_ros.recording.intake import COMPRESSED_IMAGE, Intake, image_type
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails, SavedEpisode
-from vla_ros.recording.rows import RowAssembler
 from vla_ros.recording.session import EpisodeState, Refused, Session
+from vla_ros.recording.upkeep.findings import Progress
 from vla_ros.robots.robot import Robot
 from vla_ros.timing.stamps import ms_to_ns, ns_to_s, s_to_ns
 from vla_ros.timing.sync import CameraTiming

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from vla_ros.recording import dataset, schemas, selection
-from vla_ros.recording.catalogue import Catalogue, Finished
 from vla_ros.recording.columns import Column
 from vla_ros.recording.config import VideoConfig
 from vla_ros.recording.dataset_v21 import VERSION_21
@@ -29,7 +28,8 @@ from vla_ros.recording.files import DatasetError, Layout, write_atomically
 from vla_ros.recording.lerobot_v21 import V21Writer, modality
 from vla_ros.recording.reader import DatasetReader, camera_name, is_image
 from vla_ros.recording.selection import MOVED, STILL, Motion
-from vla_ros.recording.staging import publish, stage_new
+from vla_ros.recording.storing.catalogue import Catalogue, Finished
+from vla_ros.recording.upkeep.staging import publish, stage_new
 from vla_ros.values import Config
 
 #: Which row of the source's episode a key frame is: with it, times can be told where `timestamp` counts key frames.

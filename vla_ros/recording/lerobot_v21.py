@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_ros.recording.catalogue import Finished, video_info
 from vla_ros.recording.dataset_v21 import DATA_PATH_21, EPISODES, STATS, TASKS, VERSION_21, VIDEO_PATH_21
 from vla_ros.recording.features import ACTION, DEFAULTS, IMAGES, STATE, Feature, Features
 from vla_ros.recording.files import CHUNKS_SIZE, DatasetError, Layout, make_folder, move, reported, write_atomically
 from vla_ros.recording.schemas import data_schema, data_table, json_file, new_info, parquet
 from vla_ros.recording.statistics import of_rows
+from vla_ros.recording.storing.catalogue import Finished, video_info
 
 
 class V21Writer:

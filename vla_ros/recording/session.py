@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
 
+from vla_ros.recording.assembling.row_health import RowHealth
+from vla_ros.recording.assembling.rows import RowAssembler
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.features import Row
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
-from vla_ros.recording.row_health import RowHealth
-from vla_ros.recording.rows import RowAssembler
 from vla_ros.timing.sync import StreamHealth
 
 _OBEYED = 16  # last words that are told

@@ -20,12 +20,12 @@ from pydantic import Field, field_validator
 from vla_ros.control.arm import ArmConfig, ArmStatus
 from vla_ros.control.limits import NORMAL_COUNTS
 from vla_ros.policies import registry
+from vla_ros.recording.assembling.rows import RowAssembler
 from vla_ros.recording.config import ActionSource, RecordingConfig
 from vla_ros.recording.dataset import DatasetMeta, read_system
 from vla_ros.recording.features import Features, of_robot
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
-from vla_ros.recording.rows import RowAssembler
 from vla_ros.robots.robot import Robot
 from vla_ros.rollout.disturbances import Disturbances, NoiseConfig
 from vla_ros.rollout.loop import Episode, Rollout, RolloutConfig, Watcher

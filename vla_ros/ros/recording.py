@@ -19,7 +19,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import topics
-from vla_ros.recording.intake import COMPRESSED_IMAGE, IMAGE, Intake
+from vla_ros.recording.assembling.intake import COMPRESSED_IMAGE, IMAGE, Intake
 from vla_ros.recording.lerobot_v3 import LONGEST_TASK
 from vla_ros.recording.session import Answer, EpisodeState, Refused, Session, SessionStatus
 from vla_ros.ros import qos

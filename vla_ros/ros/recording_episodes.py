@@ -18,7 +18,7 @@ from vla_ros.timing.stamps import s_to_ns
 
 #: So many episodes may fail for each that is kept, and some more: beyond, something is wrong.
 _TRIES_PER_EPISODE, _SPARE_TRIES = 2, 10
-#: A command from longer before an episode is none of its labels (see recording.labels), and some more.
+#: A command from longer before an episode is none of its labels (see recording.assembling.labels), and some more.
 _FORGOTTEN_NS = s_to_ns(1.2)
 
 

@@ -12,9 +12,9 @@ from rclpy.node import Node
 from vla_ros import messages
 from vla_ros.config import RecorderNodeConfig
 from vla_ros.recording import features
-from vla_ros.recording.intake import Intake
+from vla_ros.recording.assembling.intake import Intake
+from vla_ros.recording.assembling.rows import RowAssembler
 from vla_ros.recording.lerobot_v3 import DatasetWriter, is_dataset
-from vla_ros.recording.rows import RowAssembler
 from vla_ros.recording.session import EpisodeState, Session
 from vla_ros.robots import catalogue
 from vla_ros.ros import params, recording

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 
 from vla_ros.control import kinematics
 from vla_ros.recording import features as keys
+from vla_ros.recording.assembling.holds import Hold
 from vla_ros.recording.features import MODES, SAFETY_STATES
-from vla_ros.recording.holds import Hold
 from vla_ros.robots.robot import Robot
 from vla_ros.timing.stamps import ns_to_s, s_to_ns
 from vla_ros.values import Array, Command, Mode, SafetyState, Target

@@ -13,8 +13,7 @@ from typing import Any, Final
 import av
 import numpy as np
 
-from vla_ros.recording import journal, schemas
-from vla_ros.recording.catalogue import Finished
+from vla_ros.recording import schemas
 from vla_ros.recording.config import VideoConfig
 from vla_ros.recording.features import IMAGES, Features, Row
 from vla_ros.recording.files import (
@@ -26,8 +25,10 @@ from vla_ros.recording.files import (
     reported,
     write_atomically,
 )
-from vla_ros.recording.journal import Journal
 from vla_ros.recording.statistics import ImageStatistics
+from vla_ros.recording.storing import journal
+from vla_ros.recording.storing.catalogue import Finished
+from vla_ros.recording.storing.journal import Journal
 from vla_ros.recording.video import EncoderError, VideoEncoder, VideoInfo
 
 ROWS: Final = "rows.bin"

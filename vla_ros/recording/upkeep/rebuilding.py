@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from vla_ros.recording import features as feature_sets
 from vla_ros.recording import schemas
-from vla_ros.recording.catalogue import video_info
-from vla_ros.recording.checking_rows import COUNTED, check_image_statistics, check_schema, compare, summary
 from vla_ros.recording.features import DEFAULTS, Feature, Features
 from vla_ros.recording.files import DATA_PATH, VIDEO_PATH, DatasetError
-from vla_ros.recording.findings import errors
-from vla_ros.recording.scanning import INFO, SYSTEM, V30, Scan, column, is_number, schema_of, table, video
 from vla_ros.recording.statistics import ImageStatistics, of_rows
+from vla_ros.recording.storing.catalogue import video_info
+from vla_ros.recording.upkeep.checking_rows import COUNTED, check_image_statistics, check_schema, compare, summary
+from vla_ros.recording.upkeep.findings import errors
+from vla_ros.recording.upkeep.scanning import INFO, SYSTEM, V30, Scan, column, is_number, schema_of, table, video
 from vla_ros.recording.video import VideoReader, probe
 
 _ENOUGH = 5  # files that are looked at to tell what all are like

@@ -15,9 +15,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vla_ros.recording import features as keys
-from vla_ros.recording.checking_rows import bad_values, check_schema, numbers
-from vla_ros.recording.findings import errors
-from vla_ros.recording.scanning import NO_FILE, UNKNOWN_TASK, Episode, Scan, Segment, column, is_shown_at, table, video
+from vla_ros.recording.upkeep.checking_rows import bad_values, check_schema, numbers
+from vla_ros.recording.upkeep.findings import errors
+from vla_ros.recording.upkeep.scanning import (
+    NO_FILE,
+    UNKNOWN_TASK,
+    Episode,
+    Scan,
+    Segment,
+    column,
+    is_shown_at,
+    table,
+    video,
+)
 from vla_ros.recording.video import probe
 from vla_ros.values import Array
 

@@ -7,10 +7,10 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from vla_ros.recording import journal
-from vla_ros.recording.catalogue import Catalogue
 from vla_ros.recording.files import DatasetError, Layout, move, reported
-from vla_ros.recording.open_episode import ROWS
+from vla_ros.recording.storing import journal
+from vla_ros.recording.storing.catalogue import Catalogue
+from vla_ros.recording.storing.open_episode import ROWS
 
 
 def clear(catalogue: Catalogue) -> list[str]:

@@ -32,7 +32,7 @@ from vla_ros.recording.files import (
 )
 from vla_ros.recording.schemas import Clip, EpisodeMeta, Stats
 from vla_ros.recording.statistics import of_rows
-from vla_ros.recording.totals import Totals, counted, merged, read
+from vla_ros.recording.storing.totals import Totals, counted, merged, read
 from vla_ros.recording.video import VideoInfo
 
 #: Names of what is taken back into the folder of an open episode.

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from vla_ros.recording import features as feature_sets
 from vla_ros.recording import schemas
-from vla_ros.recording.checking import check, check_scan
 from vla_ros.recording.files import (
     CHUNKS_SIZE,
     DATA_PATH,
@@ -24,10 +23,11 @@ from vla_ros.recording.files import (
     reported,
     write_atomically,
 )
-from vla_ros.recording.findings import Progress, errors
-from vla_ros.recording.scanning import INFO, V30, Scan, scan, video
 from vla_ros.recording.schemas import Clip, EpisodeMeta
-from vla_ros.recording.staging import Staging, publish, stage_new
+from vla_ros.recording.upkeep.checking import check, check_scan
+from vla_ros.recording.upkeep.findings import Progress, errors
+from vla_ros.recording.upkeep.scanning import INFO, V30, Scan, scan, video
+from vla_ros.recording.upkeep.staging import Staging, publish, stage_new
 from vla_ros.recording.video import concatenate
 
 _MB = 1024**2  # as LeRobot counts

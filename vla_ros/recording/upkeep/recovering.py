@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_ros.recording import journal, schemas
-from vla_ros.recording.catalogue import Catalogue, Finished
-from vla_ros.recording.checking import RECOVERED, open_episodes
+from vla_ros.recording import schemas
 from vla_ros.recording.features import IMAGES
 from vla_ros.recording.files import DatasetError, fsync_file, make_folder, move, reported
-from vla_ros.recording.open_episode import ABOUT, ROWS
-from vla_ros.recording.rebuilding import image_statistics
-from vla_ros.recording.scanning import UNKNOWN_TASK
+from vla_ros.recording.storing import journal
+from vla_ros.recording.storing.catalogue import Catalogue, Finished
+from vla_ros.recording.storing.open_episode import ABOUT, ROWS
+from vla_ros.recording.upkeep.checking import RECOVERED, open_episodes
+from vla_ros.recording.upkeep.rebuilding import image_statistics
+from vla_ros.recording.upkeep.scanning import UNKNOWN_TASK
 from vla_ros.recording.video import VideoInfo, cut, probe
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from vla_ros.recording import features as keys
-from vla_ros.recording.findings import Finding, Kind, error, warning
-from vla_ros.recording.scanning import NUMBERS, Episode, Scan, column, is_number
+from vla_ros.recording.upkeep.findings import Finding, Kind, error, warning
+from vla_ros.recording.upkeep.scanning import NUMBERS, Episode, Scan, column, is_number
 from vla_ros.values import Array
 
 TOLERANCE_S = 1e-4  # LeRobot's, between a row's time and its frame's

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from vla_ros.recording import features as keys
+from vla_ros.recording.assembling.labels import Labels
+from vla_ros.recording.assembling.row_health import RowHealth, Tally
 from vla_ros.recording.config import ActionSource, GapRule, RecordingConfig
 from vla_ros.recording.features import PROPRIOCEPTION, Features, Row
-from vla_ros.recording.labels import Labels
-from vla_ros.recording.row_health import RowHealth, Tally
 from vla_ros.robots.robot import Robot
 from vla_ros.timing.frame import as_given
 from vla_ros.timing.frozen import FrozenWatch

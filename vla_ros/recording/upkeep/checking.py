@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_ros.recording.checking_rows import (
+from vla_ros.recording.files import DatasetError
+from vla_ros.recording.upkeep.checking_rows import (
     check_image_statistics,
     check_rows,
     check_schema,
@@ -18,10 +19,9 @@ from vla_ros.recording.checking_rows import (
     numbers,
     summary,
 )
-from vla_ros.recording.checking_videos import check_clip, check_video, decode
-from vla_ros.recording.files import DatasetError
-from vla_ros.recording.findings import Finding, Kind, Progress, error, warning
-from vla_ros.recording.scanning import (
+from vla_ros.recording.upkeep.checking_videos import check_clip, check_video, decode
+from vla_ros.recording.upkeep.findings import Finding, Kind, Progress, error, warning
+from vla_ros.recording.upkeep.scanning import (
     DETAILS,
     INFO,
     NO_FILE,

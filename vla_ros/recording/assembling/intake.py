@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vla_ros import messages, topics
 from vla_ros.control.limits import NORMAL_COUNTS
 from vla_ros.messages import JointReader, Message
-from vla_ros.recording.rows import RowAssembler
+from vla_ros.recording.assembling.rows import RowAssembler
 from vla_ros.robots.robot import Robot
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"

@@ -8,9 +8,9 @@ from itertools import pairwise
 import av
 import numpy as np
 
-from vla_ros.recording.checking_rows import TOLERANCE_S
-from vla_ros.recording.findings import REPAIR_FRAMES, Finding, Kind, error, warning
-from vla_ros.recording.scanning import Episode, Scan, Segment, Video, is_shown_at, video
+from vla_ros.recording.upkeep.checking_rows import TOLERANCE_S
+from vla_ros.recording.upkeep.findings import REPAIR_FRAMES, Finding, Kind, error, warning
+from vla_ros.recording.upkeep.scanning import Episode, Scan, Segment, Video, is_shown_at, video
 
 _EVEN_RUN = 5  # frames alike in a row before it is said
 

@@ -12,18 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vla_ros.recording import features as feature_sets
-from vla_ros.recording import leftovers, schemas
-from vla_ros.recording.checking import check, check_scan
-from vla_ros.recording.checking_rows import numbers
+from vla_ros.recording import schemas
 from vla_ros.recording.files import DATA_PATH, EPISODES_PATH, VIDEO_PATH, DatasetError, Layout, WriteLock
-from vla_ros.recording.findings import Finding, Kind, Progress, Severity, errors
-from vla_ros.recording.rebuilding import better_statistics, usable_info
-from vla_ros.recording.recovering import recover
-from vla_ros.recording.salvaging import Salvage, Whole, rows_of, salvage
-from vla_ros.recording.scanning import DETAILS, INFO, STATS, TASKS, Scan, scan, video
 from vla_ros.recording.schemas import Clip, EpisodeMeta, Stats
-from vla_ros.recording.staging import Staging, remove_leftover
-from vla_ros.recording.totals import merged
+from vla_ros.recording.storing import leftovers
+from vla_ros.recording.storing.totals import merged
+from vla_ros.recording.upkeep.checking import check, check_scan
+from vla_ros.recording.upkeep.checking_rows import numbers
+from vla_ros.recording.upkeep.findings import Finding, Kind, Progress, Severity, errors
+from vla_ros.recording.upkeep.rebuilding import better_statistics, usable_info
+from vla_ros.recording.upkeep.recovering import recover
+from vla_ros.recording.upkeep.salvaging import Salvage, Whole, rows_of, salvage
+from vla_ros.recording.upkeep.scanning import DETAILS, INFO, STATS, TASKS, Scan, scan, video
+from vla_ros.recording.upkeep.staging import Staging, remove_leftover
 from vla_ros.recording.video import cut
 
 #: Beside errors: what repair does something about.

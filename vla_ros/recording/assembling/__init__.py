@@ -1,0 +1,1 @@
+"""WHAT COMES IN → ROWS: streams through the aligner, commands held, on a grid of time."""
