@@ -25,7 +25,10 @@ test: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile --ignore test/ros --ignore test/test_readme.py
+	$(BIN)/pytest test/ros test/test_readme.py  # on time, so alone
+
+test: export OPENBLAS_NUM_THREADS := 1  # threads that wait for each other cost more than they bring
 
 test-full: export VLA_ROS_FULL := 1
 test-full: test

@@ -55,6 +55,7 @@ EXTRAS = {
         "import-linter",
         "mypy",
         "pytest",
+        "pytest-xdist",
         "ruff",
         "types-PyYAML",
         "xacro",
