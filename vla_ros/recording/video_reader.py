@@ -49,6 +49,7 @@ class VideoReader:
         self._fps = _rate(path, self._stream)
         self._ticks = 1 / (self._fps * self._stream.time_base)  # of the stream's clock, from frame to frame
         self._stream.thread_type = "NONE"  # threads would hold frames back, and a single frame is what is wanted
+        self._stream.codec_context.thread_count = 1  # nor dav1d's own, whose locks a fork would inherit for ever
         self._gop = self._distance_of_key_frames()
         self._converter = VideoReformatter()  # one for all: each has to be set up
         self._decoded: Iterator[Any] = iter(())
