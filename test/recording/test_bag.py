@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bags
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -22,9 +22,6 @@ from vla_ros.recording.config import RecordingConfig, VideoConfig
 from vla_ros.recording.video_reader import VideoReader
 from vla_ros.robots.panda import PANDA
 from vla_ros.timing.stamps import s_to_ns
-
-sys.path.insert(0, str(Path(__file__).parent))
-import bags
 
 CAMERAS = {"front": CameraConfig(topic=bags.IMAGES, rate_hz=bags.FPS, tolerance_ms=60.0)}
 RECORDING = RecordingConfig(fps=bags.FPS, video=VideoConfig(crf=10))

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from damage import Damage, changed_json, changed_rows, changed_value, copied, deleted, truncated
 from typer.testing import CliRunner
 
 from vla_ros.cli import app
@@ -31,51 +32,6 @@ EPISODES = "meta/episodes/chunk-000/file-{:03d}.parquet"
 DETAILS = "meta/vla_ros/episodes/episode-{:06d}.json"
 FRONT = "observation.images.front"
 INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
-
-Damage = Callable[[Path], None]
-
-
-def truncated(path: str) -> Damage:
-    def damage(root: Path) -> None:
-        content = (root / path).read_bytes()
-        (root / path).write_bytes(content[: len(content) // 2])
-
-    return damage
-
-
-def deleted(path: str) -> Damage:
-    return lambda root: (root / path).unlink()
-
-
-def copied(path: str, to: str) -> Damage:
-    def damage(root: Path) -> None:
-        (root / to).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(root / path, root / to)
-
-    return damage
-
-
-def changed_json(path: str, change: Callable[[Any], object]) -> Damage:
-    def damage(root: Path) -> None:
-        content = json.loads((root / path).read_text())
-        change(content)
-        (root / path).write_text(json.dumps(content))
-
-    return damage
-
-
-def changed_rows(path: str, change: Callable[[list[dict[str, Any]]], object]) -> Damage:
-    def damage(root: Path) -> None:
-        table = pq.ParquetFile(root / path).read()
-        rows = table.to_pylist()
-        change(rows)
-        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), root / path)
-
-    return damage
-
-
-def changed_values(path: str, key: str, value: object, row: int = 2) -> Damage:
-    return changed_rows(path, lambda rows: rows[row].update({key: value}))
 
 
 def another_schema(root: Path) -> None:
@@ -155,23 +111,23 @@ DAMAGES: dict[str, tuple[Damage, Severity, Kind, str, int | None]] = {
     "another type": (another_schema, ERROR, Kind.SCHEMA, DATA.format(0), None),
     "no action": (without_column, ERROR, Kind.SCHEMA, DATA.format(1), None),
     "a row dropped": (changed_rows(DATA.format(1), lambda rows: rows.pop(3)), ERROR, Kind.ROWS, DATA.format(1), 1),
-    "frame_index": (changed_values(DATA.format(1), "frame_index", 7), ERROR, Kind.INDEX, DATA.format(1), 1),
-    "index": (changed_values(DATA.format(2), "index", 7), ERROR, Kind.INDEX, DATA.format(2), 2),
-    "episode_index": (changed_values(DATA.format(2), "episode_index", 1), ERROR, Kind.INDEX, DATA.format(2), 2),
-    "timestamp": (changed_values(DATA.format(1), "timestamp", 0.1002), ERROR, Kind.TIMESTAMP, DATA.format(1), 1),
-    "unknown task": (changed_values(DATA.format(1), "task_index", 7), ERROR, Kind.TASK, DATA.format(1), 1),
-    "another task": (changed_values(DATA.format(1), "task_index", 0), ERROR, Kind.TASK, DATA.format(1), 1),
+    "frame_index": (changed_value(DATA.format(1), "frame_index", 7), ERROR, Kind.INDEX, DATA.format(1), 1),
+    "index": (changed_value(DATA.format(2), "index", 7), ERROR, Kind.INDEX, DATA.format(2), 2),
+    "episode_index": (changed_value(DATA.format(2), "episode_index", 1), ERROR, Kind.INDEX, DATA.format(2), 2),
+    "timestamp": (changed_value(DATA.format(1), "timestamp", 0.1002), ERROR, Kind.TIMESTAMP, DATA.format(1), 1),
+    "unknown task": (changed_value(DATA.format(1), "task_index", 7), ERROR, Kind.TASK, DATA.format(1), 1),
+    "another task": (changed_value(DATA.format(1), "task_index", 0), ERROR, Kind.TASK, DATA.format(1), 1),
     "NaN in state": (
-        changed_values(DATA.format(1), "observation.state", [float("nan")] * 8), ERROR, Kind.NAN, DATA.format(1), 1,
+        changed_value(DATA.format(1), "observation.state", [float("nan")] * 8), ERROR, Kind.NAN, DATA.format(1), 1,
     ),
     "infinite action": (
-        changed_values(DATA.format(1), "action", [float("inf")] * 8), ERROR, Kind.NAN, DATA.format(1), 1,
+        changed_value(DATA.format(1), "action", [float("inf")] * 8), ERROR, Kind.NAN, DATA.format(1), 1,
     ),
     "NaN elsewhere": (
-        changed_values(DATA.format(1), "timing.skew", float("nan")), WARNING, Kind.NAN, DATA.format(1), 1,
+        changed_value(DATA.format(1), "timing.skew", float("nan")), WARNING, Kind.NAN, DATA.format(1), 1,
     ),
     "another state": (
-        changed_values(DATA.format(1), "observation.state", [9.0] * 8), ERROR, Kind.STATISTICS, EPISODES.format(1), 1,
+        changed_value(DATA.format(1), "observation.state", [9.0] * 8), ERROR, Kind.STATISTICS, EPISODES.format(1), 1,
     ),
     "video torn": (truncated(VIDEO.format(2)), ERROR, Kind.UNREADABLE, VIDEO.format(2), None),
     "video gone": (deleted(VIDEO.format(2)), ERROR, Kind.MISSING, VIDEO.format(2), 2),
@@ -185,23 +141,23 @@ DAMAGES: dict[str, tuple[Damage, Severity, Kind, str, int | None]] = {
     "frames of another size": (remade_video(8, size=(96, 64)), ERROR, Kind.VIDEO_FORMAT, VIDEO.format(1), 1),
     "metadata torn": (truncated(EPISODES.format(1)), ERROR, Kind.UNREADABLE, EPISODES.format(1), None),
     "metadata gone": (deleted(EPISODES.format(1)), ERROR, Kind.EPISODES, "meta/episodes", None),
-    "length": (changed_values(EPISODES.format(1), "length", 7, 0), ERROR, Kind.ROWS, DATA.format(1), 1),
+    "length": (changed_value(EPISODES.format(1), "length", 7, 0), ERROR, Kind.ROWS, DATA.format(1), 1),
     "rows elsewhere": (
-        changed_values(EPISODES.format(1), "dataset_from_index", 4, 0), ERROR, Kind.EPISODES, EPISODES.format(1), 1,
+        changed_value(EPISODES.format(1), "dataset_from_index", 4, 0), ERROR, Kind.EPISODES, EPISODES.format(1), 1,
     ),
     "frames between frames": (
-        changed_values(EPISODES.format(1), "videos/observation.images.front/from_timestamp", 0.02, 0),
+        changed_value(EPISODES.format(1), "videos/observation.images.front/from_timestamp", 0.02, 0),
         ERROR, Kind.VIDEO_TIME, VIDEO.format(1), 1,
     ),
     "too long in the video": (
-        changed_values(EPISODES.format(1), "videos/observation.images.front/to_timestamp", 0.5, 0),
+        changed_value(EPISODES.format(1), "videos/observation.images.front/to_timestamp", 0.5, 0),
         ERROR, Kind.VIDEO_TIME, VIDEO.format(1), 1,
     ),
     "a task nobody knows": (
-        changed_values(EPISODES.format(1), "tasks", ["x"], 0), ERROR, Kind.TASK, EPISODES.format(1), 1,
+        changed_value(EPISODES.format(1), "tasks", ["x"], 0), ERROR, Kind.TASK, EPISODES.format(1), 1,
     ),
     "statistics of an episode": (
-        changed_values(EPISODES.format(1), "stats/action/mean", [9.0] * 8, 0),
+        changed_value(EPISODES.format(1), "stats/action/mean", [9.0] * 8, 0),
         ERROR, Kind.STATISTICS, EPISODES.format(1), 1,
     ),
     "tasks gone": (deleted(TASKS), ERROR, Kind.MISSING, TASKS, None),
@@ -340,7 +296,7 @@ def test_a_deviation_that_lerobot_loses_is_a_warning(dataset: Path) -> None:
     said = {"min": stamps.min(), "max": stamps.max(), "mean": stamps.mean(), "std": 0.0}
     said |= {f"q{quantile:02d}": float(np.quantile(stamps, quantile / 100)) for quantile in (1, 10, 50, 90, 99)}
     for name, value in said.items():
-        changed_values(EPISODES.format(1), f"stats/timing.skew/{name}", [float(value)], 0)(dataset)
+        changed_value(EPISODES.format(1), f"stats/timing.skew/{name}", [float(value)], 0)(dataset)
     found = [one for one in check(dataset) if one.path == EPISODES.format(1)]
     assert [(one.severity, one.kind) for one in found] == [(WARNING, Kind.STATISTICS)]
     assert "LeRobot loses" in found[0].what

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import bags
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -29,9 +29,6 @@ from vla_ros.recording.selection import Motion
 from vla_ros.recording.storing.catalogue import Finished
 from vla_ros.recording.upkeep.compacting import compact
 from vla_ros.robots.panda import PANDA
-
-sys.path.insert(0, str(Path(__file__).parent))  # as pytest's import mode does not
-import bags
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 FPS, ROWS = 10, 40

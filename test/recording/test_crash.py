@@ -17,13 +17,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import tiny
 
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter, is_dataset
 from vla_ros.recording.storing import journal
-
-sys.path.insert(0, str(Path(__file__).parent))
-import tiny
 
 FULL = bool(os.environ.get("VLA_ROS_FULL"))
 PATIENCE_S = 60.0

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,9 +32,6 @@ from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import LONGEST_TASK, DatasetWriter, EpisodeDetails
 from vla_ros.recording.storing import journal
 from vla_ros.recording.video import EncoderError, VideoEncoder
-
-sys.path.insert(0, str(Path(__file__).parent))
-import tiny
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 

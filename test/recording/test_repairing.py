@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from damage import Damage, changed_json, changed_rows, changed_value, deleted, truncated
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -35,43 +35,6 @@ DATA, VIDEO = "data/chunk-000/file-{:03d}.parquet", "videos/observation.images.w
 EPISODES, DETAILS = "meta/episodes/chunk-000/file-{:03d}.parquet", "meta/vla_ros/episodes/episode-{:06d}.json"
 FRONT = "observation.images.front"
 ALL = (0, 1, 2, 3)
-
-Damage = Callable[[Path], None]
-
-
-def truncated(path: str) -> Damage:
-    def damage(root: Path) -> None:
-        content = (root / path).read_bytes()
-        (root / path).write_bytes(content[: len(content) // 2])
-
-    return damage
-
-
-def deleted(path: str) -> Damage:
-    return lambda root: (root / path).unlink()
-
-
-def changed_json(path: str, change: Callable[[Any], object]) -> Damage:
-    def damage(root: Path) -> None:
-        content = json.loads((root / path).read_text())
-        change(content)
-        (root / path).write_text(json.dumps(content))
-
-    return damage
-
-
-def changed_rows(path: str, change: Callable[[list[dict[str, Any]]], object]) -> Damage:
-    def damage(root: Path) -> None:
-        file = pq.ParquetFile(root / path)
-        rows = file.read().to_pylist()
-        change(rows)
-        pq.write_table(pa.Table.from_pylist(rows, schema=file.schema_arrow), root / path)
-
-    return damage
-
-
-def changed_value(path: str, key: str, value: object, row: int = 2) -> Damage:
-    return changed_rows(path, lambda rows: rows[row].update({key: value}))
 
 
 def unfinished(root: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from test_recorder import CAMERAS, FPS, SETTLE_MS, TASK, Desk, number_in, spec
+
 from vla_ros import topics
 from vla_ros.graph import NodeSpec
 from vla_ros.recording import features
@@ -20,9 +21,6 @@ from vla_ros.recording.bag import bag_to_dataset
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.robots.panda import PANDA
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_recorder import CAMERAS, FPS, SETTLE_MS, TASK, Desk, number_in, spec
 
 RECORDING = RecordingConfig(fps=FPS, settle_ms=SETTLE_MS)
 TOPICS = (

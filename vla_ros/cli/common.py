@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from vla_ros.config import SystemConfig
     from vla_ros.graph import Graph
 
@@ -144,3 +146,30 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(tasks[what], completed=done, total=total)
 
         yield say
+
+
+@contextmanager
+def nodes_for_episodes(system: SystemConfig, graph: Graph, count: int, log_file: Path) -> Iterator[Progress]:
+    """The nodes of a graph, alone in a ROS domain of their own, their log in a file; gives the bar of the episodes."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from vla_ros.ros import transport
+    from vla_ros.ros.supervising import Supervisor
+
+    console = Console()
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with transport.locked_domain_id() as domain_id, log_file.open("w", encoding="utf-8", buffering=1) as log:
+        os.environ.update(environment := transport.local_environment(os.environ, domain_id))
+        console.print(f"{system.title}; episodes: {count}; ROS_DOMAIN_ID {domain_id}", highlight=False)
+        console.print(f"nodes' log {log_file}", highlight=False, soft_wrap=True)
+        nodes = Supervisor(
+            graph,
+            environment,
+            log=lambda name, line: print(f"[{name}] {line}", file=log),
+            tell=lambda text: console.print(text, highlight=False, markup=False),
+        )
+        with nodes, Progress(*columns, console=console) as bar:
+            bar.add_task(system.policy.name, total=count)
+            yield bar

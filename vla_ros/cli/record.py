@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,7 @@ from vla_ros.cli.common import (
     clear_errors,
     complete_policy,
     load_system,
+    nodes_for_episodes,
     obstacle,
     refuse,
 )
@@ -159,36 +160,18 @@ def _record_episodes(
     system: SystemConfig, graph: Graph, dataset: Path, count: int, seed: int, keeps_failures: bool
 ) -> None:
     """Record with progress and show what came of it; exits with 1 where too few episodes could be kept."""
-    from rich.console import Console
-
-    from vla_ros.ros import transport
     from vla_ros.ros.recording_episodes import RecordedEpisode, record_episodes
-    from vla_ros.ros.supervising import Supervisor
 
-    console = Console()
     log_file = Path("runs") / time.strftime("%Y%m%d-%H%M%S") / "nodes.log"
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    with transport.locked_domain_id() as domain_id, log_file.open("w", encoding="utf-8", buffering=1) as log:
-        os.environ.update(environment := transport.local_environment(os.environ, domain_id))
-        console.print(f"{system.title}; episodes: {count}; ROS_DOMAIN_ID {domain_id}", highlight=False)
-        console.print(f"nodes' log {log_file}", highlight=False, soft_wrap=True)
-        nodes = Supervisor(
-            graph,
-            environment,
-            log=lambda name, line: print(f"[{name}] {line}", file=log),
-            tell=lambda text: console.print(text, highlight=False, markup=False),
-        )
-        with nodes, _progress(console) as progress:
-            bar = progress.add_task(system.policy.name, total=count)
+    with nodes_for_episodes(system, graph, count, log_file) as progress:
+        console = progress.console
 
-            def show(one: RecordedEpisode) -> None:
-                why = one.said if one.row.success else f"{one.row.ended}; {one.said}"
-                progress.console.print(
-                    _line(one.row.seed, one.is_saved, one.row.instruction, why), highlight=False, soft_wrap=True
-                )
-                progress.advance(bar, one.is_saved)
+        def show(one: RecordedEpisode) -> None:
+            why = one.said if one.row.success else f"{one.row.ended}; {one.said}"
+            console.print(_line(one.row.seed, one.is_saved, one.row.instruction, why), highlight=False, soft_wrap=True)
+            progress.advance(progress.task_ids[0], one.is_saved)
 
-            tries = record_episodes(system, count, seed, keeps_failures, show)
+        tries = record_episodes(system, count, seed, keeps_failures, show)
     kept = sum(one.is_saved for one in tries)
     failed = sum(not one.row.success for one in tries)
     console.print(_table(len(tries), kept, failed))
@@ -198,13 +181,6 @@ def _record_episodes(
 
 
 # --- what is shown --------------------------------------------------------------------------------------------------
-
-
-def _progress(console: Any) -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console)
 
 
 def _line(seed: int, is_kept: bool, instruction: str, why: str) -> str:

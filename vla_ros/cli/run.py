@@ -18,6 +18,7 @@ from vla_ros.cli.common import (
     complete_policy,
     complete_robot,
     load_system,
+    nodes_for_episodes,
     obstacle,
     refuse,
 )
@@ -124,34 +125,16 @@ def _run_episodes(
     system: SystemConfig, graph: Graph, count: int, seed: int, report_file: Path, montage_file: Path, log_file: Path
 ) -> int:
     """Run the episodes with progress, write and show what came out; the number of successes."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from vla_ros.ros import transport
     from vla_ros.ros.episodes import run_episodes
-    from vla_ros.ros.supervising import Supervisor
 
-    console = Console()
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with transport.locked_domain_id() as domain_id, log_file.open("w", encoding="utf-8", buffering=1) as log:
-        os.environ.update(environment := transport.local_environment(os.environ, domain_id))
-        console.print(f"{system.title}; episodes: {count}; ROS_DOMAIN_ID {domain_id}", highlight=False)
-        console.print(f"nodes' log {log_file}", highlight=False, soft_wrap=True)
-        nodes = Supervisor(
-            graph,
-            environment,
-            log=lambda name, line: print(f"[{name}] {line}", file=log),
-            tell=lambda text: console.print(text, highlight=False, markup=False),
-        )
-        with nodes, Progress(*columns, console=console) as progress:
-            task = progress.add_task(system.policy.name, total=count)
+    with nodes_for_episodes(system, graph, count, log_file) as progress:
+        console = progress.console
 
-            def show(row: EpisodeRow) -> None:
-                progress.console.print(_line(row), highlight=False)
-                progress.advance(task)
+        def show(row: EpisodeRow) -> None:
+            console.print(_line(row), highlight=False)
+            progress.advance(progress.task_ids[0])
 
-            report, trace = run_episodes(system, count, seed, show)
+        report, trace = run_episodes(system, count, seed, show)
     report.write(report_file)
     console.print(_table(report))
     console.print(f"report     {report_file}", highlight=False, soft_wrap=True)
