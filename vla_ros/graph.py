@@ -78,6 +78,11 @@ class Graph:
     externals: tuple[External, ...] = ()
 
     @property
+    def is_simulated(self) -> bool:
+        """Whether its robot is a simulated one."""
+        return any(node.executable == "simulator" for node in self.nodes)
+
+    @property
     def members(self) -> tuple[NodeSpec | External, ...]:
         """Everybody who speaks or listens."""
         return (*self.nodes, *self.externals)
@@ -97,8 +102,7 @@ def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0, 
     robot = catalogue.find(system.robot)
     # A simulated arm that was told what to do does it; a real one waits for the operator's word.
     mode = Mode.POLICY if simulate and system.instruction else Mode.HOLD
-    nodes = [_inference(system, robot), _controller(system, robot, mode, dry_run)]
-    externals = [_OPERATOR]
+    nodes, externals = [_inference(system, robot), _controller(system, robot, mode, dry_run)], [_OPERATOR]
     if simulate:
         nodes.insert(0, _simulator(system, robot, seed))
     else:

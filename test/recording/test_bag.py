@@ -101,6 +101,7 @@ def test_episodes_are_what_a_recorder_was_told(tmp_path: Path, convert: Callable
         bags.told(control, "save", at[1]),
         bags.told(control, "start", at[2] + s_to_ns(0.4)),
         bags.told(control, "discard", at[4]),
+        bags.told(control, "seed \u00b2", at[4] - 1),  # a digit, but no number
         bags.told(control, "seed 7", at[4]),
         bags.told(topics.INSTRUCTION, "push the blue cube", at[4] + s_to_ns(0.1)),
         bags.told(control, "start", at[4] + s_to_ns(0.2)),

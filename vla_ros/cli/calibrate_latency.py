@@ -83,7 +83,7 @@ def _record(system: SystemConfig, sim: bool | None, plan: Plan, yes: bool) -> Re
     from vla_ros.ros.supervising import Supervisor
 
     graph = build_without_policy(system, simulate=sim)
-    simulates = any(node.executable == "simulator" for node in graph.nodes)
+    simulates = graph.is_simulated
 
     def confirm(intention: str) -> bool:
         typer.echo(intention)

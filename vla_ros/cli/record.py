@@ -77,8 +77,8 @@ def record(
 
             if keep_failures or seed is not None:
                 refuse("--keep-failures and --seed need --episodes")
-            run_live(graph, task, _is_simulated(graph))
-        elif not _is_simulated(graph):
+            run_live(graph, task, graph.is_simulated)
+        elif not graph.is_simulated:
             refuse("--episodes: only a simulation can be reset; without it a person records, with keys or services")
         else:
             _record_episodes(chosen, graph, dataset, episodes, first, keep_failures)
@@ -90,21 +90,15 @@ def _with_rate(system: SystemConfig, fps: int) -> SystemConfig:
     return system.model_copy(update={"recording": system.recording.model_copy(update={"fps": fps})})
 
 
-def _is_simulated(graph: Graph) -> bool:
-    return any(node.executable == "simulator" for node in graph.nodes)
-
-
 def _seed_after(dataset: Path) -> int:
     """The first seed after those of the dataset's episodes."""
     from vla_ros.recording.dataset import DatasetMeta
     from vla_ros.recording.files import DatasetError
 
     try:
-        meta = DatasetMeta.load(dataset)
-        seeds = [meta.details(episode).get("seed") for episode in meta.episodes]
+        return max(DatasetMeta.load(dataset).seeds(), default=-1) + 1
     except DatasetError as error:
         refuse(f"--resume: {error}")
-    return max((seed + 1 for seed in seeds if seed is not None), default=0)
 
 
 def _refuse_unless_fit(dataset: Path, resume: bool) -> None:

@@ -76,7 +76,7 @@ def run(
             if report or montage or require_successes:
                 refuse("--report, --montage and --require-successes need --episodes")
             _run_until_interrupted(chosen, graph, dry_run, seconds)
-        elif not any(node.executable == "simulator" for node in graph.nodes):
+        elif not graph.is_simulated:
             refuse("--episodes: only a simulation can be reset; the system would run on the real robot")
         elif _run_episodes(chosen, graph, episodes, seed, *_files(report, montage)) < require_successes:
             raise typer.Exit(EXIT_FAILED)

@@ -30,7 +30,7 @@ _SYNCHRONISE = "chronyc tracking on both machines; chrony or ntp on each, from o
 
 def judge(system: SystemConfig, graph: Graph, written: Iterable[Endpoint], seen: Seen) -> Iterator[Finding]:
     """Of each stream that should come at a rate, and of what commands; `written`: what those who are there publish."""
-    simulated = any(node.executable == "simulator" for node in graph.nodes)
+    simulated = graph.is_simulated
     if simulated:
         yield _simulated_time(seen)
     cameras = {camera.topic: (name, camera) for name, camera in system.cameras.items()}

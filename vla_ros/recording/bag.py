@@ -22,7 +22,7 @@ from vla_ros.recording.assembling.rows import RowAssembler
 from vla_ros.recording.bag_files import Bag, BagError
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails, SavedEpisode
-from vla_ros.recording.session import EpisodeState, Refused, Session
+from vla_ros.recording.session import EpisodeState, Refused, Session, seed_in
 from vla_ros.recording.upkeep.findings import Progress
 from vla_ros.robots.robot import Robot
 from vla_ros.timing.stamps import ms_to_ns, ns_to_s, s_to_ns
@@ -35,7 +35,6 @@ _CLOCK = {"/clock": "rosgraph_msgs/msg/Clock"}
 _OTHER_CLOCK_NS = s_to_ns(30.0)
 #: How often rows are asked for, as a live recording does.
 _PERIOD_NS = ms_to_ns(20.0)
-_SEED = "seed "
 _END_NS = s_to_ns(2.0)  # before the bag's end: when topics ended that go on to there
 _EARLY_NS = s_to_ns(1.0)  # what was received first was taken before that
 _LONGEST_SETTLING_NS = s_to_ns(6.0)  # more than `settle_ms` may be
@@ -312,8 +311,8 @@ def _hear(session: Session, topic: str, text: str) -> None:
     elif topic == topics.RECORDER_NOTES:
         with suppress(Refused):
             session.note(text)
-    elif text.startswith(_SEED) and text.removeprefix(_SEED).strip().isdigit():
-        session.seed = int(text.removeprefix(_SEED))
+    elif (seed := seed_in(text)) is not None:
+        session.seed = seed
 
 
 @dataclass

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +64,10 @@ class DatasetMeta:
         """Rows of all episodes."""
         return self.episodes[-1].to_index if self.episodes else 0
 
-    @cached_property
-    def task_numbers(self) -> Mapping[str, int]:
-        """Text of a task -> its number."""
-        return {text: number for number, text in self.tasks.items()}
+    def seeds(self) -> frozenset[int]:
+        """Those of its simulated episodes; raises DatasetError."""
+        said = (self.details(episode).get("seed") for episode in self.episodes)
+        return frozenset(seed for seed in said if isinstance(seed, int))
 
     def data_path(self, episode: EpisodeMeta) -> Path:
         """The file that has the episode's columns."""

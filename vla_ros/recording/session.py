@@ -17,6 +17,7 @@ from vla_ros.timing.sync import StreamHealth
 
 _OBEYED = 16  # last words that are told
 MOST_CHARACTERS = 1000  # of an episode's notes
+_SEED, _MOST_DIGITS = "seed ", 90
 
 #: Gets whether what was asked for was done, and what there is to say of it.
 Answer = Callable[[bool, str], None]
@@ -298,3 +299,10 @@ class Session:
 def _why(error: Exception) -> str:
     """What is expected to go wrong now and then is said in a sentence, the rest with its name."""
     return str(error) if isinstance(error, (Refused, DatasetError)) else repr(error)
+
+
+def seed_in(word: str) -> int | None:
+    """The seed that a word of the control topic, `seed N`, gives the next episode; None for any other word."""
+    said = word.strip().removeprefix(_SEED).strip()
+    is_seed = word.strip().startswith(_SEED) and said.isdecimal() and len(said) < _MOST_DIGITS
+    return int(said) if is_seed else None

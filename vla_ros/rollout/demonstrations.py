@@ -215,8 +215,7 @@ def _seeds_to_skip(dataset: Path, action: ActionSource) -> frozenset[int]:
             f"{dataset} has rows whose action is what was {' and '.join(sorted(others))}, these would be what was "
             f"{action.value}; a dataset is of demonstrations with offsets and mishaps, or of those without"
         )
-    details = [meta.details(episode) for episode in meta.episodes]
-    return frozenset(int(known["seed"]) for known in details if known.get("seed") is not None)
+    return meta.seeds()
 
 
 class _Show:

@@ -26,7 +26,6 @@ _OFFSETS, _MISHAPS = 11, 12
 _HELD_WIDTH_M = CUBE_SIZE_M + 0.003
 _EMPTY_WIDTH_M = CUBE_SIZE_M - 0.006
 _HELD_APART_M = 0.03
-_SHUT_WIDTH_M = 0.01
 _LATEST_S = 8.0  # a mishap that found no occasion until then does not happen
 
 

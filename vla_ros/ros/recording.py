@@ -21,7 +21,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_ros import topics
 from vla_ros.recording.assembling.intake import COMPRESSED_IMAGE, IMAGE, Intake
 from vla_ros.recording.lerobot_v3 import LONGEST_TASK
-from vla_ros.recording.session import Answer, EpisodeState, Refused, Session, SessionStatus
+from vla_ros.recording.session import Answer, EpisodeState, Refused, Session, SessionStatus, seed_in
 from vla_ros.ros import qos
 from vla_ros.ros.polling import PolledService, PolledSubscription
 from vla_ros.timing.stamps import ns_to_s, s_to_ns
@@ -45,7 +45,7 @@ _STREAM = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_EFFORT)
 _EVERY = QoSProfile(depth=500, reliability=ReliabilityPolicy.RELIABLE)
 #: How long the thread has at the end to set aside what is open.
 _CLOSE_S = 4.0
-_SEED, _LONGEST_WORD = "seed ", 100
+_LONGEST_WORD = 100
 #: A tick that comes so much later than it should is one of a process that stood still.
 _LATE_S = 0.1
 #: And so long, at most, it has to read what came meanwhile.
@@ -229,11 +229,11 @@ class Recording:
         self._tell(lambda: setattr(self._session, "task", task))
 
     def _on_control(self, message: String) -> None:
-        word = message.data.strip()
-        if len(word) < _LONGEST_WORD and word.startswith(_SEED) and word.removeprefix(_SEED).isdecimal():
-            self._tell(lambda: setattr(self._session, "seed", int(word.removeprefix(_SEED))))
+        word = message.data.strip()[:_LONGEST_WORD]
+        if (seed := seed_in(word)) is not None:
+            self._tell(lambda: setattr(self._session, "seed", seed))
         else:
-            self._obey(word[:_LONGEST_WORD], partial(self._say, word[:_LONGEST_WORD]))
+            self._obey(word, partial(self._say, word))
 
     def _on_note(self, message: String) -> None:
         def note() -> None:

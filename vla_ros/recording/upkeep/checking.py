@@ -106,13 +106,11 @@ def _check_info(found: Scan) -> Iterator[Finding]:
         if key in info and info[key] != true and not _metadata_broken(found):
             yield error(Kind.INFO, INFO, f"{key} is {info[key]}, there are {true}")
     splits = info.get("splits")
-    train = splits.get("train") if isinstance(splits, dict) else None
-    reached = re.fullmatch(r"(\d+):(\d+)", train) if isinstance(train, str) else None
     if isinstance(splits, dict) and splits and not _metadata_broken(found):
         ends = [int(part.split(":")[1]) for part in splits.values() if re.fullmatch(r"\d+:\d+", str(part))]
         if len(ends) != len(splits) or max(ends, default=0) != len(found.episodes):
             yield error(Kind.INFO, INFO, f"splits are {splits}, there are {len(found.episodes)} episodes")
-    elif reached is None and "splits" not in info:
+    elif "splits" not in info:
         yield warning(Kind.INFO, INFO, "there is no splits")
 
 

@@ -41,7 +41,7 @@ def _wrong_info(found: Scan) -> str:
         return next(f"could not be read ({broken.reason})" for broken in found.broken if broken.path == INFO)
     said = found.info.get("codebase_version")
     if said != V30:
-        if isinstance(said, str) and _VERSION.fullmatch(said) and said != V30:
+        if isinstance(said, str) and _VERSION.fullmatch(said):
             raise DatasetError(f"{found.root} is a dataset of version {said}; only {V30} is repaired")
         return f"had the version {said!r}"
     if not found.fps:

@@ -23,7 +23,6 @@ from vla_ros.recording.upkeep.scanning import (
     Episode,
     Scan,
     Segment,
-    column,
     is_shown_at,
     table,
     video,
@@ -125,7 +124,8 @@ def salvage(found: Scan, with_unlisted: bool, decode: bool = False) -> Salvage:
 
 def _drop_undecodable(found: Scan, kept: Salvage) -> None:
     """What comes after the first frame of a video that cannot be decoded is not to be had."""
-    good = {path: probe(found.root / path, decode=True).frames for one in kept.whole for path, _ in one.clips.values()}
+    paths = {path for one in kept.whole for path, _ in one.clips.values()}  # many episodes may share one
+    good = {path: probe(found.root / path, decode=True).frames for path in paths}
     for one in list(kept.whole):
         for path, first in one.clips.values():
             if first + one.length > good[path] and one in kept.whole:
@@ -282,9 +282,3 @@ def _name_tasks(found: Scan, kept: Salvage) -> None:
         )
         for episode in kept.whole
     ]
-
-
-def values_of(rows: pa.Table, key: str) -> Array:
-    """A column's numbers, (T, N)."""
-    values = column(rows, key)
-    return values.reshape(len(values), -1)

@@ -74,7 +74,6 @@ class Video:
     pix_fmt: str
     extradata: bytes
     pts: tuple[Fraction, ...]
-    keys: tuple[bool, ...]
     promised: int
 
     @property
@@ -228,11 +227,9 @@ def _video(path: Path, size: int, changed_ns: int) -> Video:
         stream = container.streams.video[0]
         context = stream.codec_context
         pts: list[Fraction] = []
-        keys: list[bool] = []
         for packet in container.demux(stream):
             if packet.size and packet.pts is not None and not packet.is_corrupt and not packet.is_discard:
                 pts.append(packet.pts * stream.time_base)
-                keys.append(packet.is_keyframe)
         name = context.codec.canonical_name if context is not None else ""
         return Video(
             codec=name,
@@ -242,7 +239,6 @@ def _video(path: Path, size: int, changed_ns: int) -> Video:
             pix_fmt=str(context.pix_fmt) if context is not None else "",
             extradata=bytes(context.extradata or b"") if context is not None else b"",
             pts=tuple(pts),
-            keys=tuple(keys),
             promised=stream.frames,
         )
 
