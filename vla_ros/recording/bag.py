@@ -347,8 +347,8 @@ def _listen(stream: _Stream) -> _Heard:
     types = {topics.STATE: topics.TABLE[topics.STATE][0], topics.RECORDER_CONTROL: _STRING}
     for topic, now_ns, message in stream.messages(types):
         if topic == topics.RECORDER_CONTROL:
-            if message.data in topics.RECORDER_WORDS:
-                heard.control.append((now_ns, message.data))
+            if (word := message.data.strip()) in topics.RECORDER_WORDS:
+                heard.control.append((now_ns, word))
             continue
         said = messages.status_values(message, "recorder") or {}
         for entry in said.get("obeyed", "").split():

@@ -18,7 +18,8 @@ from vla_ros.recording.config import VideoConfig
 from vla_ros.recording.features import Feature
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.reader import DatasetReader, camera_name
-from vla_ros.recording.statistics import ImageStatistics
+from vla_ros.recording.schemas import STATISTICS
+from vla_ros.recording.statistics import ImageStatistics, enough
 from vla_ros.recording.video import VideoEncoder, VideoInfo, probe
 
 _AT_ONCE = 32  # frames decoded at a time
@@ -168,7 +169,7 @@ def _recode(
 def _measure(reader: DatasetReader, episode: int, feature: Feature) -> Mapping[str, NDArray[Any]]:
     """The statistics of an episode's frames, of as many as LeRobot takes, evenly spread."""
     stats, length = ImageStatistics(), reader.meta.episodes[episode].length
-    count = max(min(100, length), min(int(length**0.75), 10_000))
+    count = enough(length)
     rows = np.round(np.linspace(0, length - 1, count)).astype(np.int64)
     for start in range(0, count, _AT_ONCE):
         for image in reader.images(episode, camera_name(feature.key), rows[start : start + _AT_ONCE]):
@@ -178,5 +179,6 @@ def _measure(reader: DatasetReader, episode: int, feature: Feature) -> Mapping[s
 
 def _is_whole(stats: Mapping[str, NDArray[Any]]) -> bool:
     """Whether statistics of images are all there, and their deviation is not the 0 that LeRobot 0.4 wrote."""
-    needed = {"min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", "q99"}
-    return needed <= set(stats) and (bool(np.any(stats["std"] > 0)) or np.array_equal(stats["min"], stats["max"]))
+    return set(STATISTICS) <= set(stats) and (
+        bool(np.any(stats["std"] > 0)) or np.array_equal(stats["min"], stats["max"])
+    )

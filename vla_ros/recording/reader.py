@@ -23,7 +23,7 @@ from vla_ros.recording.schemas import Stats
 from vla_ros.recording.video_reader import VideoReader
 from vla_ros.values import Image
 
-_INHERITED: list[Any] = []  # opened before a fork: their decoders' threads stayed behind, so they cannot be closed
+_INHERITED: list[Any] = []  # opened before a fork, perhaps amid another thread's read: never closed here
 
 
 @dataclass(frozen=True, eq=False)

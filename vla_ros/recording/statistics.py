@@ -85,7 +85,7 @@ class ImageStatistics:
         if self._frames % self._step == 0:
             self._levels.append(_levels_of(image))
         self._frames += 1
-        if len(self._levels) > 2 * _enough(self._frames):
+        if len(self._levels) > 2 * enough(self._frames):
             self._levels = self._levels[::2]
             self._step *= 2
 
@@ -119,7 +119,7 @@ class ImageStatistics:
         return {**shaped, "count": np.array([len(self._levels)], np.int64)}
 
 
-def _enough(frames: int) -> int:
+def enough(frames: int) -> int:
     """How many frames LeRobot looks at."""
     return max(min(100, frames), min(int(frames**0.75), 10_000))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,7 @@ from vla_ros.recording.columns import read_columns
 from vla_ros.recording.dataset import DatasetMeta
 from vla_ros.recording.features import ACTION, REPEATED, SKEW, STATE
 from vla_ros.recording.schemas import EpisodeMeta, Stats
-
-_Progress = Callable[[str, int, int], None]
+from vla_ros.recording.upkeep.findings import Progress
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Summary:
         return sum(self.sizes_bytes.values())
 
 
-def summarize(meta: DatasetMeta, on_progress: _Progress = lambda what, done, total: None) -> Summary:
+def summarize(meta: DatasetMeta, on_progress: Progress = lambda what, done, total: None) -> Summary:
     """Read what there is to say; raises DatasetError where a file of rows cannot be read."""
     columns = _Timing(meta)
     episodes = []

@@ -22,8 +22,6 @@ from vla_ros.timing.sync import Aligner, AlignerConfig, CameraTiming, StreamHeal
 from vla_ros.timing.track import Misaligned
 from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Command, Image, Mode, SafetyState, Target
 
-__all__ = ["RowAssembler", "RowHealth"]
-
 _JOINTS, _GRIPPER = PROPRIOCEPTION
 #: What comes in another order than it was stamped is waited for so long.
 _REORDERED_NS = ms_to_ns(30.0)

@@ -113,11 +113,6 @@ class Catalogue:
         return self._totals.episodes
 
     @property
-    def frames(self) -> int:
-        """Rows of all of them."""
-        return self._totals.frames
-
-    @property
     def info(self) -> Mapping[str, Any]:
         """The content of info.json."""
         return self._totals.info
