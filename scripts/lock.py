@@ -17,7 +17,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = "sim,record,ros,interfaces,dev"
+EXTRAS = "sim,record,models,ros,interfaces,dev"
+TORCH = "torch==2.13.0"
+#: What torch asks for depends on the build that pip finds, with CUDA or without; so that is left to pip.
+OF_TORCH = re.compile(r"nvidia-.*|cuda-.*|triton")
 HEADER = f"# Written by scripts/lock.py from setup.py[{EXTRAS}]; Python 3.10 to 3.14, x86_64. Do not edit.\n"
 
 
@@ -28,11 +31,12 @@ def resolve(python: str) -> dict[str, str]:
         subprocess.run([python, "-m", "venv", venv], check=True)
         pip = [venv / "bin/python", "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, "--upgrade", "pip"], check=True)  # 3.10 comes with one that writes no report
-        command = [*pip, "--dry-run", "--ignore-installed", "--report", report, f"{ROOT}[{EXTRAS}]"]
+        command = [*pip, "--dry-run", "--ignore-installed", "--report", report, f"{ROOT}[{EXTRAS}]", TORCH]
         subprocess.run(command, check=True, cwd=folder)
         found = json.loads(report.read_text())["install"]
     metadata = (package["metadata"] for package in found)
-    return {normal(entry["name"]): entry["version"] for entry in metadata if normal(entry["name"]) != "vla-ros"}
+    versions = {normal(entry["name"]): entry["version"].partition("+")[0] for entry in metadata}
+    return {name: version for name, version in versions.items() if name != "vla-ros" and not OF_TORCH.fullmatch(name)}
 
 
 def normal(name: str) -> str:

@@ -1,0 +1,1 @@
+"""One file per model, in plain PyTorch: numbers in, numbers out, no files."""

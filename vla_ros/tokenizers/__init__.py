@@ -1,0 +1,1 @@
+"""Pixels and text into tokens or features and back; one file each."""

@@ -1,0 +1,1 @@
+"""Datasets into weights: samples, batches, objectives, the trainer."""
