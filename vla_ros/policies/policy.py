@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,12 +36,20 @@ class WindowSpec:
     proprioception: tuple[str, ...] = ("joints",)
 
 
+#: Draws the frames that an inference expects; each is stamped with the time it predicts.
+Imagine = Callable[[], tuple[Prediction, ...]]
+
+
 @dataclass(frozen=True)
 class Inference:
-    """What one inference gives: actions in the policy's own space, and the frames it expects (may be none)."""
+    """What one inference gives: actions in the policy's own space, and the frames it expects (may be none).
+
+    `imagine`: where frames take time to draw, how to get them later, on any thread, without holding up the actions.
+    """
 
     chunk: ModelChunk
     predictions: tuple[Prediction, ...] = ()
+    imagine: Imagine | None = None
 
 
 class Policy(Protocol):
@@ -62,6 +70,29 @@ class Policy(Protocol):
         """Decide the next actions from `window` (oldest first), given what is already committed."""
 
 
+@runtime_checkable
+class Reflective(Protocol):
+    """A policy that thinks slowly too: on another thread than `infer`, which never waits for it."""
+
+    @property
+    def reflection_period_s(self) -> float:
+        """How often `reflect` is worth its while; infinite: never."""
+
+    def reflect(self, window: Window) -> None:
+        """Think about what is seen; the next inferences build on it, if no reset came in between."""
+
+    def answer(self, window: Window, question: str) -> str:
+        """Answer a question about what is seen; raises ValueError for one it cannot answer."""
+
+
+@runtime_checkable
+class SeesCameras(Protocol):
+    """A policy that was made for certain cameras."""
+
+    def check_cameras(self, cameras: Mapping[str, tuple[int, int]]) -> None:
+        """Raise ValueError unless it can see through `cameras`, name -> (width, height)."""
+
+
 class AbsolutePolicy:
     """A policy whose chunks come out absolute, checked, and anchored at the observation: what a loop or a node runs.
 
@@ -73,6 +104,7 @@ class AbsolutePolicy:
         self._forward = forward
         self._gripper_max_width_m = gripper_max_width_m
         self._own_chunks: list[ModelChunk] = []  # oldest first, as far back as a window reaches
+        self._imagine: Imagine | None = None
 
     @property
     def name(self) -> str:
@@ -93,9 +125,25 @@ class AbsolutePolicy:
             return spec
         return replace(spec, proprioception=(*spec.proprioception, stream))
 
+    @property
+    def imagine(self) -> Imagine | None:
+        """Draws the frames that the last inference expects, where it left that for later; for any thread."""
+        return self._imagine
+
+    @property
+    def reflective(self) -> Reflective | None:
+        """The wrapped policy's slow side, for another thread than the one that infers; None: it has none."""
+        return self._policy if isinstance(self._policy, Reflective) else None
+
+    def check_cameras(self, cameras: Mapping[str, tuple[int, int]]) -> None:
+        """Raise ValueError unless the policy can see through `cameras`, name -> (width, height)."""
+        if isinstance(self._policy, SeesCameras):
+            self._policy.check_cameras(cameras)
+
     def reset(self, instruction: str) -> None:
         """Forget the past and follow `instruction`; raises ValueError for one the policy cannot follow."""
         self._own_chunks.clear()
+        self._imagine = None
         self._policy.reset(instruction)
 
     def infer(
@@ -118,6 +166,7 @@ class AbsolutePolicy:
         except ValueError as error:
             raise PolicyError(f"{self.name} gave rows that are no actions: {error}") from error
         self._remember(inference.chunk, window)
+        self._imagine = inference.imagine
         return absolute, inference.predictions
 
     def _anchor(self, window: Window) -> AnchorState | None:

@@ -15,12 +15,13 @@ from vla_ros.robots.robot import Robot
 class Entry:
     """Where a policy lives, and what can be known of it without importing it."""
 
-    module: str  # has `load(robot, checkpoint, action) -> Policy`
+    module: str  # has `load(robot, checkpoint, action) -> Policy`; one with weights takes `device` and `dtype` as well
     needs_checkpoint: bool
 
 
 POLICIES: dict[str, Entry] = {
     "scripted": Entry("vla_ros.policies.scripted", needs_checkpoint=False),
+    "up_vla": Entry("vla_ros.policies.up_vla", needs_checkpoint=True),
 }
 
 
@@ -29,11 +30,19 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(POLICIES))
 
 
-def load(name: str, *, robot: Robot, checkpoint: str = "", action: ActionSpec | None = None) -> Policy:
-    """The policy `name` for `robot`, with the weights at `checkpoint`.
+def load(
+    name: str,
+    *,
+    robot: Robot,
+    checkpoint: str = "",
+    action: ActionSpec | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Policy:
+    """The policy `name` for `robot`, with the weights at `checkpoint`, computed on `device` in `dtype`.
 
     `action` is for policies that leave their action space open; it gets the robot's joint names. Raises ValueError for
-    an unknown name, a missing checkpoint, and one given to a policy that has no weights.
+    an unknown name, a missing checkpoint, one given to a policy that has no weights, and one that cannot be used.
     """
     entry = _find(name)
     if entry.needs_checkpoint and not checkpoint:
@@ -42,7 +51,8 @@ def load(name: str, *, robot: Robot, checkpoint: str = "", action: ActionSpec | 
         raise ValueError(f"policy {name} takes no checkpoint, got {checkpoint!r}; leave it out")
     if action is not None and action.is_joint and not action.joint_names:
         action = action.model_copy(update={"joint_names": robot.joint_names})
-    return cast(Policy, importlib.import_module(entry.module).load(robot, checkpoint, action))
+    computed = {"device": device, "dtype": dtype} if entry.needs_checkpoint else {}
+    return cast(Policy, importlib.import_module(entry.module).load(robot, checkpoint, action, **computed))
 
 
 def _find(name: str) -> Entry:
