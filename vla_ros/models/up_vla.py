@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own abbreviation)
+import torch.nn.functional as F
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -338,55 +338,127 @@ def _framed(vocabulary: Vocabulary, text: list[int], max_text: int) -> list[int]
 
 
 class UpVla(nn.Module):
-    """The network. Parameters are fp32 when made; `.to(dtype)` is the caller's."""
+    """The network. Parameters are float32 when made; another type is the caller's to choose."""
 
     def __init__(self, config: UpVlaConfig) -> None:
         super().__init__()
         self.config = config
-        self.recompute = False  # keep no activations of blocks but compute them again in the backward pass
-        width, vocabulary = config.width, config.vocabulary
-        self.embedding = nn.Embedding(vocabulary.size, width)
+        self.recompute = False  # keep no activations of the blocks but compute them again in the backward pass
+        width, size = config.width, config.vocabulary.size
+        self.embedding = nn.Embedding(size, width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width, config.norm_epsilon)
-        self.lm_head = nn.Linear(width, vocabulary.size)
-        self.projector = nn.Sequential(nn.Linear(config.feature_width, width), nn.GELU(), nn.Linear(width, width))
+        self.lm_head = nn.Linear(width, size)
+        self.projector = _two_layers(config.feature_width, width)
         if config.state_dims:
-            self.state_projector = nn.Sequential(
-                nn.Linear(config.state_dims, width), nn.GELU(), nn.Linear(width, width)
-            )
+            self.state_projector = _two_layers(config.state_dims, width)
         self.action_head = ActionHead(config)
-
-    def project(self, features_BSF: Tensor) -> Tensor:
-        """Features of the vision encoder to the backbone's width: (B, S, F) to (B, S, W)."""
-        return cast("Tensor", self.projector(features_BSF))
+        self._start()
 
     def forward(self, sequence: Sequence, features_BSF: Tensor | None = None, state_BP: Tensor | None = None) -> Tensor:
-        """Hidden states after the final norm, (B, L, W); features and state as the sequence has places for them."""
-        raise NotImplementedError
+        """Hidden states after the final norm, (B, L, W).
+
+        `features_BSF`: the image as the vision encoder sees it, for conversations and with conditioning `paper`.
+        `state_BP`: normalised proprioception, for action sequences of a model that has `state_dims`.
+        """
+        x_BLW = self._embed(sequence, features_BSF, state_BP)
+        return self._run_blocks(x_BLW, sequence.attended_BLL)
 
     def act(self, hidden_BLW: Tensor, sequence: Sequence) -> Tensor:
-        """Actions as the head gives them, (B, rows, dims)."""
-        raise NotImplementedError
+        """Actions as the head gives them, (B, K, A)."""
+        if sequence.actions is None:
+            raise ValueError("a conversation holds no actions; make the sequence by action_sequence")
+        return cast("Tensor", self.action_head(hidden_BLW[:, sequence.actions]))
 
     def imagine(self, hidden_BLW: Tensor, sequence: Sequence) -> Tensor:
-        """Logits of the next frame's codes, (B, views * image_codes, codes)."""
-        raise NotImplementedError
+        """Logits of the next frame's codes at the places of this frame's, (B, N, codes)."""
+        if sequence.image is None:
+            raise ValueError("a conversation predicts no frame; make the sequence by action_sequence")
+        vocabulary = self.config.vocabulary
+        codes = slice(vocabulary.first_code, vocabulary.first_code + vocabulary.codes)
+        image_BNW = hidden_BLW[:, sequence.image.start + 1 : sequence.image.stop - 1]
+        return F.linear(image_BNW, self.lm_head.weight[codes], self.lm_head.bias[codes])
 
     def text_logits(self, hidden_BLW: Tensor) -> Tensor:
         """Logits over the whole vocabulary, (B, L, V)."""
         return cast("Tensor", self.lm_head(hidden_BLW))
 
+    def project(self, features_BSF: Tensor) -> Tensor:
+        """Features of the vision encoder, as wide as the backbone: (B, S, F) to (B, S, W)."""
+        return cast("Tensor", self.projector(features_BSF))
+
+    @torch.no_grad()
     def answer(self, features_BSF: Tensor, prompt: list[int], max_tokens: int, system: Iterable[int] = ()) -> list[int]:
-        """The most likely answer to the prompt about one image (B = 1): text ids without the end."""
-        raise NotImplementedError
+        """The answer to a prompt about one image (B is 1): the likeliest text ids one by one, without the end."""
+        vocabulary = self.config.vocabulary
+        sequence, _ = understanding_sequence(self.config, [prompt], system=system, device=features_BSF.device)
+        x_BLW = self._embed(sequence, features_BSF, None)
+        memory = Memory.empty(self.config, x_BLW, x_BLW.shape[1] + max_tokens)
+        hidden_BLW = self._run_blocks(x_BLW, sequence.attended_BLL, memory)
+        answered: list[int] = []
+        while len(answered) < max_tokens:
+            text = slice(0, vocabulary.text_size)
+            logits_V = F.linear(hidden_BLW[0, -1], self.lm_head.weight[text], self.lm_head.bias[text])
+            token = int(logits_V.argmax())
+            if token == vocabulary.end_of_text:
+                break
+            answered.append(token)
+            token_BL = torch.tensor([[token]], device=x_BLW.device)
+            hidden_BLW = self._run_blocks(self.embedding(token_BL), None, memory)
+        return answered
+
+    def _embed(self, sequence: Sequence, features_BSF: Tensor | None, state_BP: Tensor | None) -> Tensor:
+        """The rows of the table that the ids name, features and proprioception in the places that wait for them."""
+        config, ids_BL = self.config, sequence.ids_BL
+        converses = sequence.image is None
+        expected = (len(ids_BL), config.features, config.feature_width)
+        _check("features", features_BSF, expected if converses or config.conditioning == "paper" else None)
+        _check("state", state_BP, None if converses or not config.state_dims else (len(ids_BL), config.state_dims))
+        x_BLW = cast("Tensor", self.embedding(ids_BL))
+        if features_BSF is not None:
+            places = (ids_BL == config.vocabulary.feature)[..., None]
+            x_BLW = x_BLW.masked_scatter(places, self.project(features_BSF).to(x_BLW.dtype))
+        if state_BP is not None:
+            places = (ids_BL == config.vocabulary.state)[..., None]
+            x_BLW = x_BLW.masked_scatter(places, self.state_projector(state_BP).to(x_BLW.dtype))
+        return x_BLW
+
+    def _run_blocks(self, x_BLW: Tensor, attended_BLL: Tensor | None, memory: Memory | None = None) -> Tensor:
+        """All blocks and the final norm; with a memory, positions follow those it holds."""
+        begin = memory.length if memory is not None else 0
+        rotation = _rotation(self.config, begin, begin + x_BLW.shape[1], x_BLW.device)
+        mask = None if attended_BLL is None else attended_BLL[:, None]
+        for index, block in enumerate(self.blocks):
+            held = memory.of(index) if memory is not None else None
+            if self.recompute and self.training:
+                x_BLW = checkpoint(block, x_BLW, rotation, mask, held, begin, use_reentrant=False)
+            else:
+                x_BLW = block(x_BLW, rotation, mask, held, begin)
+        if memory is not None:
+            memory.length += x_BLW.shape[1]
+        return cast("Tensor", self.norm(x_BLW))
+
+    def _start(self) -> None:
+        """Start weights: every product keeps the scale of its input, the blocks' last ones less the deeper it is."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim < 2:
+                if name.endswith("bias"):
+                    nn.init.zeros_(parameter)
+            elif name.startswith(("embedding", "lm_head", "action_head.latent", "action_head.actions")):
+                nn.init.normal_(parameter, std=0.02)
+            else:
+                deep = name.startswith("blocks") and "_out." in name
+                shrunk = (2 * self.config.layers) ** -0.5 if deep else 1.0
+                nn.init.normal_(parameter, std=shrunk * parameter.shape[1] ** -0.5)
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)) + mlp(norm(x)): both at once, their first products in one."""
+    """x + attention(norm(x)) + mlp(norm(x)): both beside each other, so their first products are one."""
 
     def __init__(self, config: UpVlaConfig) -> None:
         super().__init__()
         width, mlp_width = config.width, config.mlp_width
+        self.heads, self.head_width = config.heads, config.head_width
         self.norm = nn.LayerNorm(width, config.norm_epsilon)
         self.project = nn.Linear(width, 3 * width + mlp_width)  # query, key, value, mlp
         self.query_norm = nn.LayerNorm(config.head_width, config.norm_epsilon)
@@ -394,13 +466,41 @@ class Block(nn.Module):
         self.attention_out = nn.Linear(width, width)
         self.mlp_out = nn.Linear(mlp_width, width)
 
+    def forward(
+        self,
+        x_BLW: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        held: Tensor | None = None,
+        begin: int = 0,
+    ) -> Tensor:
+        """One block; `mask` broadcasts to (B, H, L, L), None: all is seen. `held`: this block's part of a memory."""
+        width = x_BLW.shape[-1]
+        projected = self.project(self.norm(x_BLW))
+        query_BLW, key_BLW, value_BLW, mlp = projected.split([width, width, width, projected.shape[-1] - 3 * width], -1)
+        q_BHLD = _rotate(self.query_norm(self._split(query_BLW)), rotation).transpose(1, 2)
+        k_BHLD = _rotate(self.key_norm(self._split(key_BLW)), rotation).transpose(1, 2)
+        v_BHLD = self._split(value_BLW).transpose(1, 2)
+        if held is not None:
+            end = begin + x_BLW.shape[1]
+            held[0, :, :, begin:end], held[1, :, :, begin:end] = k_BHLD, v_BHLD
+            k_BHLD, v_BHLD = held[0, :, :, :end], held[1, :, :, :end]
+        attended_BHLD = F.scaled_dot_product_attention(q_BHLD, k_BHLD, v_BHLD, mask)
+        attention_BLW = self.attention_out(attended_BHLD.transpose(1, 2).flatten(2))
+        return cast("Tensor", x_BLW + attention_BLW + self.mlp_out(F.gelu(mlp, approximate="tanh")))
+
+    def _split(self, x_BLW: Tensor) -> Tensor:
+        """To heads: (B, L, W) to (B, L, H, D)."""
+        return x_BLW.unflatten(-1, (self.heads, self.head_width))
+
 
 class ActionHead(nn.Module):
-    """One learned query pools the hidden states of the action queries; an MLP and a linear layer give all rows at once."""
+    """A learned query pools the hidden states of the action queries; from it an MLP makes all rows at once."""
 
     def __init__(self, config: UpVlaConfig) -> None:
         super().__init__()
         width, mlp_width = config.width, config.head_mlp_width
+        self.heads, self.rows = config.head_heads, config.action_rows
         self.latent = nn.Parameter(torch.zeros(1, width))
         self.projection = nn.Linear(width, width)
         self.query = nn.Linear(width, width, bias=False)
@@ -412,5 +512,64 @@ class ActionHead(nn.Module):
         self.mlp_gain = nn.Parameter(torch.ones(width))
         self.actions = nn.Linear(width, config.action_rows * config.action_dims)
 
+    def forward(self, hidden_BKW: Tensor) -> Tensor:
+        """Hidden states of the action queries to actions (B, K, A), as the last layer gives them."""
+        projected_BKW = self.projection(hidden_BKW)
+        k_BHKD, v_BHKD = self.key_value(projected_BKW).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q_BH1D = self.query(self.latent).unflatten(-1, (self.heads, -1)).transpose(0, 1).expand(len(k_BHKD), -1, -1, -1)
+        pooled_BW = F.scaled_dot_product_attention(q_BH1D, k_BHKD, v_BHKD).flatten(1)
+        x_BW = _scale_norm(self.latent + self.attention_out(pooled_BW), self.attention_gain)
+        value_BM, gate_BM = self.mlp_in(x_BW).chunk(2, -1)
+        x_BW = _scale_norm(x_BW + self.mlp_out(value_BM * F.silu(gate_BM)), self.mlp_gain)
+        return cast("Tensor", self.actions(x_BW).unflatten(-1, (self.rows, -1)))
 
-_ = (F, checkpoint)
+
+@dataclass
+class Memory:
+    """Keys and values of every position so far, in room made beforehand: (layers, 2, B, H, room, D)."""
+
+    kept: Tensor
+    length: int = 0
+
+    @classmethod
+    def empty(cls, config: UpVlaConfig, x_BLW: Tensor, room: int) -> Memory:
+        """Room for `room` positions, of the batch, type and device of `x_BLW`."""
+        return cls(x_BLW.new_empty(config.layers, 2, len(x_BLW), config.heads, room, config.head_width))
+
+    def of(self, index: int) -> Tensor:
+        """The part of block `index`."""
+        return self.kept[index]
+
+
+def _two_layers(inputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, width))
+
+
+def _rotation(config: UpVlaConfig, begin: int, end: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine at the positions begin .. end - 1, (L, 1, R) float32, as bfloat16 knows no angle of 1000."""
+    exponent_R = torch.arange(0, config.rotary_width, 2, device=device, dtype=torch.float32) / config.rotary_width
+    position_L = torch.arange(begin, end, device=device, dtype=torch.float32)
+    angle_L1R = (position_L[:, None] / config.rotary_base**exponent_R)[:, None]
+    return angle_L1R.cos(), angle_L1R.sin()
+
+
+def _rotate(x_BLHD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """The first 2R numbers of each head turn, number r together with number r + R; the others pass."""
+    cos_L1R, sin_L1R = rotation
+    pairs = cos_L1R.shape[-1]
+    first, second, passing = x_BLHD.split([pairs, pairs, x_BLHD.shape[-1] - 2 * pairs], -1)
+    turned = (first * cos_L1R - second * sin_L1R, second * cos_L1R + first * sin_L1R)
+    return torch.cat([*(each.to(x_BLHD.dtype) for each in turned), passing], -1)
+
+
+def _scale_norm(x_BW: Tensor, gain_W: Tensor) -> Tensor:
+    """X by its root mean square, at least 1e-8."""
+    root = x_BW.shape[-1] ** 0.5
+    return F.normalize(x_BW, dim=-1, eps=1e-8 * root) * root * gain_W
+
+
+def _check(name: str, given: Tensor | None, shape: tuple[int, ...] | None) -> None:
+    """Raise if the input is missing, not wanted, or of another shape."""
+    if (given is None) != (shape is None) or (given is not None and tuple(given.shape) != shape):
+        wanted = "takes none" if shape is None else f"needs {shape}"
+        raise ValueError(f"{name}: this sequence {wanted}, got {None if given is None else tuple(given.shape)}")
