@@ -2,28 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vla_ros.checkpoints.comparison import Shapes, compare, shapes_of
+from vla_ros.checkpoints.files import SAFETENSORS, CheckpointError, read_tensors
 from vla_ros.models.up_vla import UpVla, UpVlaConfig
+
+#: Where a file of weights lies in a folder: as the release's loader has it, as we have it.
+RELEASED_FILE = Path("unwrapped_model", "pytorch_model.bin")
+PLACES = (RELEASED_FILE, Path("pytorch_model.bin"), Path("model.safetensors"))
+
+#: Our modules and the released ones; where several stand, ours holds theirs below each other.
+_MODULES = {
+    "embedding": "showo.model.embed_tokens",
+    "norm": "showo.model.final_layernorm",
+    "lm_head": "showo.lm_head",
+    "projector.0": "mm_projector.0",
+    "projector.2": "mm_projector.2",
+    "action_head.projection": "token_learner.projection",
+    "action_head.query": "token_learner.attn.q",
+    "action_head.key_value": "token_learner.attn.kv",
+    "action_head.attention_out": "token_learner.attn.proj",
+    "action_head.mlp_in": "token_learner.mlp.0.project",
+    "action_head.mlp_out": "token_learner.mlp.1",
+    "action_head.actions": "to_logits.0",
+}
+_TENSORS = {
+    "action_head.latent": "token_learner.latents",
+    "action_head.attention_gain": "token_learner.attn_norm.g",
+    "action_head.mlp_gain": "token_learner.mlp_norm.g",
+}
+_BLOCK = {
+    "norm": ("input_layernorm",),
+    "project": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.fc1"),
+    "query_norm": ("self_attn.q_layernorm",),
+    "key_norm": ("self_attn.k_layernorm",),
+    "attention_out": ("self_attn.dense",),
+    "mlp_out": ("mlp.fc2",),
+}
+_LAYER = re.compile(r"(?:showo\.model\.layers|blocks)\.(\d+)\.")
 
 
 def to_ours(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under the released names, under ours; names that the table does not know stay. No tensor is copied."""
-    raise NotImplementedError
+    """Weights under the released names, under ours; names that the table does not know stay."""
+    return {name: _joined(parts) for name, parts in parts_of_ours(released).items()}
+
+
+def parts_of_ours(released: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
+    """As `to_ours`, with what lies below each other in our tensors still apart: nothing is copied.
+
+    A part of which the others are missing stays under its name.
+    """
+    ours = {
+        name: tuple(released[part] for part in parts)
+        for name, parts in _table(released).items()
+        if all(part in released for part in parts)
+    }
+    used = {part for name in ours for part in _table(released)[name]}
+    return ours | {name: (tensor,) for name, tensor in released.items() if name not in used}
 
 
 def to_released(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `to_ours`."""
-    raise NotImplementedError
+    """The inverse of `to_ours`; parts are views of the whole, so that nothing is copied."""
+    released: dict[str, Tensor] = {}
+    table = _table(ours)
+    for name, tensor in ours.items():
+        parts = table.get(name, (name,))
+        if len(parts) == 1:
+            released[parts[0]] = tensor
+            continue
+        width = ours[name.rpartition("project.")[0] + "norm.weight"].shape[0]  # queries, keys and values are as wide
+        sizes = [width] * (len(parts) - 1)
+        released |= zip(parts, tensor.split([*sizes, len(tensor) - sum(sizes)]), strict=True)
+    return released
+
+
+def is_released(names: Iterable[str]) -> bool:
+    """Whether weights have the released names."""
+    return any(name.startswith("showo.") for name in names)
+
+
+def released_shapes(config: UpVlaConfig) -> Shapes:
+    """Name and shape of every weight of a model of these sizes, under the released names."""
+    return shapes_of(to_released(blank(config).state_dict()))
+
+
+def blank(config: UpVlaConfig) -> UpVla:
+    """A model on `meta`: shapes without weights, whatever its size."""
+    with torch.device("meta"):
+        return UpVla(config)
 
 
 def find_weights(path: Path) -> Path:
     """The file of weights that `path` is, or that lies in the folder `path`; raises CheckpointError."""
-    raise NotImplementedError
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is no such file or folder")
+    if not path.is_dir():
+        return path
+    for place in PLACES:
+        if (path / place).is_file():
+            return path / place
+    others = sorted(path.glob(f"*{SAFETENSORS}"))
+    if len(others) == 1:
+        return others[0]
+    if index := next(path.glob("*.index.json"), None):
+        raise CheckpointError(f"{path} holds weights in several files ({index.name}); save them as one")
+    raise CheckpointError(
+        f"{path} holds no weights; there should be {', '.join(map(str, PLACES))} or one other {SAFETENSORS} in it"
+    )
 
 
 def load_model(
@@ -34,4 +126,58 @@ def load_model(
     `path` is a file, or a folder with `unwrapped_model/pytorch_model.bin` or `model.safetensors`; under the released
     names or ours. Raises CheckpointError with what is missing, too much or of another shape, in groups.
     """
-    raise NotImplementedError
+    file = find_weights(path)
+    tensors, model = read_tensors(file), blank(config)
+    if is_released(tensors):
+        require(file, released_shapes(config), tensors)
+    else:
+        require(file, shapes_of(model.state_dict()), tensors)
+    return fill(file, model, parts_of_ours(tensors), dtype, device)
+
+
+def require(file: Path, expected: Shapes, tensors: Mapping[str, Tensor], what: str = "a model of these sizes") -> None:
+    """Raise CheckpointError where the tensors of `file` are not exactly the ones `expected`."""
+    if difference := compare(expected, shapes_of(tensors)):
+        raise CheckpointError("\n  ".join([f"{file} does not hold the weights of {what}:", *difference.lines()]))
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def fill(
+    file: Path,
+    model: Network,
+    parts: Mapping[str, tuple[Tensor, ...]],
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> Network:
+    """Give a blank model its weights, one after the other; in eval mode. Raises CheckpointError for NaN among them."""
+    state = {}
+    for name, each in parts.items():
+        state[name] = _joined([_moved(part, dtype, device) for part in each])
+        if not torch.isfinite(state[name]).all():
+            raise CheckpointError(f"{file} holds values that are no finite numbers, in {name}")
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def _table(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Our names and the released ones, of as many layers as the names tell."""
+    layers = 1 + max((int(found[1]) for name in names if (found := _LAYER.match(name))), default=-1)
+    modules = {ours: (released,) for ours, released in _MODULES.items()}
+    for layer in range(layers):
+        for ours, released in _BLOCK.items():
+            modules[f"blocks.{layer}.{ours}"] = tuple(f"showo.model.layers.{layer}.{each}" for each in released)
+    table = {ours: (released,) for ours, released in _TENSORS.items()}
+    for kind in ("weight", "bias"):
+        table |= {f"{ours}.{kind}": tuple(f"{each}.{kind}" for each in released) for ours, released in modules.items()}
+    return table
+
+
+def _joined(parts: Iterable[Tensor]) -> Tensor:
+    first, *others = parts
+    return torch.cat([first, *others]) if others else first
+
+
+def _moved(tensor: Tensor, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
