@@ -67,13 +67,7 @@ class DemonstrationConfig(Config):
     @field_validator("tasks")
     @classmethod
     def _tasks_are_known(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
-        for task in tasks:
-            if task not in TASK_GROUPS:
-                try:
-                    parse(task)
-                except ValueError as error:
-                    raise ValueError(f"{error}; or a group of them: {', '.join(TASK_GROUPS)}") from None
-        return tasks
+        return checked_tasks(tasks)
 
     @property
     def is_disturbed(self) -> bool:
@@ -177,6 +171,17 @@ def features_of(setup: Setup) -> Features:
     cameras = {name: setup.world.cameras[name] for name in setup.cameras}
     sizes = {name: (camera.height, camera.width) for name, camera in cameras.items()}
     return of_robot(setup.robot, sizes, setup.recording.fps)
+
+
+def checked_tasks(tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """`tasks`, each a group or an instruction; raises ValueError naming both for what is neither."""
+    for task in tasks:
+        if task not in TASK_GROUPS:
+            try:
+                parse(task)
+            except ValueError as error:
+                raise ValueError(f"{error}; or a group of them: {', '.join(TASK_GROUPS)}") from None
+    return tasks
 
 
 def task_of(seed: int, allowed: tuple[str, ...] = ()) -> str:
