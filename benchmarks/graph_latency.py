@@ -27,7 +27,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import messages, topics
 from vla_ros.actions import ActionSpec, GripperConvention, Space
-from vla_ros.config import CameraConfig, ControllerNodeConfig, InferenceNodeConfig, to_parameters
+from vla_ros.config import CameraConfig, ControllerNodeConfig, InferenceNodeConfig, PolicyConfig, to_parameters
 from vla_ros.graph import NodeSpec
 from vla_ros.policies import registry
 from vla_ros.policies.policy import Inference, WindowSpec
@@ -207,7 +207,8 @@ ROLES: dict[str, Callable[[], int]] = {
 def inference_config() -> InferenceNodeConfig:
     """All cameras, as often as they can."""
     cameras = {name: CameraConfig(topic=topic, width=WIDTH, height=HEIGHT) for name, topic in CAMERAS.items()}
-    return InferenceNodeConfig(policy=POLICY, instruction="swing", cameras=cameras, max_rate_hz=100.0)
+    policy = PolicyConfig(name=POLICY)
+    return InferenceNodeConfig(policy=policy, instruction="swing", cameras=cameras, max_rate_hz=100.0)
 
 
 def controller_config(rate_hz: float) -> ControllerNodeConfig:

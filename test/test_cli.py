@@ -90,7 +90,7 @@ def test_check_tells_every_problem_of_every_file(tmp_path: Path) -> None:
     [
         (("frank",), "error: frank: no such system; "),
         (("franka_upvla", "--robot", "x"), "error: robot: unknown robot 'x'; there are: panda\n"),
-        (("franka_upvla", "--policy", "x"), "error: policy.name: unknown policy 'x'; there are: scripted\n"),
+        (("franka_upvla", "--policy", "x"), "error: policy.name: unknown policy 'x'; there are: scripted, up_vla\n"),
         (
             ("franka_upvla", "--checkpoint", "w"),
             "error: policy.checkpoint: policy scripted takes no checkpoint (given 'w'",

@@ -72,7 +72,7 @@ def test_parameters_are_the_nodes_configs(system: SystemConfig) -> None:
     inference = from_parameters(config.InferenceNodeConfig, given["inference"])
     controller = from_parameters(config.ControllerNodeConfig, given["controller"])
     assert (simulator.seed, simulator.cameras, simulator.robot) == (7, system.cameras, "panda")
-    assert (inference.policy, inference.cameras) == ("scripted", system.cameras)
+    assert (inference.policy, inference.cameras) == (system.policy, system.cameras)
     assert inference.schedule == controller.arm.schedule == system.controller.schedule
     assert controller.arm == system.controller
 

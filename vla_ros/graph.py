@@ -196,8 +196,7 @@ def _inference(system: SystemConfig, robot: Robot) -> NodeSpec:
     config = InferenceNodeConfig(
         **dict(system.inference),
         robot=robot.name,
-        policy=system.policy.name,
-        checkpoint=system.policy.checkpoint,
+        policy=system.policy,
         instruction=system.instruction,
         cameras=system.cameras,
         action=system.action,
@@ -215,6 +214,7 @@ def _inference(system: SystemConfig, robot: Robot) -> NodeSpec:
             robot.endpoints["joint_states"],
             *seen,
             _ours(topics.INSTRUCTION),
+            _ours(topics.ASK),
         ),
         writes=(_ours(topics.CHUNK), *predictions, *_ABOUT_ITSELF),
         restarts=True,
@@ -222,7 +222,6 @@ def _inference(system: SystemConfig, robot: Robot) -> NodeSpec:
 
 
 def _controller(system: SystemConfig, robot: Robot, mode: Mode, dry_run: bool = False) -> NodeSpec:
-    operated = (topics.START, topics.STOP, topics.HOLD, topics.RESUME, topics.ESTOP, topics.HOME_GRIPPER)
     # Not started again: the arm holds the last target that its driver got, and a person should look before it moves.
     return _node(
         "controller",
@@ -233,7 +232,7 @@ def _controller(system: SystemConfig, robot: Robot, mode: Mode, dry_run: bool = 
             _ours(topics.DEADMAN),
             _ours(topics.STATE),  # of the inference node: its silence is a reason to stop
             *_from_driver(robot),
-            *(_ours(name) for name in operated),
+            *(_ours(name) for name in _TO_CONTROLLER),
         ),
         writes=(
             *(end for end in _to_driver(robot, system.controller.command_interface) if end.used),
@@ -302,7 +301,8 @@ def _timed(node: NodeSpec, simulate: bool) -> NodeSpec:
     return replace(node, params={**node.params, "use_sim_time": simulate}, reads=reads)
 
 
-#: What an operator says to the recorder.
+#: What an operator says to the controller, and to the recorder.
+_TO_CONTROLLER = (topics.START, topics.STOP, topics.HOLD, topics.RESUME, topics.ESTOP, topics.HOME_GRIPPER)
 _TO_RECORDER = (topics.RECORDER_CONTROL, topics.RECORDER_NOTES, *map(topics.recorder, topics.RECORDER_WORDS))
 
 # --- what they talk about -------------------------------------------------------------------------------------------
@@ -344,12 +344,8 @@ _OPERATOR = External(
         _ours(name)
         for name in (
             topics.INSTRUCTION,
-            topics.START,
-            topics.STOP,
-            topics.HOLD,
-            topics.RESUME,
-            topics.ESTOP,
-            topics.HOME_GRIPPER,
+            topics.ASK,
+            *_TO_CONTROLLER,
             topics.TELEOP,
             topics.DEADMAN,
             topics.SIMULATION_RESET,

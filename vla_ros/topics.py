@@ -8,6 +8,7 @@ CHUNK = f"{NAMESPACE}/chunk"
 COMMAND = f"{NAMESPACE}/command"
 REQUESTED = f"{NAMESPACE}/requested"
 INSTRUCTION = f"{NAMESPACE}/instruction"
+ASK = f"{NAMESPACE}/ask"
 TELEOP = f"{NAMESPACE}/teleop"
 DEADMAN = f"{NAMESPACE}/deadman"
 STATE = f"{NAMESPACE}/state"
@@ -48,6 +49,8 @@ TABLE: dict[str, tuple[str, str]] = {
         "one point: what was asked for then, before every limit",
     ),
     INSTRUCTION: ("std_msgs/msg/String", "the task in words; transient local"),
+    # Of the standard services the only one with a text in and a text out.
+    ASK: ("diagnostic_msgs/srv/AddDiagnostics", "a question about the scene in load_namespace; message: the answer"),
     TELEOP: ("trajectory_msgs/msg/JointTrajectory", "one point, absolute as a chunk's: what a teleoperator wants now"),
     DEADMAN: ("std_msgs/msg/Bool", "whether the dead-man switch is held; again and again"),
     STATE: ("diagnostic_msgs/msg/DiagnosticArray", "mode, safety state and its reason, counters; 10 Hz and on change"),

@@ -176,7 +176,7 @@ def test_what_a_policy_gets_wrong_is_not_published_but_said(
 @pytest.mark.parametrize(
     ("params", "line"),
     [
-        (PARAMS | {"policy": "skripted"}, "unknown policy 'skripted'; there are: scripted"),
+        (PARAMS | {"policy.name": "skripted"}, "unknown policy 'skripted'; there are: scripted"),
         (PARAMS | {"robot": "fr9"}, "unknown robot 'fr9'; there are: panda"),
         ({}, "cameras: scripted needs at least one; given: none"),
     ],

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vla_ros.cli import calibrate, dataset
+from vla_ros.cli.ask import ask
 from vla_ros.cli.check import check
 from vla_ros.cli.convert import convert
 from vla_ros.cli.doctor import doctor
@@ -21,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (run, record, replay, convert, graph, check, doctor):
+for command in (run, ask, record, replay, convert, graph, check, doctor):
     app.command()(command)
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(dataset.app, name="dataset")

@@ -76,7 +76,7 @@ def override(
     given = {"robot": robot, "instruction": instruction, "record": record, "bag": bag}
     values |= {key: value for key, value in given.items() if value}
     if policy and policy != system.policy.name:
-        values["policy"] = {"name": policy}
+        values["policy"] |= {"name": policy, "checkpoint": ""}
     if checkpoint:
         values["policy"]["checkpoint"] = checkpoint
     try:

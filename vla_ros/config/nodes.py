@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pydantic import Field, model_validator
 
 from vla_ros.actions import ActionSpec
-from vla_ros.config.system import SCRIPTED, CameraConfig, InferenceConfig
+from vla_ros.config.system import SCRIPTED, CameraConfig, InferenceConfig, PolicyConfig
 from vla_ros.control.arm import ArmConfig
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.simulation.world import TabletopConfig
@@ -20,8 +20,7 @@ class InferenceNodeConfig(InferenceConfig):
     """Parameters of the inference node."""
 
     robot: str = "panda"
-    policy: str = SCRIPTED
-    checkpoint: str = ""
+    policy: PolicyConfig = PolicyConfig(name=SCRIPTED)
     instruction: str = ""
     cameras: dict[str, CameraConfig] = Field(default_factory=dict)
     action: ActionSpec | None = None

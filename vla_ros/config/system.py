@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -20,6 +21,7 @@ from vla_ros.values import Config
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TOPIC = re.compile(r"(/[A-Za-z][A-Za-z0-9_]*)+")
+_DEVICE = r"auto|cpu|cuda(:[0-9]+)?"
 
 #: The one policy that looks at the world's state instead of at images.
 SCRIPTED = "scripted"
@@ -64,10 +66,15 @@ class CameraConfig(CameraTiming):
 
 
 class PolicyConfig(Config):
-    """Which policy decides, and from which weights ("" = none)."""
+    """Which policy decides, from which weights ("" = none), and where and how precisely they are computed.
+
+    `device` auto: the first GPU, where there is one. `dtype` auto: bfloat16 on a GPU, float32 on a CPU.
+    """
 
     name: str
     checkpoint: str = ""
+    device: str = Field(default="auto", pattern=rf"^({_DEVICE})$")
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
     @field_validator("name")
     @classmethod
@@ -89,6 +96,7 @@ class InferenceConfig(Config):
     """When a policy is asked, and how old what it sees may be."""
 
     max_rate_hz: float = Field(default=5.0, gt=0.0, le=100.0)
+    prediction_rate_hz: float = Field(default=2.0, ge=0.0, le=100.0)  # at most, of predicted frames; 0 = none
     max_observation_age_ms: float = Field(default=500.0, gt=0.0, le=10_000.0)
     history_s: float = Field(default=HISTORY_S, gt=0.0, le=60.0)  # how far back a window may reach
 

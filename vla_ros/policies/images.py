@@ -9,7 +9,7 @@ from vla_ros.values import Image
 
 
 def square(image: Image, pixels: int) -> Image:
-    """`image` (H, W, 3) uint8 rgb as (pixels, pixels, 3): the shorter side resized, the longer one cropped at its middle.
+    """`image` (H, W, 3) uint8 rgb as (pixels, pixels, 3): the shorter side resized, the longer cropped at its middle.
 
     Bicubic with antialiasing, rounded to bytes, as Pillow does it: what UP-VLA was published with (training/utils.py,
     torchvision's Resize and CenterCrop). Raises ValueError for an image of another kind.

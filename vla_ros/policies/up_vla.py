@@ -1,9 +1,8 @@
-"""UP-VLA on a robot: frames and an instruction in, actions out; its own description and the future frame off that path."""
+"""UP-VLA on a robot: frames and an instruction in, actions out; its description and the future frame off that path."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-
 
 from vla_ros.actions import ActionSpec
 from vla_ros.checkpoints.manifest import Bundle

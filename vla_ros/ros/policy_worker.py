@@ -77,6 +77,12 @@ class PolicyWorker:
         return self._followed.instruction if self._followed else ""
 
     @property
+    def since_ns(self) -> int | None:
+        """Since when the policy follows its instruction, and is reset for it; None: it follows none."""
+        task = self._followed
+        return None if task is None or self._refused else task.since_ns
+
+    @property
     def condition(self) -> Condition:
         """What it does and what keeps it from doing better."""
         return self._condition

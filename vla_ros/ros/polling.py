@@ -52,15 +52,15 @@ class PolledService:
         self._service = node.create_service(service_type, name, _never_called)
         node._services.remove(self._service)
 
-    def take_all(self) -> list[Callable[[Any], None]]:
-        """For every request since the last call, oldest first, what its response is to be given to."""
-        taken: list[Callable[[Any], None]] = []
+    def take_all(self) -> list[tuple[Any, Callable[[Any], None]]]:
+        """Every request since the last call, oldest first, each with what its response is to be given to."""
+        taken: list[tuple[Any, Callable[[Any], None]]] = []
         with self._service.handle:
             while True:
-                _, header = self._service.handle.service_take_request(self._service.srv_type.Request)
+                request, header = self._service.handle.service_take_request(self._service.srv_type.Request)
                 if header is None:
                     return taken
-                taken.append(partial(self._respond, header))
+                taken.append((request, partial(self._respond, header)))
 
     def _respond(self, header: Any, response: Any) -> None:
         self._service.send_response(response, header)

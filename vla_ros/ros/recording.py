@@ -249,7 +249,7 @@ class Recording:
             for message in subscription.take_all():
                 self._take(topic, _MOST_MESSAGES, message)
         for word, service in self._services.items():
-            for respond in service.take_all():
+            for _, respond in service.take_all():
                 self._obey(word, partial(self._respond, word, respond))
         now_ns, now_s = self._now_ns(), time.monotonic()
         if now_ns != self._moved[0]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -10,11 +11,15 @@ Item = TypeVar("Item")
 
 
 class Worker(Generic[Item]):
-    """Calls `work` on its own thread with the newest item offered; `on_error` gets what `work` raises."""
+    """Calls `work` on its own thread with the newest item offered; `on_error` gets what `work` raises.
 
-    def __init__(self, work: Callable[[Item], None], on_error: Callable[[Exception], None]) -> None:
+    `niceness`: how far the thread, and those it starts, step back from a processor that others want; 0 to 19.
+    """
+
+    def __init__(self, work: Callable[[Item], None], on_error: Callable[[Exception], None], niceness: int = 0) -> None:
         self._work = work
         self._on_error = on_error
+        self._niceness = niceness
         self._pending: list[Item] = []  # at most one
         self._closed = False
         self._wake = threading.Condition()
@@ -37,6 +42,8 @@ class Worker(Generic[Item]):
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        if self._niceness:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._pending or self._closed)

@@ -1,4 +1,4 @@
-"""The inference node: aligned observations in, time-labelled action chunks and predicted frames out."""
+"""The inference node: aligned observations in, time-labelled action chunks, predicted frames and answers out."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from vla_ros.policies import registry
 from vla_ros.policies.policy import AbsolutePolicy
 from vla_ros.robots import catalogue
 from vla_ros.ros import convert, params, qos
+from vla_ros.ros.asking import Questions
 from vla_ros.ros.diagnostics import ERROR, OK, WARN, Status, StatusReporter
 from vla_ros.ros.main import run
 from vla_ros.ros.policy_worker import Condition, PolicyWorker
 from vla_ros.ros.streams import Streams
+from vla_ros.ros.thinking import Thinker
 from vla_ros.timing.stamps import ns_to_s
 from vla_ros.values import ActionChunk, Prediction
 
@@ -38,9 +40,10 @@ class InferenceNode(Node):
         self._at_end = ExitStack()
         self._config = config = params.read(self, InferenceNodeConfig)
         robot = catalogue.find(config.robot)
-        policy = registry.load(config.policy, robot=robot, checkpoint=config.checkpoint, action=config.action)
-        absolute = AbsolutePolicy(policy, kinematics.for_robot(robot).forward, robot.gripper.max_width_m)
-        look = absolute.window_spec
+        weights = config.policy.model_dump(exclude={"name"})
+        policy = registry.load(config.policy.name, robot=robot, action=config.action, **weights)
+        self._policy = AbsolutePolicy(policy, kinematics.for_robot(robot).forward, robot.gripper.max_width_m)
+        look = self._policy.window_spec
         cameras = self._cameras(look.cameras)
         self._base_frame = robot.base_frame
         self._started_s = time.monotonic()
@@ -50,15 +53,19 @@ class InferenceNode(Node):
         }
         history_s = config.history_s + ns_to_s(look.length * look.step_ns)
         self._streams = Streams(self, robot, cameras, look.proprioception, history_s, self._on_instant)
-        self._worker = PolicyWorker(absolute, config, self._now_ns, self._streams.window, self._publish)
+        see, show = self._streams.window, self._show
+        self._worker = PolicyWorker(self._policy, config, self._now_ns, see, self._publish)
+        self._thinker = Thinker(self._policy, config.prediction_rate_hz, see, show)
+        self._at_end.callback(self._thinker.close)
         self._at_end.callback(self._worker.close)
+        Questions(self, self._thinker.ask)
         self._reporter = StatusReporter(self, self._status)
         self.create_subscription(String, topics.INSTRUCTION, self._on_instruction, qos.LATCHED)
         if config.instruction:
             self._worker.instruct(config.instruction)
 
     def destroy_node(self) -> None:
-        """End the worker before what it publishes to."""
+        """End the threads before what they publish to."""
         self._at_end.close()
         super().destroy_node()
 
@@ -69,7 +76,9 @@ class InferenceNode(Node):
         missing = [name for name in names if name not in given]
         if missing or not names:
             lacking = ", ".join(missing) or "at least one"
-            raise ValueError(f"cameras: {self._config.policy} needs {lacking}; given: {', '.join(given) or 'none'}")
+            needy = self._config.policy.name
+            raise ValueError(f"cameras: {needy} needs {lacking}; given: {', '.join(given) or 'none'}")
+        self._policy.check_cameras({name: (camera.width, camera.height) for name, camera in given.items()})
         return {name: given[name] for name in names}
 
     def _on_instruction(self, message: String) -> None:
@@ -77,20 +86,27 @@ class InferenceNode(Node):
 
     def _on_instant(self, instant_ns: int) -> None:
         self._worker.offer(instant_ns)
+        self._thinker.see(instant_ns, self._worker.since_ns)
 
     def _publish(self, chunk: ActionChunk, predictions: tuple[Prediction, ...]) -> None:
         """On the worker's thread."""
         self._chunk.publish(convert.chunk_to_trajectory(chunk, self._base_frame))
         for prediction in predictions:
-            message = convert.rgb_to_compressed(prediction.image, prediction.time_ns, prediction.camera)
-            self._predictions[prediction.camera].publish(message)
+            self._show(prediction)
+        self._thinker.expect(chunk.observation_ns, self._policy.imagine)
+
+    def _show(self, prediction: Prediction) -> None:
+        """On the thinker's thread, or the worker's."""
+        message = convert.rgb_to_compressed(prediction.image, prediction.time_ns, prediction.camera)
+        self._predictions[prediction.camera].publish(message)
 
     def _status(self) -> Status:
         now_ns = self._now_ns()
         values: dict[str, object] = {
-            "policy": self._config.policy,
+            "policy": self._config.policy.name,
             "instruction": self._worker.instruction,
             **self._worker.counts,
+            **self._thinker.counts,
             **self._worker.latency_ms.values("latency_ms"),
             "delay_ms": self._worker.delay_ms,
             **self._streams.values(now_ns),
@@ -103,6 +119,8 @@ class InferenceNode(Node):
         if now_ns == 0:
             return WARN, "waiting", "no time on /clock yet"
         unseen = self._streams.reason(now_ns)
+        if at_work[0] == OK and not unseen and self._thinker.problem:
+            return WARN, at_work[1], self._thinker.problem
         if at_work[0] == ERROR or not unseen:
             return at_work
         patient = time.monotonic() - self._started_s < _PATIENCE_S
