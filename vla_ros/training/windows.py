@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -14,8 +15,18 @@ from pydantic import Field, model_validator
 
 from vla_ros.actions import ActionSpec, Anchor, GripperConvention, Space
 from vla_ros.geometry import RotationForm
-from vla_ros.recording.features import ACTION, STATE
+from vla_ros.recording.features import ACTION, IMAGES, STATE, Features
+from vla_ros.recording.files import DatasetError
+from vla_ros.recording.reader import DatasetReader, camera_name
+from vla_ros.robots import catalogue
+from vla_ros.training.frames import Clip, Frames, Progress
+from vla_ros.training.labels import COLUMNS, EndRule, Requested, Taken, rows_between
 from vla_ros.values import Array, Config, Image
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
 
 #: What the demo-sized policy is taught: steps of the TCP in the base frame, the gripper 0 closed .. 1 open.
 TCP_STEPS = ActionSpec(
@@ -24,13 +35,6 @@ TCP_STEPS = ActionSpec(
     anchor=Anchor.MEASURED,
     gripper=GripperConvention.OPEN_UNIT,
 )
-
-
-class EndRule(str, Enum):
-    """What a chunk holds that reaches beyond its episode's last row."""
-
-    HOLD = "hold"  # the last target: no more motion, the gripper as it was
-    RELEASED = "released"  # as UP-VLA was trained: the last action left out, then zeros with the last gripper value
 
 
 class DataConfig(Config):
@@ -85,56 +89,179 @@ class Sample:
 class ActionSamples:
     """Every row of the datasets' episodes as a `Sample`, in order; can be pickled, and read by several processes.
 
-    Frames are decoded and resized once, when the samples are made: into memory, or into files in `cache` that the next
-    run finds again.
+    With a folder `cache` frames are decoded and resized once, into files there that the next run finds again; without
+    one, whenever they are asked for.
     """
 
     def __init__(
-        self,
-        roots: Sequence[Path],
-        config: DataConfig,
-        cache: Path | None = None,
-        on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+        self, roots: Sequence[Path], config: DataConfig, cache: Path | None = None, on_progress: Progress = _silent
     ) -> None:
         """Raises DatasetError for a dataset that cannot be read, or has not what `config` asks for."""
         self.config = config
-        raise NotImplementedError
+        self._sources = [_Source(Path(root), config) for root in roots]
+        self._clips = tuple(clip for source in self._sources for clip in source.clips)
+        if not self._clips:
+            raise DatasetError(f"{', '.join(map(str, roots)) or 'no dataset'}: no episode that was a success")
+        robots = {source.robot for source in self._sources}
+        widths = {source.state_dims for source in self._sources}
+        if len(robots) > 1 or len(widths) > 1:
+            raise DatasetError(
+                f"datasets of one robot, with states of one size, are learnt from together; these are of "
+                f"{', '.join(sorted(robots))}, with {', '.join(map(str, sorted(widths)))} values"
+            )
+        self._starts = np.cumsum([0, *(clip.length for clip in self._clips)])
+        self._frames = [
+            {name: Frames.of(source.reader, camera, source.clips, config.pixels, cache, on_progress)
+             for name, camera in source.cameras.items()}
+            for source in self._sources
+        ]  # fmt: skip
+        self._of_source = np.repeat(np.arange(len(self._sources)), [len(source.clips) for source in self._sources])
+        firsts = np.cumsum([0, *(sum(clip.length for clip in source.clips) for source in self._sources)])
+        self._first_of_source = firsts[:-1]
 
     def __len__(self) -> int:
-        raise NotImplementedError
+        return int(self._starts[-1])
 
     @property
     def state_dims(self) -> int:
         """P of `Sample.state`; 0 without proprioception."""
-        raise NotImplementedError
+        return self._sources[0].state_dims
 
     @property
     def robot(self) -> str:
-        """The datasets' robot, as they name it."""
-        raise NotImplementedError
+        """The datasets' robot, as they name it; may be empty."""
+        return self._sources[0].robot
+
+    @property
+    def action(self) -> ActionSpec:
+        """What rows mean: `DataConfig.action`, with the robot's joints named."""
+        return self._sources[0].labels.spec
+
+    @property
+    def frame_sizes(self) -> Mapping[str, tuple[int, int]]:
+        """camera -> (width, height) of the frames as recorded, in the first dataset."""
+        source = self._sources[0]
+        shapes = {name: source.reader.meta.features.find(key).shape for name, key in source.keys.items()}
+        return {name: (shape[1], shape[0]) for name, shape in shapes.items()}
 
     @property
     def instructions(self) -> tuple[str, ...]:
         """Those of the episodes, sorted, each once."""
-        raise NotImplementedError
+        return tuple(sorted({clip.instruction for clip in self._clips}))
 
     @property
     def episodes(self) -> tuple[range, ...]:
         """The samples of each episode."""
-        raise NotImplementedError
+        return tuple(range(int(first), int(after)) for first, after in pairwise(self._starts))
 
     def sample(self, index: int) -> Sample:
         """Sample `index`; raises IndexError, DatasetError."""
-        raise NotImplementedError
+        number, row = self._locate(index)
+        clip, config = self._clips[number], self.config
+        actions, is_pad = self.actions(index)
+        later = min(row + config.action.horizon * self._source(number).stride, clip.length - 1) - row
+        return Sample(
+            MappingProxyType({camera: self.frame(index, camera) for camera in config.cameras}),
+            MappingProxyType({camera: self.frame(index + later, camera) for camera in config.code_cameras}),
+            actions,
+            is_pad,
+            self.state(index),
+            clip.instruction,
+            index,
+            number,
+            row,
+        )
 
     def actions(self, index: int) -> tuple[Array, NDArray[np.bool_]]:
         """`Sample.actions` and `Sample.action_is_pad` alone."""
-        raise NotImplementedError
+        number, row = self._locate(index)
+        source = self._source(number)
+        return source.labels.chunk(source.columns(self._clips[number]), row, source.stride)
 
-    def states(self) -> Array:
-        """(N, P) of all samples."""
-        raise NotImplementedError
+    def state(self, index: int) -> Array:
+        """`Sample.state` alone."""
+        number, row = self._locate(index)
+        source = self._source(number)
+        columns = source.columns(self._clips[number])
+        parts = [np.asarray(columns[key][row], dtype=np.float64) for key in self.config.state_keys]
+        return np.concatenate(parts) if parts else np.zeros(0)
 
     def frame(self, index: int, camera: str) -> Image:
-        """The resized frame of one camera (S, S, 3)."""
-        raise NotImplementedError
+        """The resized frame of one camera (S, S, 3); raises KeyError for a camera that is not looked at."""
+        number, _ = self._locate(index)
+        source = int(self._of_source[number])
+        return self._frames[source][camera].frame(index - int(self._first_of_source[source]))
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return number, index - int(self._starts[number])
+
+    def _source(self, number: int) -> _Source:
+        return self._sources[int(self._of_source[number])]
+
+
+class _Source:
+    """One dataset: its episodes that are learnt from, and how."""
+
+    def __init__(self, root: Path, config: DataConfig) -> None:
+        self.keys = {name: config.camera_keys.get(name, IMAGES + name) for name in config.cameras}
+        self.cameras = {name: camera_name(key) for name, key in self.keys.items()}
+        self.reader = DatasetReader(root, list(self.cameras.values()))
+        meta = self.reader.meta
+        self.robot = meta.features.robot_type
+        try:
+            self.stride = rows_between(meta.fps, config.action.rate_hz)
+            self.labels = _labels(config, self.robot, meta.features, self.stride)
+            self.state_dims = sum(meta.features.find(key).shape[0] for key in config.state_keys)
+        except ValueError as error:
+            raise DatasetError(f"{root}: {error}") from error
+        of_labels = COLUMNS if config.source == "poses" else (config.action_key,)
+        self._keys = tuple(dict.fromkeys((*of_labels, *config.state_keys)))
+        self.clips = [
+            Clip(episode.index, episode.length, self._instruction(episode.index))
+            for episode in meta.episodes
+            if not (config.successes_only and meta.details(episode).get("success") is False)
+        ]
+
+    def columns(self, clip: Clip) -> Mapping[str, Array]:
+        """Those that are read, of one episode."""
+        return self.reader.columns(clip.episode, self._keys)
+
+    def _instruction(self, episode: int) -> str:
+        return self.reader.task(int(self.reader.columns(episode, ["task_index"])["task_index"][0, 0]))
+
+
+def _labels(config: DataConfig, robot: str, features: Features, stride: int) -> Requested | Taken:
+    """What gives the chunks of a dataset; raises ValueError where it has not what they are made of."""
+    if config.source == "poses":
+        for key in COLUMNS:
+            try:
+                features.find(key)
+            except ValueError:
+                raise ValueError(
+                    f"no column {key}, which datasets of this package have; give source: column for others"
+                ) from None
+        return Requested(config.action, catalogue.find(robot), config.end)
+    feature, action = features.find(config.action_key), config.action
+    if stride > 1 and action.space in (Space.EE_DELTA, Space.JOINT_DELTA):
+        raise ValueError(
+            f"rows of {config.action_key} are changes from row to row, {features.fps} a second: "
+            f"action.rate_hz must be that, not {action.rate_hz:g}"
+        )
+    names = feature.names or tuple(map(str, range(feature.shape[0])))
+    wanted = config.action_names or names
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise ValueError(f"{config.action_key} has no {', '.join(unknown)}; it has {', '.join(names)}")
+    if action.is_joint and not action.joint_names:
+        joints = wanted if action.gripper is GripperConvention.NONE else wanted[:-1]
+        action = action.model_copy(update={"joint_names": tuple(joints)})
+    if len(wanted) != len(action.dimensions):
+        raise ValueError(
+            f"{config.action_key} has {len(wanted)} values ({', '.join(wanted)}), where `action` has "
+            f"{len(action.dimensions)} ({', '.join(action.dimensions)}); say what they are by action, or which by "
+            "action_names"
+        )
+    return Taken(action, config.action_key, [names.index(name) for name in wanted], config.end)
