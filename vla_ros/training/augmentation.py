@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from math import pi
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from vla_ros.values import Config
+
+#: Numbers in -1..1 that change one window: shift in x and y, brightness, contrast, saturation, hue.
+DRAWS = 6
+
+#: Luminance and two axes of colour about it, of which hue is the angle and saturation the length (NTSC, 1953).
+_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_MIDDLE = 127.5
 
 
 class AugmentationConfig(Config):
@@ -14,14 +23,50 @@ class AugmentationConfig(Config):
 
     shift: float = Field(default=0.03, ge=0.0, lt=0.5)  # of the picture's side, in x and in y; its edge is repeated
     brightness: float = Field(default=0.2, ge=0.0, lt=1.0)  # factor 1 +- this
-    contrast: float = Field(default=0.2, ge=0.0, lt=1.0)  # factor 1 +- this, about the window's mean grey
+    contrast: float = Field(default=0.2, ge=0.0, lt=1.0)  # factor 1 +- this, about medium grey
     saturation: float = Field(default=0.2, ge=0.0, lt=1.0)  # factor 1 +- this, about each pixel's grey
     hue: float = Field(default=0.02, ge=0.0, le=0.5)  # of a whole turn
 
 
-def augment(images: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
-    """The frames of B windows, each with one change for its N frames; uint8 in and out, the shape stays.
+def draw(windows: int, generator: torch.Generator) -> Tensor:
+    """(windows, DRAWS) in -1..1, on the CPU."""
+    return 2.0 * torch.rand(windows, DRAWS, generator=generator) - 1.0
 
-    What is drawn for a window depends on the generator and its place in the batch alone, not on the frames.
-    """
-    raise NotImplementedError
+
+def augment(images: Tensor, config: AugmentationConfig, draws: Tensor) -> Tensor:
+    """The frames (B, N, S, S, 3) uint8 of B windows, each changed by its row of `draws` (B, DRAWS); uint8 again."""
+    draws = draws.to(images.device)
+    return _recoloured(_shifted(images, config.shift, draws[:, :2]), config, draws[:, 2:])
+
+
+def _shifted(images: Tensor, most: float, draws: Tensor) -> Tensor:
+    height, width = images.shape[2:4]
+    across = _source(width, torch.round(draws[:, 0] * most * width))
+    down = _source(height, torch.round(draws[:, 1] * most * height))
+    moved = [window[:, y][:, :, x] for window, y, x in zip(images, down, across, strict=True)]
+    return torch.stack(moved)
+
+
+def _source(length: int, by: Tensor) -> Tensor:
+    """Which pixel of a line (length,) stands where after a shift `by` (B,), the edge repeated: (B, length)."""
+    places = torch.arange(length, device=by.device) - by.long()[:, None]
+    return places.clamp(0, length - 1)
+
+
+def _recoloured(images: Tensor, config: AugmentationConfig, draws: Tensor) -> Tensor:
+    """All four changes are one matrix and one offset per window: linear in red, green and blue."""
+    brightness, contrast, saturation = (
+        1.0 + most * draws[:, column]
+        for column, most in enumerate((config.brightness, config.contrast, config.saturation))
+    )
+    angle = 2.0 * pi * config.hue * draws[:, 3]
+    turn = torch.zeros(len(draws), 3, 3, device=draws.device)
+    turn[:, 0, 0] = 1.0
+    turn[:, 1, 1] = turn[:, 2, 2] = saturation * angle.cos()
+    turn[:, 2, 1] = saturation * angle.sin()
+    turn[:, 1, 2] = -turn[:, 2, 1]
+    yiq = _YIQ.to(draws.device)
+    matrix = (brightness * contrast)[:, None, None] * (torch.linalg.inv(yiq) @ turn @ yiq)
+    offset = brightness * (1.0 - contrast) * _MIDDLE
+    flat = images.flatten(1, 3).float() @ matrix.mT + offset[:, None, None]
+    return flat.round_().clamp_(0.0, 255.0).to(torch.uint8).view(images.shape)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from PIL import UnidentifiedImageError
+
+from vla_ros.policies.images import square
+
+_IMAGE = "<image>"  # where in a question LLaVA has its image; a model of ours always has it in front
+_HUMAN, _MODEL = "human", "gpt"
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,7 @@ class Conversation:
 class Turn:
     """One question about images (V, S, S, 3) uint8 rgb, with its answer.
 
-    `question` has the turns before it in front, as "first question ASSISTANT: first answer USER: question".
+    `question` has the turns before it in front: "first question ASSISTANT: first answer USER: question".
     """
 
     images: NDArray[np.uint8]
@@ -33,25 +42,84 @@ class Turn:
 def read(path: Path, images: Path | None = None) -> tuple[Conversation, ...]:
     """The conversations of a json file; `images`: the folder its images are named from, its own without one.
 
-    Text alone, without an image, is left out. Raises ValueError naming the file and the entry that is wrong.
+    `image` is a file, or a list of one of each camera. Text alone, without an image, is left out. Raises ValueError
+    naming the file and the entry that is wrong.
     """
-    raise NotImplementedError
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no json that can be read: {error}") from None
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: conversations in LLaVA's form are a list of entries, not {type(entries).__name__}")
+    folder = path.parent if images is None else images
+    return tuple(
+        _conversation(entry, folder, f"{path}: entry {number}")
+        for number, entry in enumerate(entries)
+        if not (isinstance(entry, dict) and "image" not in entry)
+    )
+
+
+def _conversation(entry: Any, folder: Path, where: str) -> Conversation:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} should be an object with image and conversations, not {str(entry)[:80]}")
+    image = entry["image"]
+    names = image if isinstance(image, list) else [image]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"{where}: image should be a file, or a list of them, not {str(image)[:80]}")
+    said = entry.get("conversations")
+    if not isinstance(said, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("value"), str) for one in said
+    ):
+        raise ValueError(f"{where}: conversations should be a list of {{from, value}}, not {str(said)[:80]}")
+    speakers = [one.get("from") for one in said]
+    if not said or speakers != [_HUMAN, _MODEL] * (len(said) // 2):
+        raise ValueError(f"{where}: {_HUMAN} and {_MODEL} should take turns, {_HUMAN} first, not {speakers}")
+    words = [" ".join(one["value"].replace(_IMAGE, " ").split()) for one in said]
+    return Conversation(tuple(folder / name for name in names), tuple(zip(words[::2], words[1::2], strict=True)))
 
 
 class Conversations:
-    """Every turn of json files as a `Turn`, in order."""
+    """Every turn of json files as a `Turn`, in order; resized pictures are kept in memory as they are read."""
 
-    def __init__(self, paths: Sequence[Path], pixels: int, views: int) -> None:
-        """`views`: as many images as the model sees; one image alone stands for all. Raises ValueError as `read`."""
-        raise NotImplementedError
+    def __init__(self, paths: Sequence[Path], pixels: int, views: int, images: Path | None = None) -> None:
+        """`views`: how many images the model sees; one image alone stands for all. Raises ValueError as `read`."""
+        self._pixels = pixels
+        self._views = views
+        self._conversations = tuple(one for path in paths for one in read(path, images))
+        self._turns = [(one, number) for one in self._conversations for number in range(len(one.turns))]
+        if not self._turns:
+            raise ValueError(f"no conversation about an image in {', '.join(map(str, paths)) or 'no file'}")
+        for one in self._conversations:
+            if len(one.images) not in (1, views):
+                raise ValueError(f"{one.images[0]} and so on: {len(one.images)} images; the model sees {views}")
+        self._kept: dict[Path, NDArray[np.uint8]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_kept": {}}
 
     def __len__(self) -> int:
-        raise NotImplementedError
+        return len(self._turns)
 
     def turn(self, index: int) -> Turn:
         """Turn `index`; raises IndexError; ValueError for an image that cannot be read."""
-        raise NotImplementedError
+        if not 0 <= index < len(self):
+            raise IndexError(f"turn {index} of {len(self)}")
+        conversation, number = self._turns[index]
+        images = np.stack([self._image(path) for path in conversation.images])
+        before = "".join(f"{asked} ASSISTANT: {answered} USER: " for asked, answered in conversation.turns[:number])
+        question, answer = conversation.turns[number]
+        return Turn(np.broadcast_to(images, (self._views, *images.shape[1:])), before + question, answer)
 
     def texts(self) -> tuple[str, ...]:
         """All questions and answers, each once, as a tokenizer is trained on."""
-        raise NotImplementedError
+        return tuple(dict.fromkeys(text for one in self._conversations for turn in one.turns for text in turn))
+
+    def _image(self, path: Path) -> NDArray[np.uint8]:
+        if path not in self._kept:
+            try:
+                with PillowImage.open(path) as file:
+                    image = np.asarray(file.convert("RGB"))
+            except (OSError, UnidentifiedImageError) as error:
+                raise ValueError(f"{path} is no image that can be read: {error}") from None
+            self._kept[path] = square(image, self._pixels)
+        return self._kept[path]

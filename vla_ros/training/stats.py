@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from vla_ros.actions import GripperConvention
 from vla_ros.checkpoints.manifest import Normalization
 from vla_ros.training.windows import ActionSamples
+from vla_ros.values import Array
+
+_QUANTILES = (0.01, 0.99)
+#: So many samples, evenly spread, tell quantiles well enough.
+_ENOUGH = 5000
+#: What varies less than this (a tenth of a millimetre, of a milliradian ten times) is noise, and stays small.
+_LEAST_SCALE = 1e-4
 
 
 def normalization(samples: ActionSamples) -> Normalization:
-    """Of actions: the 1 % and 99 % quantiles of each dimension become -1 and 1; the gripper stays as it is."""
-    raise NotImplementedError
+    """Of actions: the 1 % and 99 % quantiles of each dimension become -1 and 1; padding does not count.
+
+    A gripper value that is a share of its opening (0..1 or -1..1) stays as it is.
+    """
+    rows = []
+    for index in _spread(len(samples)):
+        actions, is_pad = samples.actions(int(index))
+        rows.append(actions[~is_pad])
+    found = _between_quantiles(np.concatenate(rows))
+    if samples.action.gripper in (GripperConvention.NONE, GripperConvention.WIDTH_M):
+        return found
+    return Normalization(offset=(*found.offset[:-1], 0.0), scale=(*found.scale[:-1], 1.0))
 
 
 def state_normalization(samples: ActionSamples) -> Normalization | None:
     """Of the proprioception, as that of actions; None without any."""
-    raise NotImplementedError
+    if not samples.state_dims:
+        return None
+    return _between_quantiles(np.stack([samples.state(int(index)) for index in _spread(len(samples))]))
+
+
+def normalized(values: Array, by: Normalization) -> Array:
+    """Real values (..., A) as the model has them."""
+    return np.asarray((values - np.array(by.offset)) / np.array(by.scale), dtype=np.float64)
+
+
+def _spread(length: int) -> Array:
+    return np.unique(np.linspace(0, length - 1, _ENOUGH).astype(np.int64))
+
+
+def _between_quantiles(values: Array) -> Normalization:
+    low, high = np.quantile(values, _QUANTILES, axis=0)
+    scale = np.maximum(0.5 * (high - low), _LEAST_SCALE)
+    return Normalization(offset=tuple((0.5 * (high + low)).tolist()), scale=tuple(scale.tolist()))

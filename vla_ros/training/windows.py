@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +118,10 @@ class ActionSamples:
         self._of_source = np.repeat(np.arange(len(self._sources)), [len(source.clips) for source in self._sources])
         firsts = np.cumsum([0, *(sum(clip.length for clip in source.clips) for source in self._sources)])
         self._first_of_source = firsts[:-1]
+        self._chunks: dict[int, tuple[Array, NDArray[np.bool_]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_chunks": {}}
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -175,8 +179,10 @@ class ActionSamples:
     def actions(self, index: int) -> tuple[Array, NDArray[np.bool_]]:
         """`Sample.actions` and `Sample.action_is_pad` alone."""
         number, row = self._locate(index)
-        source = self._source(number)
-        return source.labels.chunk(source.columns(self._clips[number]), row, source.stride)
+        if index not in self._chunks:  # inverse rotations take a millisecond
+            source = self._source(number)
+            self._chunks[index] = source.labels.chunk(source.columns(self._clips[number]), row, source.stride)
+        return self._chunks[index]
 
     def state(self, index: int) -> Array:
         """`Sample.state` alone."""
