@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,6 +26,7 @@ from vla_ros.values import (
     Array,
     Command,
     Config,
+    Prediction,
     Target,
     Window,
 )
@@ -49,11 +51,15 @@ class RolloutConfig(Config):
     camera_hz: float = Field(default=30.0, gt=0.0)  # only the cameras that somebody looks at are drawn
     episode_s: float = Field(default=EPISODE_S, gt=0.0)
     history_s: float = Field(default=HISTORY_S, gt=0.0)
+    prediction_rate_hz: float = Field(default=0.0, ge=0.0)  # of predicted frames, kept by the episode; 0: none are
 
 
 @dataclass(eq=False)
 class Episode:
-    """One run: what came of it, what was planned and when it arrived, what was commanded, and the TCP's path (N, 7)."""
+    """One run: what came of it, what was planned and when it arrived, what was commanded, and the TCP's path (N, 7).
+
+    `predictions`: the frames that were expected, as often as the config says; stamped with the time they predict.
+    """
 
     seed: int
     instruction: str
@@ -66,6 +72,7 @@ class Episode:
     arrivals_ns: list[int] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     tcp_path: list[Array] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
 
     @property
     def row(self) -> EpisodeRow:
@@ -137,6 +144,7 @@ class Rollout:
         self._arm = ArmController(robot, arm)
         self._policy = AbsolutePolicy(policy, kinematics.for_robot(robot).forward, robot.gripper.max_width_m)
         self._schedule = Schedule(arm.schedule)  # as the policy's side knows it, for what is committed
+        self._policy.check_cameras({name: (model.width, model.height) for name, model in world.cameras.items()})
         look = self._policy.window_spec
         self._looks_at = tuple(world.cameras) if look.cameras is None else look.cameras
         self._has_cameras = bool(self._looks_at or (watcher is not None and watcher.cameras))
@@ -150,6 +158,8 @@ class Rollout:
         self._tick_ns = period_ns(arm.rate_hz)
         self._in_flight: tuple[int, ActionChunk, ActionChunk] | None = None  # arrives when; as decided; as disturbed
         self._inferred_ns: int | None = None  # the last instant the policy was asked about
+        self._reflected_ns: int | None = None  # the last that it thought about slowly
+        self._imagined_ns: int | None = None  # the last whose expected frames were drawn
         self._next_frame_ns = 0
         self._next_status_ns = 0
         self._commanded: Array | None = None
@@ -173,7 +183,7 @@ class Rollout:
         self._aligner.clear()
         self._schedule = Schedule(self._arm_config.schedule)
         self._arm = ArmController(self._robot, self._arm_config)
-        self._in_flight = self._inferred_ns = self._commanded = None
+        self._in_flight = self._inferred_ns = self._reflected_ns = self._imagined_ns = self._commanded = None
         self._gripper_is_asked = False
         self._next_frame_ns = self._next_status_ns = now_ns = self._world.time_ns
         self._arm.start(now_ns)
@@ -250,16 +260,32 @@ class Rollout:
         instant_ns = self._aligner.newest_complete_instant()
         if self._in_flight is not None or instant_ns is None:
             return
-        if self._inferred_ns is not None and instant_ns - self._inferred_ns < period_ns(self._config.inference_hz):
+        if not _is_due(instant_ns, self._inferred_ns, period_ns(self._config.inference_hz)):
             return
         self._inferred_ns = instant_ns
         look, action = self._policy.window_spec, self._policy.action_spec
         window = self._aligner.window(instant_ns, look.length, look.step_ns, episode.start_ns)
         scheduled = self._schedule.committed(instant_ns, action.horizon, action.step_ns)
-        chunk, _ = self._policy.infer(window, scheduled, self._schedule.delay_steps(action.step_ns))
+        chunk, predictions = self._policy.infer(window, scheduled, self._schedule.delay_steps(action.step_ns))
+        self._think_slowly(window, predictions, episode)
         disturbed = chunk if self._disturbance is None else self._disturbance.disturb(chunk, window)
         self._in_flight = (instant_ns + ms_to_ns(self._config.inference_delay_ms), chunk, disturbed)
         self._deliver(now_ns, episode)
+
+    def _think_slowly(self, window: Window, predictions: tuple[Prediction, ...], episode: Episode) -> None:
+        """What is done beside the control path on a robot; what it changes counts from the next inference on."""
+        instant_ns, rate_hz, reflective = (
+            window[-1].instant_ns,
+            self._config.prediction_rate_hz,
+            self._policy.reflective,
+        )
+        if rate_hz and _is_due(instant_ns, self._imagined_ns, period_ns(rate_hz)):
+            self._imagined_ns = instant_ns
+            episode.predictions += self._policy.imagine() if self._policy.imagine else predictions
+        period_s = reflective.reflection_period_s if reflective else math.inf
+        if reflective and math.isfinite(period_s) and _is_due(instant_ns, self._reflected_ns, s_to_ns(period_s)):
+            self._reflected_ns = instant_ns
+            reflective.reflect(window)
 
     def _deliver(self, now_ns: int, episode: Episode) -> None:
         if self._in_flight is None or self._in_flight[0] > now_ns:
@@ -309,6 +335,10 @@ class Rollout:
             self._world.move_gripper(goal.width_m, goal.speed_m_s)
         else:
             self._world.grasp_gripper(goal.width_m, goal.speed_m_s, goal.force_n, goal.epsilon_m, goal.epsilon_m)
+
+
+def _is_due(instant_ns: int, last_ns: int | None, period_ns: int) -> bool:
+    return last_ns is None or instant_ns - last_ns >= period_ns
 
 
 def report(policy: str, episodes: Iterable[Episode]) -> Report:

@@ -17,7 +17,7 @@ from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_ms, period_ns
 from vla_ros.timing.track import Misaligned
 from vla_ros.values import ActionChunk, Prediction, Window
 
-Look = Callable[[int, int, int, int], Window]  # instant_ns, length, step_ns, earliest_ns; raises Misaligned
+Look = Callable[[int, int, int, int | None], Window]  # instant_ns, length, step_ns, earliest_ns; raises Misaligned
 Publish = Callable[[ActionChunk, tuple[Prediction, ...]], None]
 Condition = tuple[bytes, str, str]  # level, state, reason
 

@@ -44,7 +44,7 @@ class Thinker:
         self._problems: dict[str, str] = {}
         self._questions: deque[tuple[str, Answer]] = deque()
         self._seen: tuple[int, int | None] | None = None  # the newest instant; since when an instruction is followed
-        self._reflected: tuple[int, int] | None = None  # the instant reflected on last, and that since
+        self._reflected: tuple[int, int | None] | None = None  # the same, when it reflected last
         self._expected: deque[tuple[int, Imagine]] = deque(maxlen=1)  # the newest inference's instant, and its frames
         self._imagined_ns: int | None = None
         self._worker: Worker[None] = Worker(self._work, self._on_error, _NICENESS)
@@ -99,7 +99,7 @@ class Thinker:
         reflective = self._policy.reflective
         assert reflective is not None  # or nobody could ask
         try:
-            answer(True, reflective.answer(self._window(), question))
+            answer(True, reflective.answer(self._window(self._seen), question))
             self.counts["answered"] += 1
         except (Misaligned, ValueError) as error:
             answer(False, str(error))
@@ -107,16 +107,14 @@ class Thinker:
             answer(False, f"{type(error).__name__}: {error}")
 
     def _reflect(self) -> None:
-        seen, reflective = self._seen, self._policy.reflective
-        assert seen is not None
-        assert seen[1] is not None
+        reflective, seen = self._policy.reflective, self._seen
         assert reflective is not None  # or it is never due
-        self._reflected = (seen[0], seen[1])
+        self._reflected = seen
         try:
-            window = self._window()
-        except Misaligned:
-            self._reflected = None  # its turn is still due
-            return  # what keeps it from seeing is said by the one that gives actions
+            window = self._window(seen)
+        except Misaligned:  # why, is said by the one that gives actions; its turn is still due
+            self._reflected = None
+            return
         reflective.reflect(window)
         self.counts["reflected"] += 1
 
@@ -125,17 +123,19 @@ class Thinker:
             self._publish(prediction)
         self.counts["imagined"] += 1
 
-    def _window(self) -> Window:
-        if self._seen is None:
+    def _window(self, seen: tuple[int, int | None] | None) -> Window:
+        if seen is None:
             raise Misaligned("nothing was seen yet")
-        instant_ns, since_ns = self._seen
+        instant_ns, since_ns = seen
         spec = self._policy.window_spec
         return self._look(instant_ns, spec.length, spec.step_ns, since_ns)
 
     def _reflection_is_due(self) -> bool:
-        if self._reflection_ns is None or self._seen is None or self._seen[1] is None:
+        if self._reflection_ns is None or self._seen is None:
             return False
         instant_ns, since_ns = self._seen
+        if since_ns is None:
+            return False
         if self._reflected is None or self._reflected[1] != since_ns:
             return instant_ns >= since_ns
         return self._is_due(instant_ns, self._reflected[0], self._reflection_ns)
