@@ -17,7 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vla_ros.recording.files import fsync_folder, make_folder, staged_path
+from vla_ros.recording.files import DatasetError, fsync_folder, make_folder, staged_path
+from vla_ros.recording.upkeep import staging
 
 #: Called with what is being done, how much of it is done, and of how much.
 Progress = Callable[[str, int, int], None]
@@ -135,6 +136,24 @@ def replacing(path: Path, size_bytes: int = 0) -> Iterator[IO[bytes]]:
         finally:
             with suppress(OSError):
                 staged.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder that becomes `folder` at the end, in place of the one that is there.
+
+    After an error `folder` is what it was; a crash at any time leaves the old one or the new one, whole. Raises
+    CheckpointError where it cannot be written.
+    """
+    try:
+        new = staging.stage_new(folder)
+        try:
+            yield new
+            staging.replace(new, folder)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    except DatasetError as error:
+        raise CheckpointError(str(error)) from error
 
 
 @contextmanager

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from vla_ros.actions import ActionSpec
-from vla_ros.models.up_vla import UpVla, UpVlaConfig
+from vla_ros.checkpoints.files import CheckpointError, replacing_folder, write_tensors, writing
+from vla_ros.checkpoints.loading import load_network
+from vla_ros.checkpoints.up_vla import RELEASED_FILE
+from vla_ros.models.up_vla import UpVla, UpVlaConfig, Vocabulary
 from vla_ros.tokenizers.magvit2 import Magvit2, Magvit2Config
-from vla_ros.tokenizers.text import TextTokenizer
-from vla_ros.tokenizers.vision import SmallVisionConfig, VisionEncoder
+from vla_ros.tokenizers.text import TextTokenizer, TextTokenizerError
+from vla_ros.tokenizers.vision import ClipVision, SmallVision, SmallVisionConfig, VisionEncoder
 from vla_ros.values import Config
 
 FORMAT = "vla_ros/up_vla/1"
@@ -76,6 +82,34 @@ class UpVlaManifest(Config):
     description_period_s: float = Field(default=2.0, gt=0.0)
     trained: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _parts_fit(self) -> UpVlaManifest:
+        model, cameras = self.model, [camera.name for camera in self.cameras]
+        rows, dims = self.action.horizon, len(self.action.dimensions)
+        codes = self.pixels**2 / self.image_tokenizer.pixels_per_code**2
+        state = 0 if self.state is None else len(self.state.offset)
+        problems = [
+            *(
+                f"code_cameras: {name} is none of the cameras {cameras}"
+                for name in self.code_cameras
+                if name not in cameras
+            ),
+            *_unequal("code_cameras", len(self.code_cameras), "model.views", model.views),
+            *_unequal("values of an action", dims, "model.action_dims", model.action_dims),
+            *_unequal("values in normalization", len(self.normalization.offset), "of an action", dims),
+            *_unequal("action.horizon", rows, "model.action_rows", model.action_rows),
+            *_unequal("codes of a frame", codes, "model.image_codes", model.image_codes),
+            *_unequal("image_tokenizer.codes", self.image_tokenizer.codes, "vocabulary.codes", model.vocabulary.codes),
+            *_unequal("values in state", state, "model.state_dims", model.state_dims),
+        ]
+        if len(set(cameras)) != len(cameras):
+            problems.append(f"cameras: a name stands twice in {cameras}")
+        if model.conditioning == "paper" and self.vision is None:
+            problems.append("vision: conditioning `paper` needs a vision encoder")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -91,16 +125,125 @@ class Bundle:
 def save(folder: Path, bundle: Bundle, card: str = "") -> None:
     """Write a bundle as a folder, in place of the one that is there; a crash leaves the old one or the new one.
 
-    `card` is the text of the model card, in Markdown. Raises CheckpointError where it cannot be written.
+    `card` is the text of the model card, in Markdown. Raises CheckpointError where it cannot be written, or where the
+    manifest tells of another model.
     """
-    raise NotImplementedError
+    manifest = bundle.manifest
+    for what, told, there in (
+        ("model", manifest.model, bundle.model.config),
+        ("image_tokenizer", manifest.image_tokenizer, bundle.image_tokenizer.config),
+        ("vision", manifest.vision, _vision_config(bundle.vision)),
+    ):
+        if told != there:
+            raise CheckpointError(f"{folder}: the manifest's {what} is not the one to be saved: {told} and {there}")
+    with new_checkpoint(folder, manifest, bundle.text, card) as new:
+        write_tensors(new / MODEL, bundle.model.state_dict(), {"vla_ros": manifest.format})
+        write_tensors(new / IMAGE_TOKENIZER, bundle.image_tokenizer.state_dict())
+        if isinstance(bundle.vision, SmallVision):
+            write_tensors(new / VISION, bundle.vision.state_dict())
+        elif isinstance(bundle.vision, ClipVision):
+            bundle.vision.save(new / CLIP)
+
+
+@contextmanager
+def new_checkpoint(folder: Path, manifest: UpVlaManifest, text: TextTokenizer, card: str = "") -> Iterator[Path]:
+    """A folder to put the weights into, that becomes `folder` at the end, with all but weights in it."""
+    with replacing_folder(folder) as new, writing(folder):
+        yield new
+        text.save(new / TEXT)
+        (new / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        if card:
+            (new / CARD).write_text(card, encoding="utf-8")
 
 
 def load(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Bundle:
-    """The bundle in a folder that `save` wrote, in eval mode; raises CheckpointError saying what is wrong with it."""
-    raise NotImplementedError
+    """The bundle in a folder that `save` wrote, in eval mode; raises CheckpointError saying what is wrong with it.
+
+    `dtype` is that of the model and the vision encoder; the image tokenizer is float32, as codes are signs of small
+    numbers.
+    """
+    manifest = load_manifest(folder)
+    with torch.device("meta"):
+        model, image_tokenizer = UpVla(manifest.model), Magvit2(manifest.image_tokenizer)
+    return Bundle(
+        manifest,
+        load_network(folder / MODEL, model, dtype, device),
+        load_network(folder / IMAGE_TOKENIZER, image_tokenizer, torch.float32, device),
+        _load_vision(folder, manifest, dtype, device),
+        load_text(folder / TEXT, manifest.model.vocabulary),
+    )
 
 
 def load_manifest(folder: Path) -> UpVlaManifest:
     """What a checkpoint is, without its weights; raises CheckpointError."""
-    raise NotImplementedError
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(_no_checkpoint(folder)) from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # neither UTF-8 nor JSON
+        raise CheckpointError(f"{path} is no JSON: {error}") from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(f"{path} is of format {found!r}; {FORMAT!r} is what is read here")
+    try:
+        return UpVlaManifest.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, each['loc'])) or 'manifest'}: {each['msg']}" for each in error.errors()]
+        raise CheckpointError("\n  ".join([f"{path} is no manifest of UP-VLA:", *problems])) from error
+
+
+def load_text(folder: Path, vocabulary: Vocabulary) -> TextTokenizer:
+    """The text tokenizer in a folder; raises CheckpointError where it is not the one of the vocabulary."""
+    try:
+        text = TextTokenizer.load(folder, vocabulary.text_size)
+    except TextTokenizerError as error:
+        raise CheckpointError(str(error)) from error
+    if text.end_of_text != vocabulary.end_of_text:
+        raise CheckpointError(
+            f"{folder} ends a text with id {text.end_of_text}, the model with {vocabulary.end_of_text}"
+        )
+    return text
+
+
+def _load_vision(
+    folder: Path, manifest: UpVlaManifest, dtype: torch.dtype, device: torch.device | str
+) -> VisionEncoder | None:
+    if manifest.vision is None:
+        return None
+    if isinstance(manifest.vision, SmallVisionConfig):
+        with torch.device("meta"):
+            vision = SmallVision(manifest.vision)
+        return load_network(folder / VISION, vision, dtype, device)
+    return load_clip(folder / CLIP, dtype, device)
+
+
+def load_clip(folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> ClipVision:
+    """CLIP's vision tower in a folder; raises CheckpointError."""
+    try:
+        return ClipVision(folder, dtype, device)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} holds no CLIP vision tower: {error}") from error
+
+
+def _vision_config(vision: VisionEncoder | None) -> SmallVisionConfig | str | None:
+    if isinstance(vision, SmallVision):
+        return vision.config
+    return None if vision is None else "clip"
+
+
+def _unequal(what: str, value: float, other: str, wanted: int) -> list[str]:
+    return [] if value == wanted else [f"{what}: {value:g}, but {other}: {wanted}"]
+
+
+def _no_checkpoint(folder: Path) -> str:
+    if not folder.exists():
+        return f"{folder}: there is no such folder"
+    if not folder.is_dir():
+        return f"{folder} is a file; a checkpoint of vla_ros is a folder with {MANIFEST} in it"
+    hint = ""
+    if (folder / RELEASED_FILE).exists():
+        hint = "; it is a release of UP-VLA: make one of it with vla-ros checkpoint convert"
+    return f"{folder} is no checkpoint of vla_ros: there is no {MANIFEST} in it{hint}"

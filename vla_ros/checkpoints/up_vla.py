@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vla_ros.checkpoints.comparison import Shapes, compare, shapes_of
+from vla_ros.checkpoints.comparison import Shapes, shapes_of
 from vla_ros.checkpoints.files import SAFETENSORS, CheckpointError, read_tensors
+from vla_ros.checkpoints.loading import fill, require
 from vla_ros.models.up_vla import UpVla, UpVlaConfig
 
 #: Where a file of weights lies in a folder: as the release's loader has it, as we have it.
@@ -51,7 +51,7 @@ _LAYER = re.compile(r"(?:showo\.model\.layers|blocks)\.(\d+)\.")
 
 def to_ours(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights under the released names, under ours; names that the table does not know stay."""
-    return {name: _joined(parts) for name, parts in parts_of_ours(released).items()}
+    return {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in parts_of_ours(released).items()}
 
 
 def parts_of_ours(released: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
@@ -59,12 +59,9 @@ def parts_of_ours(released: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, ...
 
     A part of which the others are missing stays under its name.
     """
-    ours = {
-        name: tuple(released[part] for part in parts)
-        for name, parts in _table(released).items()
-        if all(part in released for part in parts)
-    }
-    used = {part for name in ours for part in _table(released)[name]}
+    table = {name: parts for name, parts in _table(released).items() if all(part in released for part in parts)}
+    used = {part for parts in table.values() for part in parts}
+    ours = {name: tuple(released[part] for part in parts) for name, parts in table.items()}
     return ours | {name: (tensor,) for name, tensor in released.items() if name not in used}
 
 
@@ -79,7 +76,7 @@ def to_released(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         width = ours[name.rpartition("project.")[0] + "norm.weight"].shape[0]  # queries, keys and values are as wide
         sizes = [width] * (len(parts) - 1)
-        released |= zip(parts, tensor.split([*sizes, len(tensor) - sum(sizes)]), strict=True)
+        released |= zip(parts, torch.split(tensor, [*sizes, len(tensor) - sum(sizes)]), strict=True)
     return released
 
 
@@ -129,55 +126,20 @@ def load_model(
     file = find_weights(path)
     tensors, model = read_tensors(file), blank(config)
     if is_released(tensors):
-        require(file, released_shapes(config), tensors)
+        require(file, released_shapes(config), tensors, "UpVla")
     else:
-        require(file, shapes_of(model.state_dict()), tensors)
+        require(file, shapes_of(model.state_dict()), tensors, "UpVla")
     return fill(file, model, parts_of_ours(tensors), dtype, device)
-
-
-def require(file: Path, expected: Shapes, tensors: Mapping[str, Tensor], what: str = "a model of these sizes") -> None:
-    """Raise CheckpointError where the tensors of `file` are not exactly the ones `expected`."""
-    if difference := compare(expected, shapes_of(tensors)):
-        raise CheckpointError("\n  ".join([f"{file} does not hold the weights of {what}:", *difference.lines()]))
-
-
-Network = TypeVar("Network", bound=nn.Module)
-
-
-def fill(
-    file: Path,
-    model: Network,
-    parts: Mapping[str, tuple[Tensor, ...]],
-    dtype: torch.dtype,
-    device: torch.device | str,
-) -> Network:
-    """Give a blank model its weights, one after the other; in eval mode. Raises CheckpointError for NaN among them."""
-    state = {}
-    for name, each in parts.items():
-        state[name] = _joined([_moved(part, dtype, device) for part in each])
-        if not torch.isfinite(state[name]).all():
-            raise CheckpointError(f"{file} holds values that are no finite numbers, in {name}")
-    model.load_state_dict(state, assign=True)
-    return model.eval()
 
 
 def _table(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Our names and the released ones, of as many layers as the names tell."""
     layers = 1 + max((int(found[1]) for name in names if (found := _LAYER.match(name))), default=-1)
-    modules = {ours: (released,) for ours, released in _MODULES.items()}
+    modules: dict[str, tuple[str, ...]] = {ours: (released,) for ours, released in _MODULES.items()}
     for layer in range(layers):
-        for ours, released in _BLOCK.items():
-            modules[f"blocks.{layer}.{ours}"] = tuple(f"showo.model.layers.{layer}.{each}" for each in released)
-    table = {ours: (released,) for ours, released in _TENSORS.items()}
+        for ours, parts in _BLOCK.items():
+            modules[f"blocks.{layer}.{ours}"] = tuple(f"showo.model.layers.{layer}.{part}" for part in parts)
+    table: dict[str, tuple[str, ...]] = {ours: (released,) for ours, released in _TENSORS.items()}
     for kind in ("weight", "bias"):
-        table |= {f"{ours}.{kind}": tuple(f"{each}.{kind}" for each in released) for ours, released in modules.items()}
+        table |= {f"{ours}.{kind}": tuple(f"{part}.{kind}" for part in parts) for ours, parts in modules.items()}
     return table
-
-
-def _joined(parts: Iterable[Tensor]) -> Tensor:
-    first, *others = parts
-    return torch.cat([first, *others]) if others else first
-
-
-def _moved(tensor: Tensor, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, copy=True)

@@ -102,6 +102,18 @@ def publish(folder: Path, destination: Path) -> None:
         fsync_folder(destination.parent)
 
 
+def replace(folder: Path, destination: Path) -> None:
+    """As `publish`, in the place of the folder that is there: a crash leaves the old one or the new one."""
+    if not destination.exists():
+        publish(folder, destination)
+        return
+    with reported(f"{destination} cannot be replaced"):
+        _sync(folder)
+        _exchange(folder, destination)
+        fsync_folder(destination.parent)
+        _remove(folder)
+
+
 def _sync(folder: Path) -> None:
     """Return when everything in `folder` is on the disk."""
     for path in [folder, *folder.rglob("*")]:
