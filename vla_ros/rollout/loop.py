@@ -274,11 +274,8 @@ class Rollout:
 
     def _think_slowly(self, window: Window, predictions: tuple[Prediction, ...], episode: Episode) -> None:
         """What is done beside the control path on a robot; what it changes counts from the next inference on."""
-        instant_ns, rate_hz, reflective = (
-            window[-1].instant_ns,
-            self._config.prediction_rate_hz,
-            self._policy.reflective,
-        )
+        instant_ns, rate_hz = window[-1].instant_ns, self._config.prediction_rate_hz
+        reflective = self._policy.reflective
         if rate_hz and _is_due(instant_ns, self._imagined_ns, period_ns(rate_hz)):
             self._imagined_ns = instant_ns
             episode.predictions += self._policy.imagine() if self._policy.imagine else predictions
