@@ -1,0 +1,170 @@
+"""How a training goes: curves in a file, a bar on the terminal, frames a second, and how much of the machine's peak."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+#: Called with a name of what is going on, how much is done, of how much, and what to say beside it.
+Tell = Callable[[str, int, int, str], None]
+
+
+class Curves:
+    """Numbers by step, a json object a line; what is beyond `first` is dropped, as a resumed run makes it again."""
+
+    def __init__(self, path: Path, first: int) -> None:
+        self.path = path
+        kept = [line for line in read_curves(path) if line["step"] <= first]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        temporary.replace(path)
+        self._file: TextIO = path.open("a", encoding="utf-8")
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Write the numbers of a step."""
+        rounded = {name: float(f"{value:.6g}") for name, value in values.items() if math.isfinite(value)}
+        self._file.write(json.dumps({"step": step, **rounded}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """No more lines come."""
+        self._file.close()
+
+
+def read_curves(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of curves, oldest first; none where there is no file; without a last one that was cut."""
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Over some steps."""
+
+    frames_per_s: float
+    model_flops_per_s: float
+    of_peak: float  # model FLOP utilisation
+
+
+class Meter:
+    """Counts frames and the time they take."""
+
+    def __init__(self, flops_per_frame: float, peak_flops_per_s: float, clock: Callable[[], float] = time.perf_counter):
+        self._per_frame, self._peak, self._clock = flops_per_frame, peak_flops_per_s, clock
+        self._since, self._frames = clock(), 0
+
+    def add(self, frames: int) -> None:
+        """So many more are done, by all processes."""
+        self._frames += frames
+
+    def take(self) -> Speed:
+        """Speed since the last time, or the beginning."""
+        now = self._clock()
+        rate = self._frames / max(now - self._since, 1e-9)
+        self._since, self._frames = now, 0
+        flops = rate * self._per_frame
+        return Speed(rate, flops, flops / self._peak)
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
+    """FLOP/s of a large matrix product here, the best of several: what a training could reach at most."""
+    side = 8192 if device.type == "cuda" else 1024
+    left = torch.randn(side, side, device=device).to(dtype)
+    best, end = math.inf, time.perf_counter() + seconds
+    runs = 0
+    while runs < 3 or time.perf_counter() < end:
+        begin = time.perf_counter()
+        left @ left
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best, runs = min(best, time.perf_counter() - begin), runs + 1
+    return 2.0 * side**3 / best
+
+
+def training_flops(module: nn.Module, run: Callable[[nn.Module], object]) -> float:
+    """FLOPs of a training step by the usual count: three times those of the forward pass, which `run` does."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run(module)
+    return 3.0 * float(counter.get_total_flops())
+
+
+def best_precision(device: torch.device, wanted: str) -> torch.dtype:
+    """The type that products are computed in; auto: bfloat16 where this machine is clearly faster with it."""
+    if wanted != "auto":
+        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    faster = matmul_peak(device, torch.bfloat16, 0.1) > 1.3 * matmul_peak(device, torch.float32, 0.1)
+    return torch.bfloat16 if faster else torch.float32
+
+
+@contextmanager
+def shown(is_wanted: bool = True) -> Iterator[Tell]:
+    """A bar on the terminal for each thing that goes on; lines now and then where there is no terminal."""
+    if not is_wanted:
+        yield lambda what, done, total, said: None
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        with _bars() as tell:
+            yield tell
+    else:
+        yield _Lines()
+
+
+@contextmanager
+def _bars() -> Iterator[Tell]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[said]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int, said: str = "") -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total, said="")
+            bar.update(tasks[what], completed=done, total=total, said=said)
+
+        yield tell
+
+
+class _Lines:
+    """A line when something begins and ends, and every ten seconds between."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def __call__(self, what: str, done: int, total: int, said: str = "") -> None:
+        now = time.monotonic()
+        if done >= total or now - self._last.get(what, -math.inf) >= 10.0:
+            self._last[what] = now
+            print(f"{time.strftime('%H:%M:%S')} {what} {done}/{total} {said}".rstrip(), file=sys.stderr, flush=True)

@@ -1,0 +1,153 @@
+"""Windows and conversations into what UP-VLA is trained on: ids, image codes, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vla_ros.models.up_vla import (
+    UpVlaConfig,
+    action_sequence,
+    conversation,
+    future_labels,
+    understanding_sequence,
+)
+from vla_ros.tokenizers.magvit2 import Magvit2, normalized
+from vla_ros.tokenizers.text import TextTokenizer
+from vla_ros.training.batches import ActionBatch, ActionBatches, ConversationBatch, ConversationBatches, prefetched
+from vla_ros.training.up_vla_objective import Part, Talks, Windows
+
+#: Tells the chance of what is left out from that of other things drawn by the same seed.
+_LEFT_OUT = 0x1EF7
+
+
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """Everything between a batch and the model. `descriptions`: sample -> what the model said of the scene.
+
+    Descriptions and states are left out of some samples (`description_dropout`, `state_dropout`), so that neither is
+    all that is looked at.
+    """
+
+    config: UpVlaConfig
+    text: TextTokenizer
+    image_tokenizer: Magvit2  # frozen, on `device`
+    device: torch.device
+    descriptions: Mapping[int, str] | None = None
+    description_dropout: float = 0.0
+    state_dropout: float = 0.0
+    counts_pads: bool = False  # rows beyond an episode's end count in the action loss, as the release has it
+    pad_to: int | None = None
+    seed: int = 0
+
+    def windows(self, batch: ActionBatch, step: int) -> Windows:
+        """What `batch` of `step` is to the model, on its device."""
+        config, paper = self.config, self.config.conditioning == "paper"
+        codes_BN, future_BN = self._codes(batch)
+        instructions = [self.text.encode(instruction) for instruction in batch.instructions]
+        forgets, is_blind = self._left_out(batch, step)
+        descriptions = [
+            [] if forgets[place] else self._description(sample) for place, sample in enumerate(batch.samples.tolist())
+        ]
+        sequence = action_sequence(config, instructions, codes_BN, descriptions if paper else None, self.pad_to)
+        assert sequence.image is not None
+        state = batch.state if config.state_dims else None
+        if state is not None:
+            state = state.masked_fill(torch.from_numpy(is_blind)[:, None], 0.0).to(self.device)
+        return Windows(
+            sequence,
+            batch.images.to(self.device) if paper else None,
+            state,
+            future_labels(config, sequence, future_BN)[:, sequence.image],
+            batch.actions.to(self.device),
+            None if self.counts_pads else batch.is_pad.to(self.device),
+        )
+
+    def talks(self, batch: ConversationBatch) -> Talks:
+        """What a batch of conversations is to the model, on its device."""
+        end = self.config.vocabulary.end_of_text
+        sequence, labels_BL = understanding_sequence(
+            self.config,
+            [self.text.encode(conversation(question)) for question in batch.questions],
+            [[*self.text.encode(f" {answer}"), end] for answer in batch.answers],
+        )
+        return Talks(sequence.to(self.device), batch.images.to(self.device), labels_BL.to(self.device))
+
+    def _description(self, sample: int) -> list[int]:
+        said = "" if self.descriptions is None else self.descriptions.get(sample, "")
+        return self.text.encode(said) if said else []
+
+    @torch.no_grad()
+    def _codes(self, batch: ActionBatch) -> tuple[Tensor, Tensor]:
+        """Codes of the code cameras' frames, now and a chunk later, (B, N) each: one view's after the other's."""
+        frames = torch.stack([batch.now, batch.future])  # (2, B, C, S, S, 3)
+        codes = self.image_tokenizer.encode(normalized(frames.flatten(0, 2).to(self.device)))
+        now_BN, future_BN = codes.unflatten(0, frames.shape[:3]).flatten(2)
+        return now_BN, future_BN
+
+    def _left_out(self, batch: ActionBatch, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """For each sample, whether its description and its state are left out; the same whoever asks."""
+        drawn = np.array(
+            [np.random.default_rng([self.seed, step, sample, _LEFT_OUT]).random(2) for sample in batch.samples.tolist()]
+        )
+        return drawn[:, 0] < self.description_dropout, drawn[:, 1] < self.state_dropout
+
+
+def parts(
+    preparation: Preparation,
+    actions: ActionBatches,
+    talks: ConversationBatches | None,
+    steps: range,
+    pieces: int = 1,
+) -> Iterator[tuple[int, list[Part]]]:
+    """(step, its parts) for each of the steps, in `pieces` parts each; a thread loads ahead."""
+    for step, (windows, conversations) in prefetched(_Both(actions, talks), steps.start, steps.stop):
+        yield (
+            step,
+            [
+                Part(
+                    preparation.windows(_piece(windows, place, pieces), step),
+                    None if conversations is None else preparation.talks(_piece_of_talks(conversations, place, pieces)),
+                )
+                for place in range(pieces)
+            ],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Both:
+    """Windows and conversations of a step."""
+
+    actions: ActionBatches
+    talks: ConversationBatches | None
+
+    def __getitem__(self, step: int) -> tuple[ActionBatch, ConversationBatch | None]:
+        return self.actions[step], None if self.talks is None else self.talks[step]
+
+
+def _piece(batch: ActionBatch, place: int, pieces: int) -> ActionBatch:
+    own = _slice(len(batch.instructions), place, pieces)
+    return replace(
+        batch,
+        images=batch.images[own],
+        now=batch.now[own],
+        future=batch.future[own],
+        actions=batch.actions[own],
+        is_pad=batch.is_pad[own],
+        state=None if batch.state is None else batch.state[own],
+        instructions=batch.instructions[own],
+        samples=batch.samples[own],
+    )
+
+
+def _piece_of_talks(batch: ConversationBatch, place: int, pieces: int) -> ConversationBatch:
+    own = _slice(len(batch.questions), place, pieces)
+    return ConversationBatch(batch.images[own], batch.questions[own], batch.answers[own])
+
+
+def _slice(length: int, place: int, pieces: int) -> slice:
+    return slice(place * length // pieces, (place + 1) * length // pieces)
