@@ -175,7 +175,7 @@ SIZES: dict[str, UpVlaConfig] = {
     ),
     "up-vla-demo": UpVlaConfig(
         vocabulary=Vocabulary(text_size=512, end_of_text=0, codes=1024),
-        layers=6,
+        layers=4,
         width=256,
         heads=4,
         mlp_width=1024,
@@ -277,11 +277,9 @@ def action_rule(vocabulary: Vocabulary, ids_BL: Tensor, image: slice) -> Tensor:
     in_image_L = (position_L >= image.start) & (position_L < image.stop)
     earlier_LL = position_L[None, :] <= position_L[:, None]
     features_BLL = feature_BL[:, :, None] & feature_BL[:, None, :]
-    seen_by_image_BLL = in_image_L[None, :, None] & ~pad_BL[:, None, :]
-    seen_by_rest_BLL = (
-        ~in_image_L[None, :, None] & (earlier_LL | features_BLL) & (pad_BL[:, :, None] | ~pad_BL[:, None, :])
-    )
-    return seen_by_image_BLL | seen_by_rest_BLL
+    seen_by_image_BLL = ~pad_BL[:, None, :]
+    seen_by_rest_BLL = (earlier_LL | features_BLL) & (pad_BL[:, :, None] | ~pad_BL[:, None, :])
+    return torch.where(in_image_L[None, :, None], seen_by_image_BLL, seen_by_rest_BLL)
 
 
 def future_labels(config: UpVlaConfig, sequence: Sequence, future_BN: Tensor) -> Tensor:
@@ -491,7 +489,7 @@ class Block(nn.Module):
 
     def _split(self, x_BLW: Tensor) -> Tensor:
         """To heads: (B, L, W) to (B, L, H, D)."""
-        return x_BLW.unflatten(-1, (self.heads, self.head_width))
+        return x_BLW.view(*x_BLW.shape[:-1], self.heads, self.head_width)
 
 
 class ActionHead(nn.Module):
@@ -557,7 +555,7 @@ def _rotate(x_BLHD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """The first 2R numbers of each head turn, number r together with number r + R; the others pass."""
     cos_L1R, sin_L1R = rotation
     pairs = cos_L1R.shape[-1]
-    first, second, passing = x_BLHD.split([pairs, pairs, x_BLHD.shape[-1] - 2 * pairs], -1)
+    first, second, passing = torch.split(x_BLHD, [pairs, pairs, x_BLHD.shape[-1] - 2 * pairs], -1)
     turned = (first * cos_L1R - second * sin_L1R, second * cos_L1R + first * sin_L1R)
     return torch.cat([*(each.to(x_BLHD.dtype) for each in turned), passing], -1)
 
@@ -565,7 +563,8 @@ def _rotate(x_BLHD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 def _scale_norm(x_BW: Tensor, gain_W: Tensor) -> Tensor:
     """X by its root mean square, at least 1e-8."""
     root = x_BW.shape[-1] ** 0.5
-    return F.normalize(x_BW, dim=-1, eps=1e-8 * root) * root * gain_W
+    scaled_BW: Tensor = F.normalize(x_BW, dim=-1, eps=1e-8 * root) * root * gain_W
+    return scaled_BW
 
 
 def _check(name: str, given: Tensor | None, shape: tuple[int, ...] | None) -> None:
