@@ -26,6 +26,9 @@ Progress = Callable[[str, int, int], None]
 SAFETENSORS = ".safetensors"
 TORCH = (".bin", ".pt", ".pth")
 
+#: Types that weights are converted to, by name.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",

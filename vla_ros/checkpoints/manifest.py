@@ -214,10 +214,14 @@ def _load_vision(
     if manifest.vision is None:
         return None
     if isinstance(manifest.vision, SmallVisionConfig):
-        with torch.device("meta"):
-            vision = SmallVision(manifest.vision)
-        return load_network(folder / VISION, vision, dtype, device)
+        return load_network(folder / VISION, blank_vision(manifest.vision), dtype, device)
     return load_clip(folder / CLIP, dtype, device)
+
+
+def blank_vision(config: SmallVisionConfig) -> SmallVision:
+    """A vision encoder on `meta`: shapes without weights."""
+    with torch.device("meta"):
+        return SmallVision(config)
 
 
 def load_clip(folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> ClipVision:

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from vla_ros.cli import calibrate, dataset
+from vla_ros.cli import calibrate, checkpoint, dataset
 from vla_ros.cli.ask import ask
 from vla_ros.cli.check import check
 from vla_ros.cli.convert import convert
 from vla_ros.cli.doctor import doctor
+from vla_ros.cli.evaluate import evaluate
 from vla_ros.cli.graph import graph
 from vla_ros.cli.record import record
 from vla_ros.cli.replay import replay
@@ -22,10 +23,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (run, ask, record, replay, convert, graph, check, doctor):
+for command in (run, ask, record, replay, evaluate, convert, graph, check, doctor):
     app.command()(command)
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(dataset.app, name="dataset")
+app.add_typer(checkpoint.app, name="checkpoint")
 
 
 def main() -> None:

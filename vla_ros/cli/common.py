@@ -132,6 +132,18 @@ def dataset_errors() -> Iterator[None]:
 
 
 @contextmanager
+def checkpoint_errors() -> Iterator[None]:
+    """What is wrong with a checkpoint is said in a line per problem, with exit code 1."""
+    from vla_ros.checkpoints.files import CheckpointError
+
+    try:
+        yield
+    except CheckpointError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+@contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on the terminal, for what takes long; called with what is being done, how much is done, and of how much."""
     from rich.console import Console

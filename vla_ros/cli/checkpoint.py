@@ -1,0 +1,221 @@
+"""vla-ros checkpoint: what lies in files of weights, and released weights made checkpoints of ours and back."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vla_ros.cli.checkpoint_show import inspect
+from vla_ros.cli.common import (
+    checkpoint_errors,
+    clear_errors,
+    complete_robot,
+    obstacle,
+    progress,
+    refuse,
+)
+
+if TYPE_CHECKING:
+    from vla_ros.checkpoints.converting import Deployment
+    from vla_ros.checkpoints.manifest import UpVlaManifest
+
+app = typer.Typer(help="Look at files of weights; convert released ones to ours and back.", no_args_is_help=True)
+
+
+class Names(str, Enum):
+    """Whose names the new weights have."""
+
+    OURS = "ours"
+    RELEASED = "released"
+
+
+class Kept(str, Enum):
+    """Types that weights are kept in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+app.command()(inspect)
+
+
+@app.callback()
+def _options() -> None:
+    """What stands before the command."""
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A release: a folder with unwrapped_model/pytorch_model.bin, or a file; or one of ours."),
+    ],
+    out: Annotated[Path, typer.Argument(help="The new folder; it must not exist.")],
+    to: Annotated[Names, typer.Option(help="A checkpoint of ours, or one that the official code loads.")] = Names.OURS,
+    image_tokenizer: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A copy of showlab/magvitv2.", show_default=False)
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A copy of microsoft/phi-1_5: the tokenizer.", show_default=False)
+    ] = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A copy of openai/clip-vit-large-patch14-336; needed to answer questions, not to act.",
+            show_default=False,
+        ),
+    ] = None,
+    start: Annotated[
+        bool,
+        typer.Option("--start", help="SOURCE is Show-o 512 with CLIP: make what training starts from; needs --clip."),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="--start: of the action head, which Show-o does not have.")] = 0,
+    dtype: Annotated[
+        Kept | None, typer.Option(help="Round the weights to this type; otherwise they stay.", show_default=False)
+    ] = None,
+    size: Annotated[str, typer.Option(help="Which model it is.")] = "up-vla-release",
+    robot: Annotated[
+        str | None,
+        typer.Option(help="The arm it is for.", show_default="panda", autocompletion=complete_robot),
+    ] = None,
+    camera: Annotated[str | None, typer.Option(help="Its camera's name in the system.", show_default="front")] = None,
+    camera_size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Frames of that camera in training.", show_default="200x200")
+    ] = None,
+    rate_hz: Annotated[
+        float | None, typer.Option(help="Rows of actions a second.", show_default="30, CALVIN's")
+    ] = None,
+    position_scale_m: Annotated[
+        float | None, typer.Option(help="What an action of 1.0 moves, in metres.", show_default="0.02, CALVIN's")
+    ] = None,
+    rotation_scale_rad: Annotated[
+        float | None, typer.Option(help="What an action of 1.0 turns, in radians.", show_default="0.05, CALVIN's")
+    ] = None,
+    rotation: Annotated[
+        str | None, typer.Option(help="How rotations are written.", show_default="euler_xyz, CALVIN's")
+    ] = None,
+    frame: Annotated[
+        str | None, typer.Option(help="Frame of the motion: base or tool.", show_default="base, CALVIN's")
+    ] = None,
+    anchor: Annotated[
+        str | None, typer.Option(help="Pose a chunk starts from: measured or commanded.", show_default="measured")
+    ] = None,
+    gripper: Annotated[
+        str | None, typer.Option(help="What the last value means.", show_default="open_signed, CALVIN's")
+    ] = None,
+) -> None:
+    """Make a checkpoint of ours of released UP-VLA weights, or (--to released) the other way round.
+
+    Weights are only renamed, tensor by tensor: back again they are the same, bit by bit.
+
+    They do not tell what an action means. The defaults are CALVIN's, on which the release was trained: relative actions
+    of 0.02 m and 0.05 rad, 30 a second, in the base's frame, the gripper from -1 closed to 1 open. Say what is yours.
+    """
+    with clear_errors(), checkpoint_errors():
+        if out.exists():
+            refuse(f"{out} exists; a conversion makes a new folder")
+        if problem := obstacle(out):
+            refuse(f"{out}: {problem}")
+        given = {
+            "robot": robot, "camera": camera, "camera_size": camera_size, "rate_hz": rate_hz, "rotation": rotation,
+            "position_scale_m": position_scale_m, "rotation_scale_rad": rotation_scale_rad, "frame": frame,
+            "anchor": anchor, "gripper": gripper, "image_tokenizer": image_tokenizer, "text": text, "clip": clip,
+            "dtype": dtype, "start": start or None,
+        }  # fmt: skip
+        if to is Names.RELEASED:
+            if wrong := [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]:
+                refuse(f"{', '.join(wrong)}: a release is made of a checkpoint of ours alone")
+            _to_release(source, out)
+            return
+        missing = [
+            name
+            for name, value in (("--image-tokenizer", image_tokenizer), ("--text", text), ("--clip", clip))
+            if value is None and (name != "--clip" or start)
+        ]
+        if image_tokenizer is None or text is None or missing:
+            refuse(f"{', '.join(missing)}: missing; say where the local copy is (see --help)")
+        manifest = _manifest(given, size, clip is not None)
+        if start:
+            _start(source, out, manifest, image_tokenizer, text, clip, seed, dtype.value if dtype else "float32")
+        else:
+            _from_release(source, out, manifest, image_tokenizer, text, clip, dtype.value if dtype else None)
+
+
+# --- converting
+
+
+def _manifest(given: dict[str, Any], size: str, has_clip: bool) -> UpVlaManifest:
+    """The manifest of what is asked for; refuses what cannot be."""
+    from pydantic import ValidationError
+
+    from vla_ros.checkpoints.converting import Deployment, release_manifest
+    from vla_ros.robots import catalogue
+
+    fields = {name: given[name] for name in Deployment.model_fields if given.get(name) is not None}
+    try:
+        default = Deployment()
+        catalogue.find(fields.get("robot", default.robot))
+        fields["camera"] = _camera(default, given["camera"], given["camera_size"])
+        return release_manifest(Deployment(**fields), size, has_clip)
+    except ValidationError as error:
+        refuse(*(f"{'.'.join(map(str, each['loc'])) or 'actions'}: {each['msg']}" for each in error.errors()))
+    except ValueError as error:
+        refuse(str(error))
+
+
+def _camera(default: Deployment, name: str | None, size: str | None) -> dict[str, Any]:
+    camera = default.camera.model_dump()
+    if name is not None:
+        camera["name"] = name
+    if size is not None:
+        width, _, height = size.partition("x")
+        if not (width.isdecimal() and height.isdecimal()):
+            refuse(f"--camera-size: {size!r} is no size; it should be like 200x200, width first")
+        camera |= {"width": int(width), "height": int(height)}
+    return camera
+
+
+def _from_release(
+    source: Path, out: Path, manifest: UpVlaManifest, image_tokenizer: Path, text: Path, clip: Path | None,
+    dtype: str | None,
+) -> None:  # fmt: skip
+    from vla_ros.checkpoints import converting
+
+    with progress() as say:
+        converting.from_release(
+            source, out, manifest, image_tokenizer=image_tokenizer, text=text, clip=clip, dtype=dtype, on_progress=say
+        )
+    typer.echo(f"{out}: a checkpoint of vla_ros; {_motion(manifest)}; look at it: vla-ros checkpoint inspect {out}")
+
+
+def _start(
+    source: Path, out: Path, manifest: UpVlaManifest, image_tokenizer: Path, text: Path, clip: Path | None, seed: int,
+    dtype: str,
+) -> None:  # fmt: skip
+    from vla_ros.checkpoints import starting
+
+    starting.make_start(out, manifest, source, image_tokenizer, text, clip, seed, dtype)
+    typer.echo(
+        f"{out}: training starts from it, with an action head of seed {seed}: vla-ros train up_vla --start {out}"
+    )
+
+
+def _to_release(source: Path, out: Path) -> None:
+    from vla_ros.checkpoints import converting
+
+    with progress() as say:
+        manifest = converting.to_release(source, out, say)
+    typer.echo(f"{out}: released names, of {source}")
+    if converting.sizes_differ(manifest):
+        typer.echo("its sizes are not the release's; the official code has to be told them")
+
+
+def _motion(manifest: UpVlaManifest) -> str:
+    """What an action means, in a line."""
+    scale, action = manifest.normalization.scale, manifest.action
+    return f"an action of 1.0 is {scale[0]:g} m and {scale[3]:g} rad, {action.rate_hz:g} a second"
