@@ -1,4 +1,4 @@
-"""MAGVIT-v2: an image into a grid of binary codes and back (Yu et al. 2024, lookup-free quantisation), as Show-o has it.
+"""MAGVIT-v2: an image into a grid of binary codes and back (Yu et al. 2024), with the names of its release.
 
 Shapes: B batch, H W image, h w grid, C channels, N = h * w codes in row-major order, K bits of a code.
 Parameters are called as in `showlab/magvitv2`, so that its weights load as they are: 382 tensors, 95.4 M parameters.
@@ -113,14 +113,19 @@ class Magvit2(nn.Module):
         height, width = grid or (math.isqrt(count), math.isqrt(count))
         if height * width != count:
             raise ValueError(f"{count} codes do not fill a grid of {height} x {width}; give the grid's (height, width)")
-        images_B3HW: Tensor = self.decoder(self.quantize.codewords(codes_BN.unflatten(1, (height, width))))
+        images_B3HW: Tensor = self.decoder(self.quantize.codewords(codes_BN.view(-1, height, width)))
         return images_B3HW
 
     def forward(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """For training: (reconstruction (B, 3, H, W), latent (B, K, h, w)); gradients pass the sign as if it were not there."""
+        """For training: (reconstruction (B, 3, H, W), latent (B, K, h, w)); gradients pass the sign unchanged."""
         latent_BKhw = self.latent(images_B3HW)
         signs_BKhw = torch.where(latent_BKhw > 0, 1.0, -1.0).to(latent_BKhw.dtype)
         return self.decoder(latent_BKhw + (signs_BKhw - latent_BKhw).detach()), latent_BKhw
+
+
+def normalized(pixels_BHW3: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 rgb -> images (B, 3, H, W) in [-1, 1]."""
+    return ((pixels_BHW3.permute(0, 3, 1, 2) / 255) - 0.5) / 0.5
 
 
 def pixels(decoded_B3HW: Tensor) -> Tensor:
@@ -129,7 +134,7 @@ def pixels(decoded_B3HW: Tensor) -> Tensor:
 
 
 class Quantizer(nn.Module):
-    """Codes of signs, and signs of codes; its two tables follow from the number of bits, and are kept as the release's are."""
+    """Codes of signs, and signs of codes; its tables follow from the number of bits, and are kept as in the release."""
 
     embedding: Tensor  # (codes, K) of -1 and 1
     power_vals: Tensor  # (K,) int64, 2^(K-1) .. 1
@@ -162,14 +167,15 @@ class Encoder(nn.Module):
             Level(widths[level], widths[level + 1], blocks, config.groups)
             for level, blocks in enumerate(config.encoder_blocks)
         )
-        for level in self.down[:-1]:
-            level.add_module("downsample", Downsample(level.width))
+        for level, width in zip(self.down[:-1], widths[1:], strict=False):
+            level.add_module("downsample", Downsample(width))
         self.mid = Middle(widths[-1], config.groups)
         self.norm_out = nn.GroupNorm(config.groups, widths[-1], _EPSILON)
         self.conv_out = nn.Conv2d(widths[-1], config.code_bits, 3, padding=1)
         self.quant_conv = nn.Conv2d(config.code_bits, config.code_bits, 1)
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
+        """Images in [-1, 1] -> latent."""
         x_BCHW = self.conv_in(functional.pixel_unshuffle(images_B3HW, self.patch))
         for level in self.down:
             x_BCHW = level(x_BCHW)
@@ -192,12 +198,13 @@ class Decoder(nn.Module):
             Level(widths[level + 1], widths[level], blocks, config.groups)
             for level, blocks in enumerate(config.decoder_blocks)
         )
-        for level in self.up[1:]:
-            level.add_module("upsample", Upsample(level.width))
+        for level, width in zip(self.up[1:], widths[1:], strict=False):
+            level.add_module("upsample", Upsample(width))
         self.norm_out = nn.GroupNorm(config.groups, widths[0], _EPSILON)
         self.conv_out = nn.Conv2d(widths[0], 3 * config.patch**2, 3, padding=1)
 
     def forward(self, codewords_BKhw: Tensor) -> Tensor:
+        """Codewords of -1 and 1 -> images, about in [-1, 1]."""
         x_BCHW = self.mid(self.conv_in(self.post_quant_conv(codewords_BKhw)))
         for level in reversed(self.up):
             x_BCHW = level(x_BCHW)
@@ -210,10 +217,10 @@ class Level(nn.Module):
 
     def __init__(self, width_in: int, width: int, blocks: int, groups: int) -> None:
         super().__init__()
-        self.width = width
         self.block = nn.ModuleList(Block(width if n else width_in, width, groups) for n in range(blocks))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, width_in, H, W) -> (B, width, H', W')."""
         for module in (*self.block, *(m for name, m in self.named_children() if name != "block")):
             x_BCHW = module(x_BCHW)
         return x_BCHW
@@ -229,8 +236,9 @@ class Middle(nn.Module):
         self.block_2 = Block(width, width, groups)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        x_BChw = self.block_2(self.attn_1(self.block_1(x_BChw)))
-        return x_BChw
+        """(B, C, h, w) -> the same."""
+        out_BChw: Tensor = self.block_2(self.attn_1(self.block_1(x_BChw)))
+        return out_BChw
 
 
 class Block(nn.Module):
@@ -246,10 +254,11 @@ class Block(nn.Module):
             self.nin_shortcut = nn.Conv2d(width_in, width, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, width_in, H, W) -> (B, width, H, W)."""
         h_BCHW = self.conv1(functional.silu(self.norm1(x_BCHW)))
         h_BCHW = self.conv2(functional.silu(self.norm2(h_BCHW)))
-        kept_BCHW: Tensor = self.nin_shortcut(x_BCHW) if hasattr(self, "nin_shortcut") else x_BCHW
-        return kept_BCHW + h_BCHW
+        sum_BCHW: Tensor = h_BCHW + (self.nin_shortcut(x_BCHW) if hasattr(self, "nin_shortcut") else x_BCHW)
+        return sum_BCHW
 
 
 class Attention(nn.Module):
@@ -264,6 +273,7 @@ class Attention(nn.Module):
         self.proj_out = nn.Conv2d(width, width, 1)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same."""
         h_BChw = self.norm(x_BChw)
         q_BNC, k_BNC, v_BNC = (part(h_BChw).flatten(2).transpose(1, 2) for part in (self.q, self.k, self.v))
         seen_BNC = functional.scaled_dot_product_attention(q_BNC[:, None], k_BNC[:, None], v_BNC[:, None])[:, 0]
@@ -279,6 +289,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, stride=2)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H/2, W/2)."""
         half_BChw: Tensor = self.conv(functional.pad(x_BCHW, (0, 1, 0, 1)))
         return half_BChw
 
@@ -291,5 +302,6 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, 2h, 2w)."""
         double_BCHW: Tensor = self.conv(functional.interpolate(x_BChw, scale_factor=2.0, mode="nearest"))
         return double_BCHW

@@ -1,58 +1,241 @@
-"""Vision encoders: what the cameras show, as features for the language model; CLIP's tower, or a small one trained here.
+"""Vision encoders: what cameras show, as features for the language model; CLIP's tower, or a small one trained here.
 
-Shapes: B batch, V cameras, H W pixels, S = V * features_per_camera positions, F width of a feature.
+Shapes: B batch, V cameras, H W pixels, C channels, n features of a camera, S = V * n features of all, F width of one.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vla_ros.values import Config
 
+#: Mean and standard deviation of rgb in [0, 1] that CLIP was trained with (Radford et al. 2021, the released code).
+_CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
+_CLIP_WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
+
+
+class VisionEncoderError(ValueError):
+    """A vision encoder's folder that is not there, not whole, or another's; the text says what is missing."""
+
 
 class VisionEncoder(Protocol):
-    """Images of V cameras into features, one camera's after the other's."""
+    """Images of cameras into features, one camera's behind the other's."""
 
-    width: int
-    features_per_camera: int
+    @property
+    def width(self) -> int:
+        """F, numbers in a feature."""
+        ...
+
+    @property
+    def features_per_camera(self) -> int:
+        """n, row by row over the image."""
+        ...
 
     def encode(self, images_BVHW3: Tensor) -> Tensor:
-        """(B, V, H, W, 3) uint8 rgb -> features (B, S, F); raises ValueError for images of another shape or type."""
+        """(B, V, H, W, 3) uint8 rgb -> features (B, S, F); raises ValueError for another shape or type."""
         ...
 
 
 class SmallVisionConfig(Config):
-    """Sizes of the small encoder."""
+    """Sizes of the small encoder; the defaults are those of `up-vla-demo`."""
 
-    pixels: int = Field(default=128, gt=0, multiple_of=16)  # side of the images it takes
+    pixels: int = Field(default=128, gt=0, multiple_of=16)  # side of its images
     cameras: int = Field(default=2, gt=0)
-    width: int = Field(default=128, gt=0)
+    width: int = Field(default=128, gt=0, multiple_of=16)
 
 
 class SmallVision(nn.Module):
-    """A few convolutions, and a learned position for every place of every camera; trained with the model behind it."""
+    """Convolutions down to one feature for 16 x 16 pixels, and a learned position for every feature of every camera.
+
+    Trained with the model behind it: where things are matters here, so nothing is pooled. 0.6 million parameters.
+    """
 
     def __init__(self, config: SmallVisionConfig) -> None:
         super().__init__()
         self.config = config
+        width = config.width
+        self.stem = nn.Conv2d(12, width // 4, 3, padding=1)  # 2 x 2 pixels are one position
+        self.stages = nn.ModuleList([_Stage(width // 4, width // 2), _Stage(width // 2, width), _Stage(width, width)])
+        self.norm = nn.LayerNorm(width)
+        self.positions = nn.Parameter(torch.randn(config.cameras, self.features_per_camera, width) * 0.02)
+
+    @property
+    def width(self) -> int:
+        """See `VisionEncoder`."""
+        return self.config.width
+
+    @property
+    def features_per_camera(self) -> int:
+        """See `VisionEncoder`."""
+        return (self.config.pixels // 16) ** 2
 
     def encode(self, images_BVHW3: Tensor) -> Tensor:
-        """See `VisionEncoder`; gradients flow."""
-        raise NotImplementedError
+        """See `VisionEncoder`; gradients flow. The images are (B, cameras, pixels, pixels, 3)."""
+        features_BSF: Tensor = self(images_BVHW3)
+        return features_BSF
+
+    def forward(self, images_BVHW3: Tensor) -> Tensor:
+        """As `encode`, so that what wraps modules (compilation, data parallelism) finds it."""
+        side = self.config.pixels
+        _check(images_BVHW3, f"(B, {self.config.cameras}, {side}, {side}, 3)")
+        if images_BVHW3.shape[1:] != (self.config.cameras, side, side, 3):
+            raise ValueError(f"images are (B, {self.config.cameras}, {side}, {side}, 3), got {_said(images_BVHW3)}")
+        x_XCHW = images_BVHW3.flatten(0, 1).permute(0, 3, 1, 2).to(self.stem.weight.dtype) / 127.5 - 1
+        x_XCHW = self.stem(functional.pixel_unshuffle(x_XCHW, 2))
+        for stage in self.stages:
+            x_XCHW = stage(x_XCHW)
+        x_XnF = self.norm(x_XCHW.flatten(2).transpose(1, 2))
+        x_BSF: Tensor = x_XnF.reshape(len(images_BVHW3), -1, self.width)
+        return x_BSF + self.positions.flatten(0, 1)
 
 
 class ClipVision(nn.Module):
-    """CLIP's vision tower from a local folder, frozen: the last but one layer's patches, as LLaVA takes them."""
+    """CLIP's vision tower from a local folder, frozen: the patches of the last layer but one, as LLaVA takes them.
 
-    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> None:
+    Published UP-VLA uses openai/clip-vit-large-patch14-336: 576 features of 1024 numbers for each image.
+    """
+
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
+        """Raises VisionEncoderError where the folder does not have the whole tower."""
         super().__init__()
-        raise NotImplementedError
+        self.tower = _read_tower(folder, dtype).to(device).eval().requires_grad_(False)
+        self.pixels: int = self.tower.config.image_size
 
+    @property
+    def width(self) -> int:
+        """See `VisionEncoder`."""
+        return int(self.tower.config.hidden_size)
+
+    @property
+    def features_per_camera(self) -> int:
+        """See `VisionEncoder`."""
+        return int((self.pixels // self.tower.config.patch_size) ** 2)
+
+    @torch.no_grad()
     def encode(self, images_BVHW3: Tensor) -> Tensor:
-        """See `VisionEncoder`; without gradients."""
-        raise NotImplementedError
+        """See `VisionEncoder`; without gradients. The images may have any size."""
+        _check(images_BVHW3, "(B, V, H, W, 3)")
+        weight = next(self.tower.parameters())
+        x_XCHW = clip_images(images_BVHW3.flatten(0, 1).to(weight.device), self.pixels).to(weight.dtype)
+        layers = self.tower(x_XCHW, output_hidden_states=True).hidden_states
+        patches_XnF: Tensor = layers[-2][:, 1:]  # the first is the class
+        return patches_XnF.reshape(len(images_BVHW3), -1, self.width)
+
+    def forward(self, images_BVHW3: Tensor) -> Tensor:
+        """As `encode`."""
+        return self.encode(images_BVHW3)
+
+    def train(self, mode: bool = True) -> ClipVision:
+        """Stays in eval mode: it is frozen."""
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write the tower as transformers does, for `ClipVision(folder)`."""
+        self.tower.save_pretrained(folder)
+
+
+def clip_images(images_BHW3: Tensor, pixels: int) -> Tensor:
+    """(B, H, W, 3) uint8 rgb -> (B, 3, pixels, pixels): CLIP's own preprocessing, of a batch at a time.
+
+    The shorter side becomes `pixels` (bicubic, antialiased, rounded to bytes), the middle is cut out, mean and standard
+    deviation are CLIP's.
+    """
+    images_B3HW = images_BHW3.permute(0, 3, 1, 2)
+    height, width = images_B3HW.shape[2:]
+    shorter = min(height, width)
+    size = (pixels * height // shorter, pixels * width // shorter)
+    if size != (height, width):
+        for step in ((height, size[1]), size):  # rows, then columns, bytes in between: as Pillow does it
+            images_B3HW = functional.interpolate(images_B3HW.float(), step, mode="bicubic", antialias=True)
+            images_B3HW = images_B3HW.round().clamp(0, 255)
+    top, left = ((side - pixels) // 2 for side in size)
+    cut_B3HW = images_B3HW[:, :, top : top + pixels, left : left + pixels] / 255
+    mean_311, std_311 = (torch.tensor(c, device=cut_B3HW.device)[:, None, None] for c in (_CLIP_MEAN, _CLIP_STD))
+    return (cut_B3HW - mean_311) / std_311
+
+
+def _read_tower(folder: Path, dtype: torch.dtype) -> Any:
+    """CLIPVisionModel of a folder, with every weight it needs; nothing is fetched."""
+    if not folder.is_dir():
+        raise VisionEncoderError(f"{folder} is not there; CLIP's vision tower is a folder with config.json and weights")
+    missing = [] if (folder / "config.json").exists() else ["config.json"]
+    if not any((folder / name).exists() for name in (*_CLIP_WEIGHTS, f"{_CLIP_WEIGHTS[0]}.index.json")):
+        missing.append(" or ".join(_CLIP_WEIGHTS))
+    if missing:
+        raise VisionEncoderError(f"{folder} has no CLIP vision tower: {' and '.join(missing)} missing")
+    kind = _model_type(folder / "config.json")
+    if kind not in ("clip", "clip_vision_model"):
+        raise VisionEncoderError(f"{folder} is of a model of type {kind!r}; CLIP's is 'clip' or 'clip_vision_model'")
+    from transformers import CLIPVisionModel
+
+    try:
+        with _quiet():
+            tower, loaded = CLIPVisionModel.from_pretrained(
+                folder, local_files_only=True, dtype=dtype, output_loading_info=True
+            )
+    except Exception as error:  # a cut-off file raises the error of whichever library reads it
+        raise VisionEncoderError(f"{folder} has a CLIP that cannot be read: {str(error).splitlines()[0]}") from error
+    absent = sorted(loaded["missing_keys"])
+    if absent:
+        raise VisionEncoderError(
+            f"{folder} has a CLIP without {len(absent)} of the vision tower's weights, as {', '.join(absent[:3])}"
+        )
+    return tower
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let transformers not list the weights of CLIP's text tower, which nobody asked for."""
+    from transformers.utils import logging
+
+    before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _model_type(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text()).get("model_type"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise VisionEncoderError(f"{path} is no configuration of a model: {error}") from error
+
+
+def _check(images_BVHW3: Tensor, wanted: str) -> None:
+    if images_BVHW3.dtype != torch.uint8 or images_BVHW3.ndim != 5 or images_BVHW3.shape[-1] != 3:
+        raise ValueError(f"images are {wanted} of uint8, got {_said(images_BVHW3)}")
+
+
+def _said(images: Tensor) -> str:
+    return f"{tuple(images.shape)} of {str(images.dtype).removeprefix('torch.')}"
+
+
+class _Stage(nn.Module):
+    """Half the resolution, then one residual convolution."""
+
+    def __init__(self, width_in: int, width: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(width_in, width, 3, stride=2, padding=1)
+        self.norm = nn.GroupNorm(width // 8, width)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x_XCHW: Tensor) -> Tensor:
+        """(X, C, H, W) -> (X, width, H/2, W/2)."""
+        x_XCHW = self.down(functional.gelu(x_XCHW))
+        change_XCHW: Tensor = self.conv(functional.gelu(self.norm(x_XCHW)))
+        return x_XCHW + change_XCHW

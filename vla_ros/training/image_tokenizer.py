@@ -1,42 +1,89 @@
-"""Trains the small image tokenizer on the frames of datasets, and shows what it keeps of them."""
+"""Trains the small image tokenizer on the frames of datasets, and shows what it keeps of them.
+
+Shapes: B batch, H W pixels, h w grid, N = h * w codes, K bits of a code.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from PIL import Image as PillowImage
+from pydantic import Field, field_validator
+from torch import Tensor
+from torch.nn import functional
+from torch.optim import AdamW
 
-from vla_ros.tokenizers.magvit2 import Magvit2
-from vla_ros.values import Config
+from vla_ros.checkpoints.files import CheckpointError, read_metadata, read_tensors, write_tensors
+from vla_ros.policies.images import square
+from vla_ros.recording.files import write_atomically
+from vla_ros.recording.reader import DatasetReader
+from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES, Magvit2, Magvit2Config, normalized, pixels
+from vla_ros.values import Config, Image
+
+Frames = NDArray[np.uint8]  # (N, H, W, 3), rgb
+
+WEIGHTS = "image_tokenizer.safetensors"
+SUMMARY = "image_tokenizer.json"  # written last: the training is done where it is there
+CURVES = "image_tokenizer.jsonl"
+PICTURE = "image_tokenizer.png"
+STATE = "image_tokenizer.resume.safetensors"
+_HELD_OUT_EVERY = 20  # each so many frames one is kept to be measured on
+_SHOWN = 8  # frames in the picture
+
+
+class LossWeights(Config):
+    """What each term counts for; see `losses`."""
+
+    pixels: float = 1.0
+    hardest: float = 0.3
+    edges: float = 1.0
+    entropy: float = 0.02
+    commitment: float = 0.05
 
 
 class ImageTokenizerTraining(Config):
     """How the image tokenizer is trained."""
 
     size: str = "magvit2-demo"
-    pixels: int = Field(default=128, gt=0)
-    steps: int = Field(default=4000, gt=0)
+    pixels: int = Field(default=128, gt=0)  # side of the squares that frames become
+    steps: int = Field(default=2000, gt=0)
     batch: int = Field(default=16, gt=0)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    warm_up: int = Field(default=100, ge=0)  # steps
+    weights: LossWeights = LossWeights()
+    bfloat16: bool = True  # of the matrix products; on CPUs with AMX twice as fast
+    save_every: int = Field(default=500, gt=0)  # steps, for resuming
     seed: int = 0
+
+    @field_validator("size")
+    @classmethod
+    def _size_is_known(cls, size: str) -> str:
+        if size not in MAGVIT2_SIZES:
+            raise ValueError(f"size is one of {', '.join(MAGVIT2_SIZES)}, got {size!r}")
+        return size
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the training is."""
+    """Where the training is, and the losses of this step."""
 
     step: int
     steps: int
-    losses: dict[str, float]
+    losses: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """The tokenizer in eval mode and its mean PSNR on frames that it was not trained on."""
+    """The tokenizer in eval mode, its PSNR on frames that it was not trained on, and how many codes those need."""
 
     tokenizer: Magvit2
     psnr_db: float
@@ -44,18 +91,224 @@ class Trained:
 
 
 def read_frames(
-    datasets: Sequence[Path], cameras: Sequence[str], pixels: int, every: int = 3, successes_only: bool = True
-) -> NDArray[np.uint8]:
-    """(N, pixels, pixels, 3) uint8: each `every`-th frame of the named cameras, resized; raises DatasetError."""
-    raise NotImplementedError
+    datasets: Sequence[Path],
+    cameras: Sequence[str],
+    side: int,
+    count: int = 8000,
+    keys: Mapping[str, str] | None = None,
+) -> Frames:
+    """At most `count` frames (N, side, side, 3) of these cameras, spread evenly over all episodes.
+
+    `keys`: camera -> what the datasets call it, where that differs. Raises DatasetError.
+    """
+    readers = [DatasetReader(path, [(keys or {}).get(name, name) for name in cameras]) for path in datasets]
+    step = max(1, math.ceil(sum(len(reader) for reader in readers) * len(cameras) / count))
+    found: list[Image] = []
+    for reader in readers:
+        for episode, meta in enumerate(reader.meta.episodes):
+            rows = np.arange(meta.from_index % step, meta.length, step)
+            for camera in reader.cameras:
+                found += [square(image, side) for image in reader.images(episode, camera, rows)] if len(rows) else []
+        reader.close()
+    return np.stack(found) if found else np.empty((0, side, side, 3), np.uint8)
 
 
 def train_image_tokenizer(
-    frames: NDArray[np.uint8],
+    frames: Frames,
     config: ImageTokenizerTraining,
     out: Path,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     report: Callable[[Progress], None] = lambda _: None,
 ) -> Trained:
-    """Train on (N, H, W, 3) frames; writes `image_tokenizer.safetensors`, `.json`, `.jsonl` and `.png` into `out`."""
-    raise NotImplementedError
+    """Train on frames (N, S, S, 3), S = `config.pixels`; weights, curves, a summary and a picture go into `out`.
+
+    What was broken off in `out` is gone on with, to the same result. One frame in 20 is held out.
+
+    Raises:
+        ValueError: the frames are of another size, or too few.
+        CheckpointError: what lies in `out` was trained otherwise, or cannot be written.
+    """
+    if frames.shape[1:] != (config.pixels, config.pixels, 3) or len(frames) < 2 * _HELD_OUT_EVERY:
+        raise ValueError(
+            f"frames are (N, {config.pixels}, {config.pixels}, 3) with N >= {2 * _HELD_OUT_EVERY}, got {frames.shape}"
+        )
+    torch.manual_seed(config.seed)
+    tokenizer = Magvit2(MAGVIT2_SIZES[config.size]).to(device)
+    optimizer = AdamW(tokenizer.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    start = _resume(out, config, tokenizer, optimizer)
+    learnt = np.flatnonzero(np.arange(len(frames)) % _HELD_OUT_EVERY)
+    tokenizer.train()
+    for step in range(start, config.steps):
+        chosen = np.random.default_rng((config.seed, step)).choice(learnt, config.batch)
+        images_b3hw = normalized(torch.from_numpy(frames[np.sort(chosen)]).to(device))
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * _rate(step, config)
+        terms = _terms(tokenizer, images_b3hw, config)
+        total = sum(
+            (getattr(config.weights, name) * term for name, term in terms.items()), torch.zeros((), device=device)
+        )
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), 1.0)
+        optimizer.step()
+        if step % 10 == 0 or step == config.steps - 1:
+            values = {"total": float(total.detach()), **{name: float(term.detach()) for name, term in terms.items()}}
+            _append(out / CURVES, {"step": step, **values})
+            report(Progress(step, config.steps, values))
+        if (step + 1) % config.save_every == 0 and step + 1 < config.steps:
+            _save_state(out, config, tokenizer, optimizer, step + 1)
+    return _finish(tokenizer.eval(), frames[::_HELD_OUT_EVERY], config, out)
+
+
+def load_image_tokenizer(out: Path, device: torch.device | str = "cpu") -> Trained:
+    """What `train_image_tokenizer` left in `out`, in eval mode; raises CheckpointError where it is not finished."""
+    path = out / SUMMARY
+    try:
+        summary = json.loads(path.read_text())
+        config = Magvit2Config.model_validate(summary["config"])
+        psnr_db, codes_used = float(summary["psnr_db"]), int(summary["codes_used"])
+    except OSError as error:
+        raise CheckpointError(f"{out} has no finished image tokenizer: {path.name} cannot be read") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is no summary of an image tokenizer: {error}") from error
+    tokenizer = Magvit2(config)
+    _fill(tokenizer, read_tensors(out / WEIGHTS), out / WEIGHTS)
+    return Trained(tokenizer.to(device).eval(), psnr_db, codes_used)
+
+
+def losses(images_b3hw: Tensor, rebuilt_b3hw: Tensor, latent_bkhw: Tensor) -> dict[str, Tensor]:
+    """The terms of the objective, each a mean; images in [-1, 1].
+
+    pixels: absolute error. hardest: the same over the 2 % of each image's pixels that are worst, for what is small and
+    matters, as a cube, is little of the mean. edges: absolute error of the differences between neighbours, at full and
+    half resolution. entropy: that of each code less that of their average (Yu et al. 2024, section 3.1), so that codes
+    are sure and all are used. commitment: squared distance of the latent to its signs.
+    """
+    error_b3hw = (rebuilt_b3hw - images_b3hw).abs()
+    worst_bn = error_b3hw.mean(1).flatten(1)
+    worst_bn = worst_bn.topk(max(1, worst_bn.shape[1] // 50), dim=1).values
+    signs_bkhw = torch.where(latent_bkhw > 0, 1.0, -1.0)
+    return {
+        "pixels": error_b3hw.mean(),
+        "hardest": worst_bn.mean(),
+        "edges": _edges(rebuilt_b3hw - images_b3hw),
+        "entropy": _entropy(latent_bkhw.movedim(1, -1).flatten(0, -2)),
+        "commitment": (latent_bkhw - signs_bkhw).square().mean(),
+    }
+
+
+def psnr_db(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
+    """Mean over images (N, H, W, 3) of their peak signal-to-noise ratio [dB]; equal images count as 100."""
+    squared = (images.astype(np.float32) - others.astype(np.float32)) ** 2
+    each = squared.reshape(len(images), -1).mean(1)
+    return float(np.mean(10 * np.log10(255**2 / np.maximum(each, 255**2 * 1e-10))))
+
+
+def _terms(tokenizer: Magvit2, images_b3hw: Tensor, config: ImageTokenizerTraining) -> dict[str, Tensor]:
+    with torch.autocast(images_b3hw.device.type, torch.bfloat16, enabled=config.bfloat16):
+        rebuilt_b3hw, latent_bkhw = tokenizer(images_b3hw)
+    return losses(images_b3hw, rebuilt_b3hw.float(), latent_bkhw.float())
+
+
+def _edges(error_b3hw: Tensor) -> Tensor:
+    """Mean absolute difference between neighbours of an error, at full and half resolution."""
+    total = torch.zeros((), device=error_b3hw.device)
+    for error in (error_b3hw, functional.avg_pool2d(error_b3hw, 2)):
+        total = total + error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    return total / 4
+
+
+def _entropy(latent_nk: Tensor) -> Tensor:
+    """Mean entropy of the codes' distributions minus the entropy of the mean distribution, per bit."""
+    bits = latent_nk.shape[1]
+    one_nk, zero_nk = functional.logsigmoid(4 * latent_nk), functional.logsigmoid(-4 * latent_nk)
+    each = -(one_nk.exp() * one_nk + zero_nk.exp() * zero_nk).sum(1).mean()  # bits are independent: entropies add up
+    bits_kc = (
+        (torch.arange(1 << bits, device=latent_nk.device) >> torch.arange(bits, device=latent_nk.device)[:, None]) & 1
+    ).float()
+    mean_c = (one_nk @ bits_kc + zero_nk @ (1 - bits_kc)).exp().mean(0)
+    return (each + (mean_c * mean_c.clamp_min(1e-9).log()).sum()) / (bits * math.log(2))
+
+
+def _rate(step: int, config: ImageTokenizerTraining) -> float:
+    """Learning rate as a share of the highest: up in a line, down in a half cosine."""
+    if step < config.warm_up:
+        return (step + 1) / config.warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - config.warm_up) / max(1, config.steps - config.warm_up)))
+
+
+def _resume(out: Path, config: ImageTokenizerTraining, tokenizer: Magvit2, optimizer: AdamW) -> int:
+    """Take up the state that lies in `out`; the step to begin with, 0 where there is none."""
+    path = out / STATE
+    if not path.exists():
+        (out / CURVES).unlink(missing_ok=True)
+        return 0
+    said = read_metadata(path)
+    if said.get("config") != config.model_dump_json():
+        raise CheckpointError(f"{path} is of a training with other settings: {said.get('config')}; take another folder")
+    stored = read_tensors(path)
+    parameters = dict(tokenizer.named_parameters())
+    _fill(tokenizer, {name.removeprefix("model."): t for name, t in stored.items() if name.startswith("model.")}, path)
+    for name, parameter in parameters.items():
+        optimizer.state[parameter] = {
+            "step": stored["step"].clone(),
+            **{key: stored[f"{key}.{name}"].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")},
+        }
+    step = int(stored["step"])
+    lines = [line for line in (out / CURVES).read_text().splitlines() if json.loads(line)["step"] < step]
+    write_atomically(out / CURVES, "".join(f"{line}\n" for line in lines).encode())
+    return step
+
+
+def _save_state(out: Path, config: ImageTokenizerTraining, tokenizer: Magvit2, optimizer: AdamW, step: int) -> None:
+    tensors = {f"model.{name}": tensor for name, tensor in tokenizer.state_dict().items()}
+    for name, parameter in tokenizer.named_parameters():
+        tensors |= {f"{key}.{name}": optimizer.state[parameter][key] for key in ("exp_avg", "exp_avg_sq")}
+    write_tensors(out / STATE, {**tensors, "step": torch.tensor(float(step))}, {"config": config.model_dump_json()})
+
+
+def _fill(tokenizer: Magvit2, tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        tokenizer.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} holds another image tokenizer: {str(error).splitlines()[-1].strip()}") from error
+
+
+def _finish(tokenizer: Magvit2, held_out: Frames, config: ImageTokenizerTraining, out: Path) -> Trained:
+    """Measure on frames held out, draw them, and write what there is to keep."""
+    rebuilt, codes = [], []
+    for first in range(0, len(held_out), config.batch):
+        with torch.inference_mode():
+            device = next(tokenizer.parameters()).device
+            codes_bn = tokenizer.encode(normalized(torch.from_numpy(held_out[first : first + config.batch]).to(device)))
+            rebuilt.append(pixels(tokenizer.decode(codes_bn)).cpu().numpy())
+            codes.append(codes_bn.cpu().numpy())
+    shown = np.concatenate(rebuilt)
+    trained = Trained(tokenizer, psnr_db(held_out, shown), len(np.unique(np.concatenate(codes))))
+    write_tensors(out / WEIGHTS, tokenizer.state_dict())
+    _draw(held_out, shown, out / PICTURE)
+    summary = {
+        "config": tokenizer.config.model_dump(mode="json"),
+        "training": config.model_dump(mode="json"),
+        "psnr_db": trained.psnr_db,
+        "codes_used": trained.codes_used,
+        "held_out": len(held_out),
+    }
+    write_atomically(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+    (out / STATE).unlink(missing_ok=True)
+    return trained
+
+
+def _draw(originals: Frames, rebuilt: Frames, path: Path) -> None:
+    """Originals above what the codes keep of them, in one PNG."""
+    chosen = np.linspace(0, len(originals) - 1, min(_SHOWN, len(originals))).round().astype(int)
+    rows = [np.concatenate(list(frames[chosen]), axis=1) for frames in (originals, rebuilt)]
+    file = BytesIO()
+    PillowImage.fromarray(np.concatenate(rows)).save(file, "PNG")
+    write_atomically(path, file.getvalue())
+
+
+def _append(path: Path, values: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(values) + "\n")
