@@ -2,60 +2,251 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+import threading
+import unicodedata
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
-from vla_ros.actions import ActionSpec
-from vla_ros.checkpoints.manifest import Bundle
-from vla_ros.policies.policy import Inference, WindowSpec
+import numpy as np
+import torch
+from torch import Tensor
+
+from vla_ros.actions import ActionSpec, GripperConvention
+from vla_ros.checkpoints import manifest as checkpoints
+from vla_ros.checkpoints.manifest import Bundle, Normalization
+from vla_ros.models.up_vla import DESCRIBE, Sequence, action_sequence, conversation
+from vla_ros.policies.images import square
+from vla_ros.policies.policy import Inference, PolicyError, WindowSpec
+from vla_ros.policies.replaying import Replayed
 from vla_ros.robots.robot import Robot
-from vla_ros.values import Committed, Window
+from vla_ros.tokenizers.magvit2 import normalized, pixels
+from vla_ros.values import Array, Committed, ModelChunk, Observation, Prediction, Window
+
+#: Cameras whose width to height differs by less than this from the one trained with show the same.
+_SAME_SHAPE = 0.01
+#: Ids of an answer to a person; a description for the model itself has its own measure.
+_LONGEST_ANSWER = 96
+#: On a GPU sequences are padded to a multiple of this, so that few graphs serve all; pads change nothing but time.
+_GRAPH_STEP = 32
 
 
 class UpVlaPolicy:
-    """One checkpoint for one robot; see `policies.policy` for what each member is asked."""
+    """One checkpoint on one robot: a chunk for each newest observation, nothing remembered but the own description.
+
+    It sees the frames of the checkpoint's cameras, the instruction, and of the robot's own streams those that the
+    manifest names. `reflect` and `answer` may run on another thread than the rest: they read the weights, and leave
+    behind one value that the next `infer` picks up.
+    """
 
     def __init__(self, bundle: Bundle, robot: Robot) -> None:
-        raise NotImplementedError
+        """Raises ValueError where the checkpoint is not for this robot."""
+        self._bundle = bundle
+        self._manifest = manifest = bundle.manifest
+        self._config = manifest.model
+        if manifest.robot != robot.name:
+            raise ValueError(
+                f"the checkpoint was trained for robot {manifest.robot}, and the system has a {robot.name}; "
+                "choose that robot, or a checkpoint for this one"
+            )
+        _check_streams(manifest.proprioception, manifest.state, robot)
+        weight = bundle.model.lm_head.weight
+        self._device, self._dtype = weight.device, weight.dtype
+        self._cameras = tuple(camera.name for camera in manifest.cameras)
+        self._code_cameras = [self._cameras.index(name) for name in manifest.code_cameras]
+        self._instruction: list[int] = []
+        self._description: list[int] = []
+        self._resets = 0
+        self._describing = threading.Lock()  # held for the moment in which a description is put down, or forgotten
+        # What no action waits for stands in no action's way on a GPU either.
+        on_gpu = self._device.type == "cuda"
+        self._aside = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
+        self._see = Replayed(self._look_at, self._device)
+        self._run = Replayed(self._decide, self._device)
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, robot: Robot) -> UpVlaPolicy:
-        """For weights that are in memory; raises ValueError where they are another robot's."""
+        """For weights that are in memory; raises ValueError where they are not for this robot."""
         return cls(bundle, robot)
 
     @property
     def action_spec(self) -> ActionSpec:
         """What the checkpoint's rows mean."""
-        raise NotImplementedError
+        return self._manifest.action
 
     @property
     def window_spec(self) -> WindowSpec:
-        """One instant: the checkpoint's cameras, and of the robot what the manifest names; never the world's state."""
-        raise NotImplementedError
+        """One instant: the checkpoint's cameras, and of the robot what the manifest names."""
+        return WindowSpec(cameras=self._cameras, proprioception=self._manifest.proprioception)
 
     @property
     def reflection_period_s(self) -> float:
-        """How often the scene is described anew."""
-        raise NotImplementedError
+        """How often the scene is described anew; infinite where a description conditions nothing."""
+        return self._manifest.description_period_s if self._config.conditioning == "paper" else math.inf
+
+    @property
+    def description(self) -> str:
+        """What the model last said of the scene; "" before the first time."""
+        return self._bundle.text.decode(self._description)
 
     def check_cameras(self, cameras: Mapping[str, tuple[int, int]]) -> None:
         """Raise ValueError unless the checkpoint's cameras are among `cameras`, in the shape they were trained in."""
-        raise NotImplementedError
+        missing = [name for name in self._cameras if name not in cameras]
+        if missing:
+            raise ValueError(
+                f"cameras: the checkpoint sees {', '.join(self._cameras)}; "
+                f"missing: {', '.join(missing)}; given: {', '.join(cameras) or 'none'}"
+            )
+        for name in self._cameras:
+            self._check_size(name, *cameras[name])
 
     def reset(self, instruction: str) -> None:
-        """Follow `instruction`; raises ValueError for words or a script that the model never read."""
-        raise NotImplementedError
+        """Follow `instruction`, forget the scene; raises ValueError for what the model cannot read."""
+        _check_script(instruction)
+        unknown = [word for word in words_of(instruction) if self._manifest.words and word not in self._manifest.words]
+        if unknown:
+            example = f", as in {self._manifest.instructions[0]!r}" if self._manifest.instructions else ""
+            raise ValueError(
+                f"the checkpoint never read {_listed(unknown)}; it reads {_listed(self._manifest.words)}{example}"
+            )
+        self._instruction = self._encode(instruction, "instruction")
+        with self._describing:
+            self._resets += 1
+            self._description = []
 
+    @torch.inference_mode()
     def infer(self, window: Window, committed: Committed) -> Inference:
-        """Decide the next actions."""
-        raise NotImplementedError
+        """Actions from the newest observation; the frame expected at their end is drawn when somebody wants it."""
+        observation, config = window[-1], self._config
+        codes, features = self._see(self._images(observation))
+        descriptions = [self._description] if config.conditioning == "paper" else None
+        sequence = self._padded([self._instruction], codes, descriptions)
+        inputs = [sequence.ids_BL, sequence.attended_BLL]
+        inputs += [features] if descriptions is not None else []
+        inputs += [self._state(observation)] if config.state_dims else []
+        raw, hidden = self._run(*inputs, sequence=sequence)
+        actions = _real(raw[0].double().cpu().numpy(), self._manifest.normalization)
 
+        @torch.inference_mode()
+        def imagine() -> tuple[Prediction, ...]:
+            with torch.cuda.stream(self._aside):
+                return self._imagine(hidden, sequence, observation.instant_ns)
+
+        return Inference(ModelChunk(observation.instant_ns, actions), imagine=imagine)
+
+    @torch.inference_mode()
     def reflect(self, window: Window) -> None:
-        """Describe what is seen, for the next inferences."""
-        raise NotImplementedError
+        """Describe what is seen, for the next inferences; dropped where the policy was reset meanwhile."""
+        resets = self._resets
+        described = self._say(window, DESCRIBE, self._config.max_description)
+        # As training reads descriptions: written out, and encoded as a text of its own.
+        ids = self._bundle.text.encode(described)[: self._config.max_description]
+        with self._describing:
+            if resets == self._resets:
+                self._description = ids
 
+    @torch.inference_mode()
     def answer(self, window: Window, question: str) -> str:
-        """Answer a question about what is seen."""
-        raise NotImplementedError
+        """Answer a question about what is seen; raises ValueError for one in another script, or too long."""
+        _check_script(question)
+        answer = self._say(window, question.strip(), _LONGEST_ANSWER)
+        if not answer:
+            raise ValueError("the model has no answer to that")
+        return answer
+
+    # --- what it sees and says ---
+
+    def _images(self, observation: Observation) -> Tensor:
+        """The cameras' frames as the model takes them, (1, V, pixels, pixels, 3) uint8."""
+        squares = []
+        for name in self._cameras:
+            image = observation.images[name]
+            try:
+                self._check_size(name, image.shape[1], image.shape[0])
+            except ValueError as error:
+                raise PolicyError(f"what arrived is not what was configured: {error}") from None
+            squares.append(square(image, self._manifest.pixels))
+        return torch.from_numpy(np.stack(squares)[None]).to(self._device)
+
+    def _look_at(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Image codes (1, N) of the code cameras, one camera's after the other's; features (1, S, F) of all cameras."""
+        coded = torch.stack([images[0, index] for index in self._code_cameras])  # an index list is no part of a graph
+        codes = self._bundle.image_tokenizer.encode(normalized(coded)).reshape(1, -1)
+        return codes, codes.new_zeros(0) if self._is_blind_to_features else self._features(images)
+
+    @property
+    def _is_blind_to_features(self) -> bool:
+        return self._config.conditioning == "released"
+
+    def _features(self, images: Tensor) -> Tensor:
+        if self._bundle.vision is None:
+            raise ValueError("the checkpoint has no vision encoder, so it describes nothing and answers no question")
+        return self._bundle.vision.encode(images).to(self._dtype)
+
+    def _decide(self, *inputs: Tensor, sequence: Sequence) -> tuple[Tensor, Tensor]:
+        """Actions as trained (1, K, A), and the hidden states (1, L, W)."""
+        ids, attended, *rest = inputs
+        here = Sequence(ids, attended, sequence.image, sequence.actions)
+        features = None if self._is_blind_to_features else rest.pop(0)
+        hidden = self._bundle.model(here, features, rest.pop(0) if rest else None)
+        raw = self._bundle.model.act(hidden, here).float()
+        if self._config.conditioning == "paper" and self.action_spec.gripper is not GripperConvention.NONE:
+            raw = torch.cat([raw[..., :-1], raw[..., -1:].sigmoid()], -1)  # trained as a probability
+        return raw, hidden
+
+    def _padded(self, instructions: list[list[int]], codes: Tensor, descriptions: list[list[int]] | None) -> Sequence:
+        """The sequence without a pad on a CPU; on a GPU with as few as its graphs need."""
+        sequence = action_sequence(self._config, instructions, codes, descriptions)
+        length = sequence.ids_BL.shape[1]
+        if self._device.type != "cuda" or length % _GRAPH_STEP == 0:
+            return sequence
+        pad_to = length + _GRAPH_STEP - length % _GRAPH_STEP
+        return action_sequence(self._config, instructions, codes, descriptions, pad_to)
+
+    def _state(self, observation: Observation) -> Tensor:
+        """The robot's own streams, normalised, (1, P)."""
+        assert self._manifest.state is not None  # the manifest sees to that
+        real = np.concatenate([observation.proprioception[name] for name in self._manifest.proprioception])
+        offset, scale = np.array(self._manifest.state.offset), np.array(self._manifest.state.scale)
+        return torch.from_numpy((real - offset) / scale)[None].to(self._device, self._dtype)
+
+    def _imagine(self, hidden: Tensor, sequence: Sequence, observed_ns: int) -> tuple[Prediction, ...]:
+        """The likeliest frame of each code camera a chunk after what was observed."""
+        codes = self._bundle.model.imagine(hidden, sequence).argmax(-1)
+        per_camera = codes.reshape(len(self._code_cameras), -1)
+        frames = pixels(self._bundle.image_tokenizer.decode(per_camera)).cpu().numpy()
+        time_ns = observed_ns + self.action_spec.horizon * self.action_spec.step_ns
+        names = self._manifest.code_cameras
+        return tuple(Prediction(name, time_ns, frame) for name, frame in zip(names, frames, strict=True))
+
+    def _say(self, window: Window, question: str, max_tokens: int) -> str:
+        prompt = self._encode(conversation(question), "question")
+        with torch.cuda.stream(self._aside):
+            features = self._features(self._images(window[-1]))
+            answered = self._bundle.model.answer(features, prompt, max_tokens)
+        return self._bundle.text.decode(answered).strip()
+
+    # --- what is refused ---
+
+    def _check_size(self, name: str, width: int, height: int) -> None:
+        trained = self._manifest.cameras[self._cameras.index(name)]
+        if not math.isclose(width / height, trained.width / trained.height, rel_tol=_SAME_SHAPE):
+            why = "another shape shows another part of the scene"
+        elif min(width, height) < min(self._manifest.pixels, trained.width, trained.height):
+            why = f"the model sees {self._manifest.pixels} pixels of the shorter side"
+        else:
+            return
+        raise ValueError(
+            f"cameras: {name} has {width} x {height} pixels, and the checkpoint was trained with {trained.width} x "
+            f"{trained.height}: {why}"
+        )
+
+    def _encode(self, text: str, what: str) -> list[int]:
+        ids, most = self._bundle.text.encode(text.strip()), self._config.max_text - 2  # its begin and end
+        if len(ids) > most:
+            raise ValueError(f"the {what} is too long: {len(ids)} ids, and the model reads at most {most}")
+        return ids
 
 
 def load(
@@ -66,4 +257,67 @@ def load(
     The action space is the checkpoint's own. Raises ValueError saying what is wrong with the checkpoint, or what of
     the system does not fit it.
     """
-    raise NotImplementedError
+    place = _device(device)
+    bundle = checkpoints.load(Path(checkpoint), place, _dtype(dtype, place))
+    policy = UpVlaPolicy(bundle, robot)
+    if action is not None and action != policy.action_spec:
+        own = policy.action_spec
+        space = f"{own.space.value}, {own.frame.value}, {own.rotation.value}, {own.rate_hz:g} Hz, {own.horizon} rows"
+        raise ValueError(f"policy up_vla acts in its checkpoint's space ({space}); leave action out")
+    return policy
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in lower case and without what stands between them: what a manifest's `words` are."""
+    return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower())
+
+
+def _check_script(text: str) -> None:
+    foreign = sorted({letter for letter in text if letter.isalpha() and "LATIN" not in unicodedata.name(letter, "")})
+    if foreign:
+        raise ValueError(f"it is not written in Latin letters ({''.join(foreign[:8])}); the model reads English")
+    if not words_of(text):
+        raise ValueError(f"there is no word in {text!r}")
+
+
+def _listed(words: Collection[str], most: int = 40) -> str:
+    shown = ", ".join([*words][:most])
+    return shown if len(words) <= most else f"{shown} and {len(words) - most} others"
+
+
+def _check_streams(names: tuple[str, ...], state: Normalization | None, robot: Robot) -> None:
+    """The checkpoint's proprioception is what the robot itself measures, and as long as it was in training."""
+    joints = len(robot.joint_names)
+    lengths = {"joints": joints, "gripper": 1, "commanded_joints": joints}
+    unknown = [name for name in names if name not in lengths]
+    if unknown:
+        raise ValueError(f"the checkpoint wants {', '.join(unknown)}; a robot measures {', '.join(lengths)}")
+    given, wanted = sum(lengths[name] for name in names), len(state.offset) if state else 0
+    if given != wanted:
+        raise ValueError(
+            f"the checkpoint was trained with {wanted} values of proprioception, and {', '.join(names) or 'no stream'} "
+            f"of a {robot.name} give{'s' if len(names) == 1 else ''} {given}"
+        )
+
+
+def _real(model: Array, normalization: Normalization) -> Array:
+    """Values as the model gives them (..., D) in real units."""
+    return np.asarray(normalization.offset) + np.asarray(normalization.scale) * model
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"policy.device: {wanted} is not there, torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} GPUs; choose auto or cpu"
+        )
+    return device
+
+
+def _dtype(wanted: str, device: torch.device) -> torch.dtype:
+    if wanted != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
