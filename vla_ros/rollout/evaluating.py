@@ -26,6 +26,7 @@ from vla_ros.rollout.filming import Filming
 from vla_ros.rollout.loop import Episode, Rollout, RolloutConfig, report
 from vla_ros.rollout.rates import Rate
 from vla_ros.rollout.report import EpisodeRow, Percentiles, Report
+from vla_ros.simulation import layout
 from vla_ros.simulation.referee import Referee
 from vla_ros.simulation.tabletop import Tabletop
 from vla_ros.simulation.tasks import parse
@@ -142,9 +143,9 @@ class Evaluator:
 
     def __init__(self, setup: Setup, name: str, policy: Policy, config: EvaluationConfig) -> None:
         _check_cameras(setup.world, policy)
+        self.config = config
         self._setup = setup
         self._name = name
-        self._config = config
         self._world = Tabletop(setup.robot, setup.world)
         self._inference_s: list[float] = []
         self._outcomes: list[Outcome] = []
@@ -152,6 +153,9 @@ class Evaluator:
         cameras = policy.window_spec.cameras or tuple(self._world.cameras)
         self._watch = _Watch(self._world, cameras, config)
         self._policy = wrap(controlled(policy, config.control), heard=self._hear)
+        self._tasks = {seed: self._task(seed) for seed in range(config.seed, config.seed + config.episodes)}
+        for instruction in sorted(set(self._tasks.values())):
+            self._policy.reset(instruction)  # what it cannot follow is said before anything moves
         self.delay_ms = self._found_delay_ms() if config.inference_delay_ms is None else config.inference_delay_ms
 
     def __enter__(self) -> Evaluator:
@@ -165,14 +169,14 @@ class Evaluator:
         """Each episode as it ends, and what it looked like if it is among the first successes or failures."""
         rollout = self._rollout(self.delay_ms, self._setup.rollout.episode_s)
         filmed: Counter[bool] = Counter()
-        for seed in range(self._config.seed, self._config.seed + self._config.episodes):
-            self._watch.films = any(filmed[success] < self._config.films for success in (True, False))
-            episode = rollout.run(seed, task_of(seed, self._config.tasks) if self._config.tasks else "")
+        for seed, instruction in self._tasks.items():
+            self._watch.films = any(filmed[success] < self.config.films for success in (True, False))
+            episode = rollout.run(seed, instruction)
             outcome = Outcome(episode.row, self._watch.asked, self._watch.asked_success)
             self._outcomes.append(outcome)
             self._episodes.append(episode)
             film = None
-            if filmed[episode.success] < self._config.films:
+            if filmed[episode.success] < self.config.films:
                 filmed[episode.success] += 1
                 film = self._watch.film(self._world, episode, self._watch.asked)
             yield outcome, film
@@ -181,7 +185,7 @@ class Evaluator:
     def evaluation(self) -> Evaluation:
         """What the episodes came to that were run so far."""
         return Evaluation(
-            self._config,
+            self.config,
             report(self._name, self._episodes),
             tuple(self._outcomes),
             self.delay_ms,
@@ -192,11 +196,17 @@ class Evaluator:
         config = self._setup.rollout.model_copy(update={"inference_delay_ms": delay_ms, "episode_s": episode_s})
         return Rollout(self._world, self._setup.robot, self._policy, self._setup.arm, config, watcher=self._watch)
 
+    def _task(self, seed: int) -> str:
+        """What is to be done in the episode of a seed: of the tasks asked for, else the world's own."""
+        if self.config.tasks:
+            return task_of(seed, self.config.tasks)
+        world, home_rad = self._setup.world, self._setup.robot.home_rad
+        return world.instruction or layout.draw(seed, home_rad, world.cameras, world.variety).task.instruction
+
     def _found_delay_ms(self) -> float:
         """How long the policy takes on this machine, up to a controller tick, as chunks arrive at one."""
-        config = self._config
-        instruction = task_of(config.seed, config.tasks) if config.tasks else ""
-        self._rollout(0.0, _ASKED / self._setup.rollout.inference_hz).run(config.seed, instruction)
+        seed, instruction = next(iter(self._tasks.items()))
+        self._rollout(0.0, _ASKED / self._setup.rollout.inference_hz).run(seed, instruction)
         usual_ms = 1e3 * float(np.percentile(self._inference_s[_WARMING_UP:], _USUAL_PERCENT))
         self._inference_s.clear()
         tick_ms = ns_to_ms(period_ns(self._setup.arm.rate_hz))

@@ -48,4 +48,4 @@ class Rate:
 
     def __str__(self) -> str:
         low, high = self.interval
-        return f"{self.successes} of {self.of}, {self.share:.0%} (95 %: {100 * low:.0f} to {100 * high:.0f} %)"
+        return f"{self.successes} of {self.of}, {self.share:.0%} (95% in {100 * low:.0f} to {high:.0%})"

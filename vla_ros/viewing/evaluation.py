@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _DOTS_PER_INCH = 110
-_TILE_IN, _HEAD_IN, _BLOCK_IN = 1.55, 0.62, 0.42  # a picture; the title; the line above each episode
+_TILE_IN = 1.55  # width of a frame
+_MARGIN_IN, _HEAD_IN, _WORDS_IN, _APART_IN = 0.15, 0.5, 0.3, 0.22  # the title; a film's words above it, and room below
 _INK, _QUIET, _EXPECTED = "#1f2430", "#8a90a0", "#1f5fbf"
 _GOOD, _BAD = "#2a8a4a", "#c0392b"
 
@@ -175,28 +176,35 @@ def render(title: str, films: Sequence[Film], path: Path, moments: int = 6) -> P
     if not films:
         raise ValueError("a montage of episodes needs at least one")
     films = [film.thinned(moments) for film in films]
-    heights_in = [_BLOCK_IN + _TILE_IN * len(_lines(film)) for film in films]
-    width_in, height_in = _TILE_IN * moments + 0.3, sum(heights_in) + _HEAD_IN
+    heights_in = [[_TILE_IN * _aspect(film, camera) for camera, _ in _lines(film)] for film in films]
+    width_in = _TILE_IN * moments + 2.0 * _MARGIN_IN
+    height_in = _HEAD_IN + sum(_WORDS_IN + sum(lines_in) + _APART_IN for lines_in in heights_in)
     figure = Figure(figsize=(width_in, height_in), dpi=_DOTS_PER_INCH, facecolor="white")
-    figure.text(0.15 / width_in, 1.0 - 0.16 / height_in, title, size=14, weight="bold", color=_INK, va="top")
-    top_in = height_in - _HEAD_IN
-    for film, film_in in zip(films, heights_in, strict=True):
-        place = (0.15 / width_in, top_in / height_in)
-        color = _GOOD if film.success else _BAD
+    left, top_in = _MARGIN_IN / width_in, height_in - _HEAD_IN
+    figure.text(left, 1.0 - _MARGIN_IN / height_in, title, size=14, weight="bold", color=_INK, va="top")
+    for film, lines_in in zip(films, heights_in, strict=True):
         verdict = f"{film.ended} after {_seconds(film, film.times_ns[-1]):.1f} s"
-        figure.text(*place, _words(film), size=11, color=_INK, va="top")
-        figure.text(1.0 - place[0], place[1], verdict, size=11, color=color, va="top", ha="right")
+        color = _GOOD if film.success else _BAD
+        figure.text(left, top_in / height_in, _words(film), size=11, color=_INK, va="top")
+        figure.text(1.0 - left, top_in / height_in, verdict, size=11, color=color, va="top", ha="right")
+        top_in -= _WORDS_IN
         grid = figure.add_gridspec(
-            len(_lines(film)), moments, left=place[0], right=1.0 - place[0], wspace=0.03, hspace=0.03,
-            bottom=(top_in - film_in + 0.1) / height_in, top=(top_in - _BLOCK_IN + 0.02) / height_in,
+            len(lines_in), moments, left=left, right=1.0 - left, wspace=0.03, hspace=0.03, height_ratios=lines_in,
+            bottom=(top_in - sum(lines_in)) / height_in, top=top_in / height_in,
         )  # fmt: skip
         for line, (camera, is_expected) in enumerate(_lines(film)):
             for column, time_ns in enumerate(film.times_ns):
                 _draw_tile(figure.add_subplot(grid[line, column]), film, camera, time_ns, is_expected, column == 0)
-        top_in -= film_in
+        top_in -= sum(lines_in) + _APART_IN
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
+
+
+def _aspect(film: Film, camera: str) -> float:
+    """Height of the camera's frames over their width."""
+    height, width, _ = film.seen[camera][0][1].shape
+    return float(height / width)
 
 
 def _lines(film: Film) -> list[tuple[str, bool]]:
@@ -221,10 +229,10 @@ def _draw_tile(axes: Axes, film: Film, camera: str, time_ns: int, is_expected: b
             axes.text(0.5, 0.5, "nothing\npredicted yet", transform=axes.transAxes, size=8, color=_QUIET,
                       ha="center", va="center")  # fmt: skip
             return
-        axes.imshow(expected.prediction.image, aspect="auto", interpolation="nearest")
+        axes.imshow(expected.prediction.image, aspect="equal", interpolation="nearest")
         label = f"predicted {expected.ahead_s:.1f} s before"
     else:
-        axes.imshow(film.seen_at(camera, time_ns), aspect="auto", interpolation="lanczos")
+        axes.imshow(film.seen_at(camera, time_ns), aspect="equal", interpolation="lanczos")
     box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
     text = f"{camera}  {label}" if is_first and not is_expected else label
     color = _EXPECTED if is_expected else _INK

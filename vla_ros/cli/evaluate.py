@@ -1,0 +1,278 @@
+"""vla-ros evaluate: how often a policy succeeds, in closed loop; or how near it is to what was recorded."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vla_ros.cli.common import (
+    EXIT_FAILED,
+    clear_errors,
+    complete_policy,
+    complete_system,
+    load_system,
+    obstacle,
+    refuse,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from vla_ros.config import SystemConfig
+    from vla_ros.policies.policy import Policy
+    from vla_ros.rollout.evaluating import Evaluation, EvaluationConfig, Evaluator, Outcome
+    from vla_ros.viewing.evaluation import Film
+
+_EPISODES, _SEED, _FILMS, _SAMPLES = 50, 1000, 3, 500
+_MOMENTS = 6  # of an episode that are drawn
+
+
+def evaluate(
+    system: Annotated[
+        str,
+        typer.Argument(help="A system by name, or the path of its .yaml.", autocompletion=complete_system),
+    ] = "franka_upvla",
+    checkpoint: Annotated[str, typer.Option(metavar="DIR", help="The policy's weights.")] = "",
+    policy: Annotated[str, typer.Option(help="Another policy than the system's.", autocompletion=complete_policy)] = "",
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help=f"Simulated episodes.  [default: {_EPISODES}]", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help=f"Of the first episode.  [default: {_SEED}]", show_default=False)
+    ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(help='What to do: lift, push left, push right, stack, or as "lift the red cube"; again for more.'),
+    ] = None,
+    control: Annotated[str, typer.Option(help="A control that must fail: wrong-instruction or blank-image.")] = "",
+    delay_ms: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="From what is seen to the actions; otherwise as long as it takes here."),
+    ] = None,
+    films: Annotated[
+        int | None,
+        typer.Option(min=0, help=f"Successes and failures to film, of each.  [default: {_FILMS}]", show_default=False),
+    ] = None,
+    require_successes: Annotated[int, typer.Option(min=0, help="Exit with 1 if fewer episodes succeed.")] = 0,
+    dataset: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Compare with this recorded dataset; nothing moves.")
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Rows of the dataset, evenly.  [default: {_SAMPLES}]", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where report, pictures and films go; otherwise runs/<time>/.")
+    ] = None,
+) -> None:
+    """Judge a policy: by the episodes in which it succeeds, or with --dataset by what was recorded."""
+    with clear_errors():
+        closed_loop = {
+            "--episodes": episodes, "--seed": seed, "--tasks": tasks, "--control": control or None,
+            "--delay-ms": delay_ms, "--films": films, "--require-successes": require_successes or None,
+        }  # fmt: skip
+        given = [name for name, value in closed_loop.items() if value is not None]
+        if dataset is not None and given:
+            refuse(f"{', '.join(given)}: of episodes that are run; with --dataset none is")
+        if dataset is None and samples is not None:
+            refuse("--samples: of a dataset, and there is no --dataset")
+        folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+        if why := obstacle(folder / "report.json"):
+            refuse(f"--out: {folder} cannot be written to: {why}")
+        chosen = _chosen(system, policy, checkpoint)
+        if dataset is not None:
+            from vla_ros.cli.evaluate_dataset import evaluate_dataset
+
+            evaluate_dataset(chosen, load_policy(chosen), dataset, samples or _SAMPLES, folder)
+            return
+        config = _config(
+            {
+                "episodes": episodes, "seed": seed, "tasks": tuple(tasks) if tasks else None,
+                "control": control or None, "inference_delay_ms": delay_ms,
+                "films": films,
+            }
+        )  # fmt: skip
+        if _run(chosen, load_policy(chosen), config, folder) < require_successes:
+            raise typer.Exit(EXIT_FAILED)
+
+
+def _chosen(name: str, policy: str, checkpoint: str) -> SystemConfig:
+    """The system; where weights are given to one whose policy has none, with the policy that has some."""
+    from vla_ros import config
+    from vla_ros.policies import registry
+
+    if checkpoint and not policy:
+        own = config.load(name, registry.names()).policy.name
+        with_weights = [other for other, entry in registry.POLICIES.items() if entry.needs_checkpoint]
+        if not registry.POLICIES[own].needs_checkpoint:
+            if len(with_weights) != 1:
+                refuse(f"--checkpoint: whose weights? give --policy, of {', '.join(with_weights)}")
+            policy = with_weights[0]
+    return load_system(name, policy=policy, checkpoint=checkpoint)
+
+
+def load_policy(system: SystemConfig) -> Policy:
+    """The system's policy with its weights; what is wrong with them is said."""
+    from vla_ros.policies import registry
+    from vla_ros.robots import catalogue
+
+    try:
+        return registry.load(
+            system.policy.name,
+            robot=catalogue.find(system.robot),
+            checkpoint=system.policy.checkpoint,
+            action=system.action,
+            device=system.policy.device,
+            dtype=system.policy.dtype,
+        )
+    except ValueError as error:
+        refuse(f"policy {system.policy.name}: {error}")
+
+
+def _config(given: dict[str, Any]) -> EvaluationConfig:
+    """Which episodes; without what is left open."""
+    from pydantic import ValidationError
+
+    from vla_ros.rollout.evaluating import EvaluationConfig
+
+    try:
+        return EvaluationConfig.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        refuse(
+            *(
+                f"{'.'.join(str(part) for part in one['loc'])}: {one['msg'].removeprefix('Value error, ')}"
+                for one in error.errors()
+            )
+        )
+
+
+# --- closed loop
+
+
+def _run(system: SystemConfig, policy: Policy, config: EvaluationConfig, folder: Path) -> int:
+    """Run the episodes with progress; the report is written after each, so that an interrupt loses none."""
+    from rich.console import Console
+
+    from vla_ros.policies.policy import PolicyError
+
+    console = Console()
+    deprived = f", {config.control.value}" if config.control else ""
+    console.print(f"{system.title}; {system.policy.name}{deprived}; episodes: {config.episodes}", highlight=False)
+    shown: list[Film] = []
+    problem = ""
+    with _evaluator(system, policy, config) as evaluator:
+        how = "measured here" if config.inference_delay_ms is None else "as given"
+        console.print(f"inference delay {evaluator.delay_ms:.0f} ms, {how}", highlight=False)
+        try:
+            _run_all(evaluator, shown, folder, console)
+        except PolicyError as error:
+            problem = str(error)
+        except KeyboardInterrupt:
+            problem = "interrupted"
+        evaluation = evaluator.evaluation
+    if evaluation.outcomes:
+        console.print(_table(evaluation))
+        console.print(f"report     {folder / 'report.json'}", highlight=False, soft_wrap=True)
+        _draw(evaluation, shown, folder / "episodes.png", console)
+    if problem:
+        typer.echo(f"error: {problem}, after {len(evaluation.outcomes)} of {config.episodes} episodes", err=True)
+        raise typer.Exit(EXIT_FAILED)
+    return evaluation.report.successes
+
+
+def _evaluator(system: SystemConfig, policy: Policy, config: EvaluationConfig) -> Evaluator:
+    from vla_ros.robots import catalogue
+    from vla_ros.rollout.evaluating import Evaluator, Setup
+    from vla_ros.rollout.loop import RolloutConfig
+
+    if system.world is None:
+        refuse("evaluate needs a simulated world; the system has no section simulation; or give a --dataset")
+    rollout = RolloutConfig(
+        inference_hz=system.inference.max_rate_hz,
+        camera_hz=max(camera.rate_hz for camera in system.cameras.values()),
+        episode_s=system.world.episode_s,
+        history_s=system.inference.history_s,
+    )
+    setup = Setup(catalogue.find(system.robot), system.world, system.controller, rollout)
+    try:
+        return Evaluator(setup, system.policy.name, policy, config)
+    except ValueError as error:
+        refuse(f"policy {system.policy.name}: {error}")
+
+
+def _run_all(evaluator: Evaluator, shown: list[Film], folder: Path, console: Console) -> None:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from vla_ros.rollout.filming import write_video
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        bar = progress.add_task("evaluated", total=evaluator.config.episodes)
+        for outcome, film in evaluator.episodes():
+            progress.console.print(_line(outcome), highlight=False)
+            progress.advance(bar)
+            evaluator.evaluation.write(folder / "report.json")
+            if film is not None:
+                verdict = "success" if film.success else "failure"
+                write_video(film, evaluator.config.film_hz, folder / f"{verdict}-seed-{film.seed}.mp4")
+                shown.append(film.thinned(_MOMENTS))
+
+
+def _line(outcome: Outcome) -> str:
+    row = outcome.row
+    verdict = "[green]success[/]" if row.success else "[red]failure[/]"
+    why = "" if row.success else f"  ({row.ended})"
+    told = f", told to {outcome.asked}: {'done' if outcome.asked_success else 'not done'}" if outcome.asked else ""
+    return f"  seed {row.seed:<6} {verdict}  {row.duration_s:5.1f} s  {row.instruction}{told}{why}"
+
+
+def _table(evaluation: Evaluation) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"{evaluation.report.policy}: {evaluation.rate}", title_justify="left")
+    table.add_column("measured")
+    table.add_column("value", justify="right")
+    if evaluation.asked_rate is not None:
+        table.add_row("the task that counts", str(evaluation.rate))
+        table.add_row("the task it was told instead", str(evaluation.asked_rate))
+    for instruction, rate in evaluation.rates_by_task.items():
+        table.add_row(instruction, str(rate))
+    if evaluation.success_s.p50 is not None:
+        table.add_row(
+            "time of a success: p50, p99", f"{evaluation.success_s.p50:.1f}, {evaluation.success_s.p99:.1f} s"
+        )
+    took = evaluation.inference_ms
+    if took.p50 is not None:
+        table.add_row("inference on this machine: p50, p99", f"{took.p50:.0f}, {took.p99:.0f} ms")
+    table.add_row("injected from what is seen to the actions", f"{evaluation.delay_ms:.0f} ms")
+    for name, times in evaluation.report.interventions.items():
+        table.add_row(f"intervention: {name}", str(times))
+    return table
+
+
+def _draw(evaluation: Evaluation, films: list[Film], file: Path, console: Console) -> None:
+    from vla_ros.viewing.evaluation import render
+
+    if not films:
+        return
+    films = sorted(films, key=lambda film: not film.success)
+    control = evaluation.config.control
+    title = f"{evaluation.report.policy}{f', {control.value}' if control else ''}: {evaluation.rate}"
+    if evaluation.asked_rate is not None:
+        title += f"; what it was told: {evaluation.asked_rate}"
+    try:
+        console.print(f"pictures   {render(title, films, file, _MOMENTS)}", highlight=False, soft_wrap=True)
+        console.print(f"films      {file.parent}/*.mp4", highlight=False, soft_wrap=True)
+    except ModuleNotFoundError as error:
+        console.print(f"pictures   none: {error}", highlight=False, soft_wrap=True)

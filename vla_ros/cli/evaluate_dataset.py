@@ -1,0 +1,103 @@
+"""vla-ros evaluate --dataset: how near a policy's actions and future frames are to what was recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vla_ros.cli.common import progress, refuse
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from vla_ros.config import SystemConfig
+    from vla_ros.policies.policy import Policy
+    from vla_ros.training.open_loop import OpenLoop
+    from vla_ros.viewing.open_loop import Errors
+
+
+def evaluate_dataset(system: SystemConfig, policy: Policy, dataset: Path, samples: int, folder: Path) -> None:
+    """Compare with progress, write and show what came out; what cannot be compared is refused."""
+    from rich.console import Console
+
+    from vla_ros.robots import catalogue
+    from vla_ros.training.open_loop import compare
+
+    console = Console()
+    console.print(f"{system.policy.name} against {dataset}", highlight=False, soft_wrap=True)
+    try:
+        with progress() as say:
+            found = compare(
+                system.policy.name,
+                policy,
+                catalogue.find(system.robot),
+                dataset,
+                samples,
+                on_progress=lambda done, total: say("compared", done, total),
+            )
+        found.write(folder / "report.json")
+    except ValueError as error:  # also a DatasetError
+        refuse(str(error))
+    console.print(_table(found))
+    console.print(f"report     {folder / 'report.json'}", highlight=False, soft_wrap=True)
+    _draw(found, folder, console)
+
+
+def _table(found: OpenLoop) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"{found.policy}, {found.samples} rows of {found.dataset}", title_justify="left")
+    for name in ("mean error", "first row", "last row", "all rows", "standing still"):
+        table.add_column(name, justify="left" if name == "mean error" else "right")
+    for errors in filter(None, (found.actions, found.path)):
+        for line in _lines(errors):
+            table.add_row(*line)
+        table.add_section()
+    for camera, predicted in found.predicted.items():
+        copied = found.copied[camera]
+        table.add_row(f"{camera}: PSNR of {predicted.frames} future frames, dB", "", "",
+                      f"{predicted.psnr_db:.1f}", f"{copied.psnr_db:.1f}")  # fmt: skip
+        table.add_row(f"{camera}: SSIM", "", "", f"{predicted.ssim:.3f}", f"{copied.ssim:.3f}")
+    return table
+
+
+def _lines(errors: Errors) -> list[tuple[str, ...]]:
+    from vla_ros.viewing.open_loop import mean_of
+
+    def said(value: Any) -> str:
+        return "" if value is None else f"{value:.3g}"
+
+    return [
+        (
+            f"{name}, {unit}" if unit else name,
+            said(mean_of(errors.policy[:1, column])),
+            said(mean_of(errors.policy[-1:, column])),
+            said(mean_of(errors.policy[:, column])),
+            "" if errors.still is None else said(mean_of(errors.still[:, column])),
+        )
+        for column, (name, unit) in enumerate(zip(errors.names, errors.units, strict=True))
+    ]
+
+
+def _draw(found: OpenLoop, folder: Path, console: Console) -> None:
+    from vla_ros.viewing.open_loop import render_errors, render_frames
+
+    title = f"{found.policy} against {Path(found.dataset).name}: mean error over {found.samples} rows"
+    groups = [("each row's values, as the policy writes them", found.actions)]
+    if found.path is not None:
+        groups.append(("where the arm would be by then, if it did exactly that", found.path))
+    notes = [
+        f"{camera}, {score.frames} frames: predicted PSNR {score.psnr_db:.1f} dB, SSIM {score.ssim:.3f}; "
+        f"copying the current frame {found.copied[camera].psnr_db:.1f} dB, {found.copied[camera].ssim:.3f}"
+        for camera, score in found.predicted.items()
+    ]
+    try:
+        errors = render_errors(title, found.step_s, groups, folder / "errors.png")
+        console.print(f"pictures   {errors}", highlight=False, soft_wrap=True)
+        if found.examples:
+            title = f"{found.policy} against {Path(found.dataset).name}: future frames"
+            frames = render_frames(title, notes, found.examples, folder / "frames.png")
+            console.print(f"           {frames}", highlight=False, soft_wrap=True)
+    except ModuleNotFoundError as error:
+        console.print(f"pictures   none: {error}", highlight=False, soft_wrap=True)
