@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vla_ros.cli import calibrate, checkpoint, dataset
+from vla_ros.cli import calibrate, checkpoint, dataset, train
 from vla_ros.cli.ask import ask
 from vla_ros.cli.check import check
 from vla_ros.cli.convert import convert
@@ -28,6 +28,7 @@ for command in (run, ask, record, replay, evaluate, convert, graph, check, docto
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(checkpoint.app, name="checkpoint")
+app.add_typer(train.app, name="train")
 
 
 def main() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vla_ros.models.up_vla import (
@@ -20,6 +22,7 @@ from vla_ros.tokenizers.magvit2 import Magvit2, normalized
 from vla_ros.tokenizers.text import TextTokenizer
 from vla_ros.training.batches import ActionBatch, ActionBatches, ConversationBatch, ConversationBatches, prefetched
 from vla_ros.training.up_vla_objective import Part, Talks, Windows
+from vla_ros.training.windows import ActionSamples, Sample
 
 #: Tells the chance of what is left out from that of other things drawn by the same seed.
 _LEFT_OUT = 0x1EF7
@@ -89,7 +92,7 @@ class Preparation:
         now_BN, future_BN = codes.unflatten(0, frames.shape[:3]).flatten(2)
         return now_BN, future_BN
 
-    def _left_out(self, batch: ActionBatch, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def _left_out(self, batch: ActionBatch, step: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """For each sample, whether its description and its state are left out; the same whoever asks."""
         drawn = np.array(
             [np.random.default_rng([self.seed, step, sample, _LEFT_OUT]).random(2) for sample in batch.samples.tolist()]
@@ -116,6 +119,24 @@ def parts(
                 for place in range(pieces)
             ],
         )
+
+
+def chosen(samples: ActionSamples, indices: NDArray[np.int64]) -> ActionSamples:
+    """Only these samples, as batches take them; each keeps its number among all."""
+    return cast("ActionSamples", _Chosen(samples, indices))
+
+
+class _Chosen:
+    """What batches ask of samples."""
+
+    def __init__(self, samples: ActionSamples, indices: NDArray[np.int64]) -> None:
+        self._samples, self._indices, self.config = samples, indices, samples.config
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def sample(self, index: int) -> Sample:
+        return self._samples.sample(int(self._indices[index]))
 
 
 @dataclass(frozen=True, eq=False)

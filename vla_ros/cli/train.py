@@ -1,0 +1,173 @@
+"""vla-ros train: datasets into a model that acts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vla_ros.cli.common import EXIT_FAILED, checkpoint_errors, clear_errors, dataset_errors, obstacle, refuse
+
+if TYPE_CHECKING:
+    from vla_ros.training.up_vla import Request, Until
+
+app = typer.Typer(help="Train a model on datasets.", no_args_is_help=True)
+
+_STAGES = ("text", "image", "1", "describe", "2", "all")
+
+
+@app.callback()
+def _models() -> None:
+    """Train a model on datasets."""
+
+
+@app.command("up_vla")
+def up_vla(
+    dataset: Annotated[list[Path], typer.Option(metavar="DIR", help="A LeRobot dataset; again for more.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes; the model into DIR/checkpoint.")],
+    conversations: Annotated[
+        list[Path] | None, typer.Option(metavar="JSON", help="Images talked about, in LLaVA's form; again for more.")
+    ] = None,
+    size: Annotated[str, typer.Option(help="up-vla-demo, or up-vla-release with --start.")] = "up-vla-demo",
+    start: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A checkpoint to go on from, with its tokenizers.")
+    ] = None,
+    stage: Annotated[
+        str, typer.Option(help=f"The last one to do: {', '.join(_STAGES)}. Those done before are not done again.")
+    ] = "all",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training that is there.")] = False,
+    steps: Annotated[int, typer.Option(min=0, help="Updates of stage 2; otherwise as the size says.")] = 0,
+    steps_1: Annotated[int, typer.Option("--steps-1", min=0, help="Updates of stage 1.")] = 0,
+    steps_image: Annotated[int, typer.Option(min=0, help="Updates of the image tokenizer.")] = 0,
+    batch: Annotated[int, typer.Option(min=0, help="Windows an update, over all processes.")] = 0,
+    conversation_batch: Annotated[int, typer.Option(min=0, help="Conversations an update of stage 1.")] = 0,
+    parts: Annotated[int, typer.Option(min=0, help="Pieces a process runs its share in, to save memory.")] = 0,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="The highest; otherwise as the size says.")] = 0.0,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="YAML", help="Of anything else: sections data (columns, cameras, action), recipe, run."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order and chance.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "",
+    parallel: Annotated[str, typer.Option(help="Under torchrun: ddp, or fsdp to divide the model as well.")] = "",
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Keep fewer activations: less memory, a third more work.")
+    ] = False,
+) -> None:
+    """Train UP-VLA: tokenizers, predict and understand, describe, then act; in one go, or stage by stage."""
+    with clear_errors(), dataset_errors(), checkpoint_errors():
+        run = {"seed": seed, "device": device, "precision": precision, "parallel": parallel, "recompute": recompute}
+        stages: dict[str, dict[str, Any]] = {
+            "image_tokenizer": {"steps": steps_image},
+            "stage_1": {"steps": steps_1, "batch": batch, "conversations": conversation_batch, "parts": parts},
+            "stage_2": {"steps": steps, "batch": batch, "parts": parts},
+        }
+        for name in ("stage_1", "stage_2"):
+            stages[name]["optimizer"] = {"learning_rate": learning_rate}
+        if stage not in _STAGES:
+            refuse(f"--stage: {stage} is none; there are {', '.join(_STAGES)}")
+        _refuse_unless_fit(out, resume)
+        given = _read(config)
+        request = _request(
+            {"datasets": tuple(dataset), "conversations": tuple(conversations or ()), "out": out, "start": start},
+            size,
+            {"recipe": stages, "run": run},
+            given,
+        )
+        from vla_ros.training.up_vla import Until
+
+        _train(request, Until.ACT if stage == "all" else Until(stage))
+
+
+def _train(request: Request, until: Until) -> None:
+    from vla_ros.training.distributed import joined
+    from vla_ros.training.progress import shown
+    from vla_ros.training.trainer import Interrupted
+    from vla_ros.training.up_vla import UpVlaTraining
+
+    try:
+        with joined(request.run.device) as processes, shown(processes.leads) as tell:
+            made = UpVlaTraining(request, processes, tell).run(until)
+            leads = processes.leads
+    except Interrupted as stop:
+        typer.echo(f"{stop}\n--resume goes on with it", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
+    except (ValueError, FloatingPointError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
+    if leads:
+        typer.echo(f"{made}")
+
+
+def _request(where: dict[str, Any], size: str, wanted: dict[str, Any], given: dict[str, Any]) -> Request:
+    """What is asked for: the size's recipe, the file over it, the options over that; exits with 2 for what is wrong."""
+    from pydantic import ValidationError
+
+    from vla_ros.training.config import RECIPES, Recipe, RunConfig
+    from vla_ros.training.up_vla import Request
+    from vla_ros.training.windows import DataConfig
+
+    if size not in RECIPES:
+        refuse(f"--size: {size} is none; there are {', '.join(RECIPES)}")
+    try:
+        recipe = _over(RECIPES[size].model_dump(), given.get("recipe", {}), wanted["recipe"])
+        if RECIPES[size].image_tokenizer is None:
+            recipe["image_tokenizer"] = None
+        return Request(
+            size=size,
+            recipe=Recipe.model_validate(recipe),
+            data=DataConfig.model_validate(given.get("data", {})),
+            run=RunConfig.model_validate(_over({}, given.get("run", {}), wanted["run"])),
+            **where,
+        )
+    except ValidationError as error:
+        refuse(
+            *(
+                f"{error.title}: {'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
+                for one in error.errors()
+            )
+        )
+
+
+def _over(base: dict[str, Any], *layers: dict[str, Any]) -> dict[str, Any]:
+    """Dictionaries laid over each other; what was not given in an upper one (empty, 0, False) leaves what is below."""
+    laid = dict(base)
+    for layer in layers:
+        for name, value in layer.items():
+            if isinstance(value, dict):
+                below = laid.get(name)
+                laid[name] = _over(below if isinstance(below, dict) else {}, value)
+            elif value is not None and (value not in ("", 0) or name == "seed"):
+                laid[name] = value
+    return laid
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    """The file of --config; exits with 2 for one that cannot be read, or has other sections."""
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        refuse(f"--config: {path} cannot be read: {error}")
+    sections = ("data", "recipe", "run")
+    if not isinstance(content, dict) or any(name not in sections for name in content):
+        refuse(f"--config: {path} has the sections {', '.join(sections)}, not {', '.join(map(str, content))}")
+    return content
+
+
+def _refuse_unless_fit(out: Path, resume: bool) -> None:
+    """A new folder, or one with a training in it and --resume."""
+    is_there = any((out / name).exists() for name in ("text", "image_tokenizer", "stage-1", "checkpoint"))
+    if is_there and not resume:
+        refuse(f"--out: {out} holds a training already; --resume goes on with it")
+    if resume and not is_there:
+        refuse(f"--resume: {out} holds no training to go on with")
+    if not is_there and out.is_dir() and any(entry.name != "log" for entry in out.iterdir()):
+        refuse(f"--out: {out} is not empty, and no training; give a new folder")
+    if not out.is_dir() and (why := obstacle(out)):
+        refuse(f"--out: {out} cannot be made: {why}")
