@@ -16,6 +16,7 @@ Shapes = Mapping[str, Shape]
 
 #: More groups than these are counted, not listed.
 _MOST_LISTED = 12
+_MOST_KINDS = 4  # of names with the same numbers
 _NUMBER = re.compile(r"(?<=\.)(\d+)(?=\.)")
 
 
@@ -68,28 +69,31 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def grouped(names: Iterable[str]) -> list[str]:
-    """Names that differ in their numbers only as one: "layers.{0-23}.norm.weight (24)"; in the order they come in.
+def grouped(names: Iterable[str], at_most: int = _MOST_KINDS) -> list[str]:
+    """Names that differ in their first number only as one: "layers.{0-23}.norm.weight (24)"; in the order they come in.
 
-    Names with several numbers are grouped by the first of them.
+    Of more than `at_most` such groups with the same numbers, as when whole layers are missing, one is named.
     """
-    groups: dict[tuple[str, str], list[int]] = {}
+    numbers_of: dict[tuple[str, str], list[int]] = {}
     for name in names:
         number = _NUMBER.search(name)
         key = (name, "") if number is None else (name[: number.start()], name[number.end() :])
-        groups.setdefault(key, []).extend([] if number is None else [int(number[1])])
-    return [
-        before + after if not numbers else f"{before}{_ranges(numbers)}{after}" + _counted(len(numbers))
-        for (before, after), numbers in groups.items()
-    ]
-
-
-def _counted(count: int) -> str:
-    return f" ({count})" if count > 1 else ""
+        numbers_of.setdefault(key, []).extend([] if number is None else [int(number[1])])
+    kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for (before, after), numbers in numbers_of.items():
+        kinds[before, _ranges(numbers)].append(after)
+    groups = []
+    for (before, ranges), afters in kinds.items():
+        each = len(numbers_of[before, afters[0]]) or 1
+        if len(afters) > at_most:
+            groups.append(f"{before}{ranges}: {len(afters)} weights each ({each * len(afters)}), as {afters[0][1:]}")
+        else:
+            groups += [before + ranges + after + (f" ({each})" if each > 1 else "") for after in afters]
+    return groups
 
 
 def _ranges(numbers: Iterable[int]) -> str:
-    """0, 1, 2, 5 as "{0-2,5}", a single one as it is."""
+    """0, 1, 2, 5 as "{0-2,5}", a single one as it is; nothing of none."""
     runs: list[list[int]] = []
     for number in sorted(set(numbers)):
         if runs and number == runs[-1][-1] + 1:
@@ -97,7 +101,7 @@ def _ranges(numbers: Iterable[int]) -> str:
         else:
             runs.append([number])
     text = ",".join("-".join(map(str, run)) for run in runs)
-    return text if len(runs) == 1 and len(runs[0]) == 1 else f"{{{text}}}"
+    return text if not runs or (len(runs) == 1 and len(runs[0]) == 1) else f"{{{text}}}"
 
 
 def _told(what: str, groups: list[str]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from vla_ros.checkpoints.files import (
     write_tensors,
     write_torch,
 )
-from vla_ros.checkpoints.loading import require
+from vla_ros.checkpoints.loading import blank, require
 from vla_ros.checkpoints.manifest import (
     CLIP,
     IMAGE_TOKENIZER,
@@ -36,14 +35,13 @@ from vla_ros.checkpoints.manifest import (
 from vla_ros.checkpoints.starting import is_show_o
 from vla_ros.checkpoints.up_vla import (
     RELEASED_FILE,
-    blank,
     find_weights,
     parts_of_ours,
     released_shapes,
     to_released,
 )
 from vla_ros.geometry import RotationForm
-from vla_ros.models.up_vla import SIZES
+from vla_ros.models.up_vla import SIZES, UpVla
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES, Magvit2, Magvit2Config
 from vla_ros.values import Config
 
@@ -144,7 +142,7 @@ def to_release(folder: Path, out: Path, on_progress: Progress | None = None) -> 
     """
     manifest = load_manifest(folder)
     tensors, tokenizer = read_tensors(folder / MODEL), read_tensors(folder / IMAGE_TOKENIZER)
-    require(folder / MODEL, shapes_of(blank(manifest.model).state_dict()), tensors, manifest.size)
+    require(folder / MODEL, shapes_of(blank(UpVla, manifest.model).state_dict()), tensors, manifest.size)
     require(folder / IMAGE_TOKENIZER, image_tokenizer_shapes(manifest.image_tokenizer), tokenizer, "MAGVIT-v2")
     released = to_released(tensors)
     if ours := [name for name in released if name in tensors]:
@@ -162,8 +160,7 @@ def sizes_differ(manifest: UpVlaManifest) -> bool:
 
 def image_tokenizer_shapes(config: Magvit2Config) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight of an image tokenizer."""
-    with torch.device("meta"):
-        return dict(shapes_of(Magvit2(config).state_dict()))
+    return dict(shapes_of(blank(Magvit2, config).state_dict()))
 
 
 def released_card(manifest: UpVlaManifest) -> str:

@@ -34,7 +34,17 @@ _DTYPES = {
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 #: What torch.load raises for a file that is cut off, damaged or none of its own.
-_UNREADABLE = (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, zipfile.BadZipFile)
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    zipfile.BadZipFile,
+)
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -190,7 +200,9 @@ def _load(path: Path) -> object:
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
-            raise CheckpointError(f"{path} is no file of weights, or was cut off") from error
+            raise CheckpointError(
+                f"{path} is no file of weights, was cut off, or wants code to be run, which is refused"
+            ) from error
         raise CheckpointError(
             f"{path} holds code or objects ({found[1]}), not only tensors: it is not loaded, and nothing in it was run"
         ) from error

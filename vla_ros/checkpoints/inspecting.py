@@ -12,6 +12,7 @@ from torch import Tensor
 from vla_ros.checkpoints.comparison import Difference, Shapes, compare, shapes_of
 from vla_ros.checkpoints.converting import RELEASED_IMAGE_TOKENIZER, image_tokenizer_shapes
 from vla_ros.checkpoints.files import CheckpointError, read_metadata, read_tensors
+from vla_ros.checkpoints.loading import blank
 from vla_ros.checkpoints.manifest import (
     CLIP,
     IMAGE_TOKENIZER,
@@ -20,15 +21,14 @@ from vla_ros.checkpoints.manifest import (
     TEXT,
     VISION,
     UpVlaManifest,
-    blank_vision,
     load_manifest,
     load_text,
 )
 from vla_ros.checkpoints.starting import show_o_shapes
-from vla_ros.checkpoints.up_vla import blank, find_weights, released_shapes
-from vla_ros.models.up_vla import SIZES
+from vla_ros.checkpoints.up_vla import find_weights, released_shapes
+from vla_ros.models.up_vla import SIZES, UpVla
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES
-from vla_ros.tokenizers.vision import SmallVisionConfig
+from vla_ros.tokenizers.vision import SmallVision, SmallVisionConfig
 
 UNKNOWN = "unknown weights"
 
@@ -117,7 +117,7 @@ def _differences(shapes: Shapes) -> Iterator[tuple[str, Difference]]:
     """Every known model, and what lies between it and these shapes."""
     for size, config in SIZES.items():
         yield f"{size}, released names", compare(released_shapes(config), shapes)
-        yield f"{size}, names of vla_ros", compare(shapes_of(blank(config).state_dict()), shapes)
+        yield f"{size}, names of vla_ros", compare(shapes_of(blank(UpVla, config).state_dict()), shapes)
     for size, tokenizer in MAGVIT2_SIZES.items():
         yield f"image tokenizer {size}", compare(image_tokenizer_shapes(tokenizer), shapes)
     show_o = show_o_shapes(SIZES["up-vla-release"])
@@ -133,11 +133,11 @@ def _ours(folder: Path) -> Inspection:
         if getattr(known, name) != value
     ]
     expected: list[tuple[str, str, Callable[[], Shapes]]] = [
-        (MODEL, manifest.size, lambda: shapes_of(blank(manifest.model).state_dict())),
+        (MODEL, manifest.size, lambda: shapes_of(blank(UpVla, manifest.model).state_dict())),
         (IMAGE_TOKENIZER, "image tokenizer", lambda: image_tokenizer_shapes(manifest.image_tokenizer)),
     ]
     if isinstance(vision := manifest.vision, SmallVisionConfig):
-        expected.append((VISION, "vision encoder", lambda: shapes_of(blank_vision(vision).state_dict())))
+        expected.append((VISION, "vision encoder", lambda: shapes_of(blank(SmallVision, vision).state_dict())))
     weights, problems = [], []
     for name, what, shapes in expected:
         try:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from vla_ros.actions import ActionSpec
 from vla_ros.checkpoints.files import CheckpointError, replacing_folder, write_tensors, writing
-from vla_ros.checkpoints.loading import load_network
+from vla_ros.checkpoints.loading import blank, load_network
 from vla_ros.checkpoints.up_vla import RELEASED_FILE
 from vla_ros.models.up_vla import UpVla, UpVlaConfig, Vocabulary
 from vla_ros.tokenizers.magvit2 import Magvit2, Magvit2Config
@@ -163,12 +163,10 @@ def load(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = 
     numbers.
     """
     manifest = load_manifest(folder)
-    with torch.device("meta"):
-        model, image_tokenizer = UpVla(manifest.model), Magvit2(manifest.image_tokenizer)
     return Bundle(
         manifest,
-        load_network(folder / MODEL, model, dtype, device),
-        load_network(folder / IMAGE_TOKENIZER, image_tokenizer, torch.float32, device),
+        load_network(folder / MODEL, blank(UpVla, manifest.model), dtype, device),
+        load_network(folder / IMAGE_TOKENIZER, blank(Magvit2, manifest.image_tokenizer), torch.float32, device),
         _load_vision(folder, manifest, dtype, device),
         load_text(folder / TEXT, manifest.model.vocabulary),
     )
@@ -214,14 +212,8 @@ def _load_vision(
     if manifest.vision is None:
         return None
     if isinstance(manifest.vision, SmallVisionConfig):
-        return load_network(folder / VISION, blank_vision(manifest.vision), dtype, device)
+        return load_network(folder / VISION, blank(SmallVision, manifest.vision), dtype, device)
     return load_clip(folder / CLIP, dtype, device)
-
-
-def blank_vision(config: SmallVisionConfig) -> SmallVision:
-    """A vision encoder on `meta`: shapes without weights."""
-    with torch.device("meta"):
-        return SmallVision(config)
 
 
 def load_clip(folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> ClipVision:

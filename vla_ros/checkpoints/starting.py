@@ -10,9 +10,9 @@ from torch import Tensor
 
 from vla_ros.checkpoints.comparison import Difference, Shapes, compare, grouped, shapes_of
 from vla_ros.checkpoints.files import DTYPES, SAFETENSORS, TORCH, CheckpointError, read_tensors
-from vla_ros.checkpoints.loading import fill, load_network
+from vla_ros.checkpoints.loading import blank, fill, load_network
 from vla_ros.checkpoints.manifest import Bundle, UpVlaManifest, load_clip, load_text, save
-from vla_ros.checkpoints.up_vla import blank, find_weights, parts_of_ours, released_shapes
+from vla_ros.checkpoints.up_vla import find_weights, parts_of_ours, released_shapes
 from vla_ros.models.up_vla import UpVla, UpVlaConfig, Vocabulary
 from vla_ros.tokenizers.magvit2 import Magvit2
 
@@ -47,13 +47,11 @@ def from_show_o(
     wanted = show_o_shapes(manifest.model)
     left_out = grouped(name for name in tensors if name not in wanted)
     parts = parts_of_ours({name: tensor for name, tensor in tensors.items() if name in wanted})
-    model = fill(file, blank(manifest.model), {**parts, **_drawn(manifest.model, seed)}, dtype, device)
-    with torch.device("meta"):
-        tokenizer = Magvit2(manifest.image_tokenizer)
+    model = fill(file, blank(UpVla, manifest.model), {**parts, **_drawn(manifest.model, seed)}, dtype, device)
     return Bundle(
         manifest.model_copy(update={"trained": {"start": str(file), "seed": seed, "left out": left_out}}),
         model,
-        load_network(find_weights(image_tokenizer), tokenizer, torch.float32, device),
+        load_network(find_weights(image_tokenizer), blank(Magvit2, manifest.image_tokenizer), torch.float32, device),
         None if manifest.vision is None or clip is None else load_clip(clip, dtype, device),
         load_text(text, manifest.model.vocabulary),
     )

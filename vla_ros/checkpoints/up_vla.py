@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vla_ros.checkpoints.comparison import Shapes, shapes_of
 from vla_ros.checkpoints.files import SAFETENSORS, CheckpointError, read_tensors
-from vla_ros.checkpoints.loading import fill, require
+from vla_ros.checkpoints.loading import blank, fill, require
 from vla_ros.models.up_vla import UpVla, UpVlaConfig
 
 #: Where a file of weights lies in a folder: as the release's loader has it, as we have it.
@@ -87,13 +87,7 @@ def is_released(names: Iterable[str]) -> bool:
 
 def released_shapes(config: UpVlaConfig) -> Shapes:
     """Name and shape of every weight of a model of these sizes, under the released names."""
-    return shapes_of(to_released(blank(config).state_dict()))
-
-
-def blank(config: UpVlaConfig) -> UpVla:
-    """A model on `meta`: shapes without weights, whatever its size."""
-    with torch.device("meta"):
-        return UpVla(config)
+    return shapes_of(to_released(blank(UpVla, config).state_dict()))
 
 
 def find_weights(path: Path) -> Path:
@@ -124,7 +118,7 @@ def load_model(
     names or ours. Raises CheckpointError with what is missing, too much or of another shape, in groups.
     """
     file = find_weights(path)
-    tensors, model = read_tensors(file), blank(config)
+    tensors, model = read_tensors(file), blank(UpVla, config)
     if is_released(tensors):
         require(file, released_shapes(config), tensors, "UpVla")
     else:
