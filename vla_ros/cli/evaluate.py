@@ -120,17 +120,18 @@ def load_policy(system: SystemConfig) -> Policy:
     from vla_ros.policies import registry
     from vla_ros.robots import catalogue
 
+    chosen = system.policy
     try:
         return registry.load(
-            system.policy.name,
+            chosen.name,
             robot=catalogue.find(system.robot),
-            checkpoint=system.policy.checkpoint,
+            checkpoint=chosen.checkpoint,
             action=system.action,
-            device=system.policy.device,
-            dtype=system.policy.dtype,
+            device=chosen.device,
+            dtype=chosen.dtype,
         )
     except ValueError as error:
-        refuse(f"policy {system.policy.name}: {error}")
+        refuse(f"policy {chosen.name}: {error}")
 
 
 def _config(given: dict[str, Any]) -> EvaluationConfig:

@@ -34,7 +34,8 @@ class Rate:
         spread = _Z_95**2 / self.of
         middle = (self.share + 0.5 * spread) / (1.0 + spread)
         half = sqrt(self.share * (1.0 - self.share) * spread + 0.25 * spread**2) / (1.0 + spread)
-        return max(0.0, middle - half), min(1.0, middle + half)
+        low = middle - half if self.successes else 0.0  # without rounding where it is certain
+        return low, middle + half if self.successes < self.of else 1.0
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -109,15 +109,15 @@ def picture(film: Film, time_ns: int) -> Image:
     tiles: list[tuple[str, Image]] = []
     height = max(frames[0][1].shape[0] for frames in film.seen.values())
     for camera in film.seen:
-        seen = _scaled(film.seen_at(camera, time_ns), height)
-        tiles.append((camera, seen))
+        tiles.append((camera, _scaled(film.seen_at(camera, time_ns), height)))
         if camera in film.predicted_cameras:
             expected = film.expected_at(camera, time_ns)
-            if expected is None:
-                tiles.append((f"{camera}, nothing predicted yet", np.full_like(seen, _EMPTY)))
-            else:
+            if expected is not None:
                 label = f"{camera}, predicted {expected.ahead_s:.1f} s before"
                 tiles.append((label, _scaled(expected.prediction.image, height)))
+            else:
+                like = next(one.prediction.image for one in film.expected if one.prediction.camera == camera)
+                tiles.append((f"{camera}, nothing predicted", np.full_like(_scaled(like, height), _EMPTY)))
     return _composed(film, time_ns, tiles, height)
 
 
@@ -226,7 +226,7 @@ def _draw_tile(axes: Axes, film: Film, camera: str, time_ns: int, is_expected: b
         expected = film.expected_at(camera, time_ns)
         if expected is None:
             axes.set_facecolor("#ebebeb")
-            axes.text(0.5, 0.5, "nothing\npredicted yet", transform=axes.transAxes, size=8, color=_QUIET,
+            axes.text(0.5, 0.5, "nothing\npredicted", transform=axes.transAxes, size=8, color=_QUIET,
                       ha="center", va="center")  # fmt: skip
             return
         axes.imshow(expected.prediction.image, aspect="equal", interpolation="nearest")
