@@ -425,7 +425,11 @@ class UpVla(nn.Module):
         """All blocks and the final norm; with a memory, positions follow those it holds."""
         begin = memory.length if memory is not None else 0
         rotation = _rotation(self.config, begin, begin + x_BLW.shape[1], x_BLW.device)
-        mask = None if attended_BLL is None else attended_BLL[:, None]
+        mask = None
+        if (
+            attended_BLL is not None
+        ):  # added to the scores; made once, as attention would make it of bool in every block
+            mask = torch.zeros_like(attended_BLL, dtype=x_BLW.dtype).masked_fill_(~attended_BLL, -torch.inf)[:, None]
         for index, block in enumerate(self.blocks):
             held = memory.of(index) if memory is not None else None
             if self.recompute and self.training:
@@ -472,7 +476,7 @@ class Block(nn.Module):
         held: Tensor | None = None,
         begin: int = 0,
     ) -> Tensor:
-        """One block; `mask` broadcasts to (B, H, L, L), None: all is seen. `held`: this block's part of a memory."""
+        """One block; `mask` is added to the scores (B, H, L, L). `held`: this block's part of a memory."""
         width = x_BLW.shape[-1]
         projected = self.project(self.norm(x_BLW))
         query_BLW, key_BLW, value_BLW, mlp = projected.split([width, width, width, projected.shape[-1] - 3 * width], -1)

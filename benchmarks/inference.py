@@ -1,0 +1,275 @@
+"""How long a model takes to see, decide, imagine and describe, by component, and how near that is to what is possible.
+
+Weights are random: they change no time. On a CPU the demo size is measured, on a GPU the released size as well. "ours"
+is what the policy runs: no pads, no logits but those that are asked for. Beside it stand, in the same run: a
+straightforward float32 forward padded as in training with logits everywhere, its matrix products alone (the model's own
+weights, one after the other, nothing between them), and the floating-point operations at the processor's peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vla_ros.models.up_vla import SIZES, Sequence, UpVla, UpVlaConfig, action_sequence
+from vla_ros.policies.images import square
+from vla_ros.policies.replaying import Replayed
+from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES, Magvit2, normalized, pixels
+from vla_ros.tokenizers.vision import SmallVision, SmallVisionConfig
+
+#: Dense bfloat16 operations a second with float32 sums, from NVIDIA's data sheets.
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
+GOAL_SPEED_UP, GOAL_OVER_PRODUCTS, GOAL_CHUNKS_HZ = 10.0, 1.5, 5.0
+INSTRUCTION, DESCRIPTION, QUESTION = [5] * 13, [6] * 30, [7] * 12  # ids; a short sentence each
+CAMERA = (480, 640, 3)
+SIDES = {"up-vla-release": 512, "up-vla-demo": 128}  # of the square image whose codes the model reads
+
+
+@dataclass(frozen=True)
+class Timer:
+    """Median wall time of a call, after calls that do not count; what is slow is repeated less often."""
+
+    device: torch.device
+    repetitions: int
+    most_s: float = 10.0
+
+    def ms(self, call: Callable[[], object]) -> float:
+        """Runs `call` once to warm up (a GPU: three times), then `repetitions` times or until `most_s` have passed."""
+        times_s: list[float] = []
+        with torch.inference_mode():
+            for _ in range(3 if self.device.type == "cuda" else 1):
+                call()
+            while len(times_s) < self.repetitions and sum(times_s) < self.most_s:
+                times_s.append(self._once(call))
+        return 1000.0 * statistics.median(times_s)
+
+    def _once(self, call: Callable[[], object]) -> float:
+        self._wait()
+        start = time.perf_counter()
+        call()
+        self._wait()
+        return time.perf_counter() - start
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model sees, with nothing in it."""
+
+    sequence: Sequence
+    features_BSF: Tensor | None
+    state_BP: Tensor | None
+
+    @property
+    def seen(self) -> tuple[Tensor | None, Tensor | None]:
+        return self.features_BSF, self.state_BP
+
+
+def inputs(config: UpVlaConfig, device: torch.device, dtype: torch.dtype, pad_to: int | None = None) -> Inputs:
+    """One observation."""
+    is_paper = config.conditioning == "paper"
+    codes_BN = torch.zeros(1, config.all_codes, dtype=torch.int64, device=device)
+    sequence = action_sequence(config, [INSTRUCTION], codes_BN, [DESCRIPTION] if is_paper else None, pad_to)
+    features_BSF = torch.randn(1, config.features, config.feature_width, device=device, dtype=dtype)
+    state_BP = torch.randn(1, config.state_dims, device=device, dtype=dtype)
+    return Inputs(sequence, features_BSF if is_paper else None, state_BP if config.state_dims else None)
+
+
+def products(model: UpVla, length: int) -> Callable[[], None]:
+    """The matrix products of one forward with its action head, each with its own weights, and nothing else."""
+    config, weight = model.config, model.lm_head.weight
+    rows = {"blocks": length, "action_head": config.action_rows}
+    if config.conditioning == "paper":
+        rows |= {"projector": config.features, "state_projector": 1}
+    pairs = [
+        (weight.new_ones(rows[part], layer.in_features), layer.weight.T)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and (part := name.partition(".")[0]) in rows
+    ]
+    heads_HLD = weight.new_ones(config.heads, length, config.head_width)
+    scores_HLL = weight.new_ones(config.heads, length, length)
+
+    def run() -> None:
+        for left, right in pairs:
+            torch.mm(left, right)
+        for _ in model.blocks:
+            torch.bmm(heads_HLD, heads_HLD.transpose(1, 2))
+            torch.bmm(scores_HLL, heads_HLD)
+
+    return run
+
+
+def operations(config: UpVlaConfig, length: int) -> float:
+    """Floating-point operations of the blocks' products (the rest is under 1 %)."""
+    linear = 4 * config.width**2 + 2 * config.width * config.mlp_width
+    return 2.0 * config.layers * length * (linear + 2 * length * config.width)
+
+
+def straightforward(config: UpVlaConfig, model: UpVla, device: torch.device) -> Callable[[], object]:
+    """Float32, padded as in training, logits of the whole vocabulary at every position."""
+    longest = config.max_text + 1 + config.all_codes + 2 + config.action_rows
+    if config.conditioning == "paper":
+        longest += config.features + config.max_description + (config.state_dims > 0)
+    given = inputs(config, device, torch.float32, longest)
+
+    def run() -> tuple[Tensor, Tensor]:
+        hidden_BLW = model(given.sequence, *given.seen)
+        return model.act(hidden_BLW, given.sequence), model.text_logits(hidden_BLW)
+
+    return run
+
+
+def ours(model: UpVla, given: Inputs, compiles: bool) -> Callable[[], tuple[Tensor, ...]]:
+    """Backbone and action head as the policy runs them: on a GPU as one graph, of fused kernels where `compiles`."""
+    sequence, tensors = given.sequence, [each for each in given.seen if each is not None]
+
+    def decide(ids_BL: Tensor, attended_BLL: Tensor, *seen: Tensor) -> tuple[Tensor, Tensor]:
+        here = Sequence(ids_BL, attended_BLL, sequence.image, sequence.actions)
+        hidden_BLW = model(here, *seen)
+        return model.act(hidden_BLW, here), hidden_BLW
+
+    function = torch.compile(decide, dynamic=False) if compiles else decide
+    replayed = Replayed(function, sequence.ids_BL.device)
+    return lambda: replayed(sequence.ids_BL, sequence.attended_BLL, *tensors)
+
+
+def show(name: str, ms: float, note: str = "") -> None:
+    print(f"  {name:<34}{ms:9.2f} ms  {note}", flush=True)
+
+
+def bounds(size: str, timer: Timer, dtype: torch.dtype, compiles: bool) -> tuple[float, float]:
+    """Backbone and head: how much faster than straightforward, how much slower than the matrix products alone."""
+    config, device = SIZES[size], timer.device
+    with device:
+        model = UpVla(config).eval()
+    print(f"\n{size}, backbone and action head, {device}")
+    slow_ms = timer.ms(straightforward(config, model, device))
+    model = model.to(dtype)
+    given = inputs(config, device, dtype)
+    length = given.sequence.ids_BL.shape[1]
+    ours_ms = timer.ms(ours(model, given, compiles=False))
+    kind = str(dtype).removeprefix("torch.")
+    multiply, nothing = products(model, length), torch.zeros(1, device=device)
+
+    def multiplied(tensor: Tensor) -> tuple[Tensor]:
+        multiply()
+        return (tensor + 1,)  # a graph has to give something
+
+    replayed = Replayed(multiplied, device)
+    products_ms = timer.ms(lambda: replayed(nothing))
+    show("straightforward float32", slow_ms)
+    show(f"ours {kind}, {length} tokens", ours_ms, f"{slow_ms / ours_ms:.1f} x straightforward")
+    if compiles:
+        ours_ms = timer.ms(ours(model, given, compiles=True))
+        show(f"ours {kind}, compiled", ours_ms, f"{slow_ms / ours_ms:.1f} x straightforward")
+    over = ours_ms / products_ms
+    show(f"matrix products alone, {kind}", products_ms, f"ours takes {over:.2f} x that")
+    done = operations(config, length)
+    peak = next(
+        (peak for name, peak in PEAKS.items() if device.type == "cuda" and name in torch.cuda.get_device_name()), 0
+    )
+    if peak:
+        show(f"{done / 1e12:.2f} TFLOP at the peak", 1e3 * done / peak, f"{1e3 * done / peak / ours_ms:.0%} of ours")
+    else:
+        rates = ", ".join(
+            f"{done / ms / 1e6:.0f} GFLOP/s {what}" for ms, what in ((ours_ms, "ours"), (products_ms, "alone"))
+        )
+        print(f"  {done / 1e9:.2f} GFLOP: {rates}")
+    return slow_ms / ours_ms, over
+
+
+def components(size: str, timer: Timer, dtype: torch.dtype, image_tokenizer: str) -> float:
+    """Each component of one size; chunks a second, from camera frames to actions."""
+    config, device, side = SIZES[size], timer.device, SIDES[size]
+    with device:
+        model, tokenizer = UpVla(config).eval().to(dtype), Magvit2(MAGVIT2_SIZES[image_tokenizer]).eval()
+        small = SmallVisionConfig(pixels=side, cameras=2, width=config.feature_width)
+        vision = SmallVision(small).eval().to(dtype) if config.conditioning == "paper" else None
+    frames = [np.zeros(CAMERA, np.uint8)] * (vision.config.cameras if vision else config.views)
+    given = inputs(config, device, dtype)
+
+    def images() -> Tensor:
+        return torch.from_numpy(np.stack([square(frame, side) for frame in frames])[None]).to(device)
+
+    seen = images()
+    run = ours(model, given, compiles=False)
+    with torch.inference_mode():
+        _, hidden_BLW = run()
+    codes_BN = torch.zeros(config.views, config.image_codes, dtype=torch.int64, device=device)
+
+    def see(images_BVHW3: Tensor) -> None:
+        tokenizer.encode(normalized(images_BVHW3[0, : config.views]))
+        if vision is not None:
+            vision.encode(images_BVHW3)
+
+    def chunk() -> None:
+        see(images())
+        inputs(config, device, dtype)
+        run()
+
+    print(f"\n{size}, {str(dtype).removeprefix('torch.')} (image tokenizer float32), {device}")
+    chunk_ms = timer.ms(chunk)
+    show("frames to actions", chunk_ms, f"{1000 / chunk_ms:.1f} chunks/s (goal {GOAL_CHUNKS_HZ:g})")
+    show("  resize frames", timer.ms(images), f"{len(frames)} of {CAMERA[1]} x {CAMERA[0]} to {side}")
+    show("  encode image", timer.ms(lambda: tokenizer.encode(normalized(seen[0, : config.views]))))
+    if vision is not None:
+        show("  encode for understanding", timer.ms(lambda: vision.encode(seen)))
+    show("  lay out the sequence", timer.ms(lambda: inputs(config, device, dtype)))
+    show("  backbone", timer.ms(lambda: model(given.sequence, *given.seen)), f"{given.sequence.ids_BL.shape[1]} tokens")
+    show("  action head", timer.ms(lambda: model.act(hidden_BLW, given.sequence)))
+    print("  off the control path:")
+    show("  future head", timer.ms(lambda: model.imagine(hidden_BLW, given.sequence).argmax(-1)))
+    show("  decode the future frame", timer.ms(lambda: pixels(tokenizer.decode(codes_BN))))
+    with torch.no_grad():
+        model.lm_head.bias[config.vocabulary.end_of_text] = -torch.inf  # the longest answer
+    features_BSF = torch.randn(1, config.features, config.feature_width, device=device, dtype=dtype)
+    describe_ms = timer.ms(lambda: model.answer(features_BSF, QUESTION, config.max_description))
+    show("  describe", describe_ms, f"{config.max_description} ids")
+    return 1000.0 / chunk_ms
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=["up_vla"], default="up_vla")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
+    parser.add_argument("--full-size", action="store_true", help="the released size on a CPU too (12 GB, minutes)")
+    parser.add_argument("--no-compile", action="store_true", help="CUDA graphs of torch's own kernels only")
+    parser.add_argument("--quick", action="store_true", help="few repetitions")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    device, on_gpu = torch.device(arguments.device), arguments.device.startswith("cuda")
+    timer = Timer(device, 5 if arguments.quick else 30)
+    where = torch.cuda.get_device_name(device) if on_gpu else f"{arguments.threads} threads"
+    print(f"torch {torch.__version__}, {where}, median of {timer.repetitions}")
+    rates = [components("up-vla-demo", timer, dtype, "magvit2-demo") for dtype in (torch.float32, torch.bfloat16)]
+    met = max(rates) >= GOAL_CHUNKS_HZ
+    if not on_gpu:
+        for dtype in (torch.float32, torch.bfloat16):
+            bounds("up-vla-demo", timer, dtype, compiles=False)
+    if on_gpu or arguments.full_size:
+        compiles = on_gpu and not arguments.no_compile
+        faster, over = bounds("up-vla-release", timer, torch.bfloat16, compiles)
+        print(
+            f"  goals: {faster:.1f} of {GOAL_SPEED_UP:g} x faster, {over:.2f} of at most {GOAL_OVER_PRODUCTS:g} x the products"
+        )
+        met &= faster >= GOAL_SPEED_UP and over <= GOAL_OVER_PRODUCTS
+    if on_gpu:
+        components("up-vla-release", timer, torch.bfloat16, "magvit2-release")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
