@@ -16,6 +16,7 @@ from vla_ros.cli.graph import graph
 from vla_ros.cli.record import record
 from vla_ros.cli.replay import replay
 from vla_ros.cli.run import run
+from vla_ros.cli.scenes import scenes
 
 app = typer.Typer(
     name="vla-ros",
@@ -23,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (run, ask, record, replay, evaluate, convert, graph, check, doctor):
+for command in (run, ask, record, replay, scenes, evaluate, convert, graph, check, doctor):
     app.command()(command)
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(dataset.app, name="dataset")

@@ -1,0 +1,40 @@
+"""vla-ros scenes: pictures of simulated scenes with captions and questions, for a model to learn to see by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vla_ros.cli.common import System, clear_errors, load_system, obstacle, progress, refuse
+
+
+def scenes(
+    system: System,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.", show_default=False)],
+    count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first scene.")] = 0,
+) -> None:
+    """Render scenes of a simulated system, and say what is in them, in LLaVA's json.
+
+    Half of them have the arm at random above the cubes, half are moments of the scripted expert at its tasks.
+    """
+    with clear_errors():
+        from vla_ros.models.up_vla import DESCRIBE
+        from vla_ros.robots import catalogue
+        from vla_ros.rollout import scenes as made
+
+        chosen = load_system(system)
+        if chosen.world is None:
+            refuse("scenes are of a simulated world; the system has no section simulation")
+        if out.exists() or (problem := obstacle(out)):
+            refuse(f"{out}: there is something already" if out.exists() else f"{out}: cannot be made: {problem}")
+        robot = catalogue.find(chosen.robot)
+        try:
+            found = made.scenes(robot, chosen.world, tuple(chosen.cameras), chosen.controller, count, seed)
+            with progress() as say:
+                made.write(found, out, DESCRIBE, lambda done: say("scenes", done, count))
+        except ValueError as error:
+            refuse(str(error))
+        typer.echo(f"{count} scenes: {out / made.CONVERSATIONS}")
