@@ -175,11 +175,12 @@ def test_a_frame_may_be_drawn_after_the_next_inference(bundle: Bundle) -> None:
     np.testing.assert_array_equal(first.imagine()[0].image, at_once)
 
 
-def test_half_precision_gives_nearly_the_same(tmp_path: Path, paper: Bundle) -> None:
-    checkpoints.save(tmp_path / "c", paper)
-    exact = infer(told(checkpoints.load(tmp_path / "c"))).chunk.actions
-    half = infer(told(checkpoints.load(tmp_path / "c", dtype=torch.bfloat16))).chunk.actions
-    np.testing.assert_allclose(exact, infer(told(paper)).chunk.actions, atol=1e-7)
+def test_half_precision_gives_nearly_the_same(paper: Bundle) -> None:
+    exact = infer(told(paper)).chunk.actions
+    halved = tiny_up_vla.bundle()
+    halved.model.to(torch.bfloat16)
+    halved.vision.to(torch.bfloat16)
+    half = infer(told(halved)).chunk.actions
     scale = np.array([STEP] * 6 + [1.0])
     assert 0.0 < np.abs((half - exact) / scale).max() < 0.1
 

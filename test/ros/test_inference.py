@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_up_vla
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import messages, topics
 from vla_ros.actions import ActionSpec, GripperConvention, Space
+from vla_ros.checkpoints import manifest as checkpoints
 from vla_ros.graph import NodeSpec
 from vla_ros.policies.policy import Inference, WindowSpec
 from vla_ros.robots.panda import PANDA
-from vla_ros.ros import convert, qos
+from vla_ros.ros import asking, convert, qos
 from vla_ros.ros.nodes.inference import InferenceNode
 from vla_ros.simulation.world import STATE_NAMES, WorldState
 from vla_ros.values import NANOSECONDS_PER_MILLISECOND, Committed, ModelChunk, Window
@@ -29,13 +33,21 @@ StartNode = Callable[[NodeSpec], Any]
 
 
 class Surroundings:
-    """Publishes cameras, joints and a world with a red cube in it, 30 times a second, stamped `delay_ms` ago."""
+    """Publishes cameras, robot and a world with a red cube in it, 30 times a second, stamped `delay_ms` ago."""
 
-    def __init__(self, node: Node, delay_ms: float = 0.0, cameras: tuple[str, ...] = tuple(CAMERAS)) -> None:
+    def __init__(
+        self,
+        node: Node,
+        delay_ms: float = 0.0,
+        cameras: tuple[str, ...] = tuple(CAMERAS),
+        size: tuple[int, int] = (16, 16),
+    ) -> None:
         self._node = node
+        self._image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
         self._delay_ns = round(delay_ms * NANOSECONDS_PER_MILLISECOND)
         self._cameras = [node.create_publisher(Image, CAMERAS[name], qos.SENSOR) for name in cameras]
         self._joints = node.create_publisher(JointState, PANDA.endpoints["joint_states"].name, qos.SENSOR)
+        self._fingers = node.create_publisher(JointState, PANDA.endpoints["gripper_joint_states"].name, qos.SENSOR)
         self._world = node.create_publisher(Float64MultiArray, topics.SIMULATION_STATE, qos.STATE)
         self._stamps_ns: list[int] = []
         node.create_timer(1.0 / 30.0, self._publish)
@@ -51,12 +63,15 @@ class Surroundings:
         joints = JointState(name=list(PANDA.joint_names), position=list(PANDA.home_rad))
         joints.header.stamp = convert.ns_to_stamp(stamp_ns)
         self._joints.publish(joints)
+        fingers = JointState(name=list(PANDA.gripper.finger_joints), position=[0.02, 0.02])
+        fingers.header.stamp = joints.header.stamp
+        self._fingers.publish(fingers)
         values = np.zeros(len(STATE_NAMES))
         values[:8] = (0.3, 0.0, 0.5, 1.0, 0.0, 0.0, 0.0, 0.08)
         values[8:29] = np.tile((0.5, 0.1, 0.02, 0.0, 0.0, 0.0, 1.0), 3)
         self._world.publish(convert.world_state_to_array(WorldState(stamp_ns, values)))
         for camera in self._cameras:
-            camera.publish(convert.rgb_to_image(np.zeros((16, 16, 3), np.uint8), stamp_ns, "camera"))
+            camera.publish(convert.rgb_to_image(self._image, stamp_ns, "camera"))
 
 
 def tell(watcher: Any, instruction: str) -> None:
@@ -150,8 +165,7 @@ def test_what_a_policy_gets_wrong_is_not_published_but_said(
     watcher = make_watcher()
     Surroundings(watcher)
     chunks = watcher.hear(JointTrajectory, topics.CHUNK, qos.COMMAND)
-    parameters = [Parameter(name, value=value) for name, value in {**PARAMS, "instruction": "wave"}.items()]
-    node = InferenceNode(context=watcher.context, parameter_overrides=parameters)
+    node = in_process(watcher, {**PARAMS, "instruction": "wave"})
     watcher.spin_too(node)
     watcher.until(lambda: len(chunks) >= 2, "two chunks")
     node.destroy_node()
@@ -171,6 +185,88 @@ def test_what_a_policy_gets_wrong_is_not_published_but_said(
     scheduled = policy.committed[3].scheduled
     assert scheduled is not None
     assert np.allclose(scheduled.actions, PANDA.home_rad)
+
+
+UP_VLA = {
+    **PARAMS,
+    **{f"cameras.{name}.width": tiny_up_vla.WIDTH for name in CAMERAS},
+    **{f"cameras.{name}.height": tiny_up_vla.HEIGHT for name in CAMERAS},
+    "policy.name": "up_vla",
+    "policy.device": "cpu",
+}
+
+
+def in_process(watcher: Any, params: dict[str, Any]) -> InferenceNode:
+    """A node in the test's process, which has loaded torch already."""
+    parameters = [Parameter(name, value=value) for name, value in params.items()]
+    return InferenceNode(context=watcher.context, parameter_overrides=parameters)
+
+
+def test_up_vla_acts_shows_what_it_expects_and_answers(make_watcher: Callable[[], Any], tmp_path: Path) -> None:
+    """From its checkpoint's folder, over DDS: chunks, the frame it expects with its time, refusals and an answer."""
+    bundle = tiny_up_vla.bundle(description_period_s=0.5)
+    checkpoints.save(tmp_path / "checkpoint", bundle)
+    watcher = make_watcher()
+    surroundings = Surroundings(watcher, size=(tiny_up_vla.WIDTH, tiny_up_vla.HEIGHT))
+    chunks = watcher.hear(JointTrajectory, topics.CHUNK, qos.COMMAND)
+    frames = watcher.hear(CompressedImage, topics.prediction("front"), qos.SENSOR)
+    params = {**UP_VLA, "policy.checkpoint": str(tmp_path / "checkpoint"), "prediction_rate_hz": 2.0}
+    node = in_process(watcher, params)
+    watcher.spin_too(node)
+    watcher.until_said("inference", "waiting: no instruction")
+    tell(watcher, "lift the grey cube")
+    refusal = "refusing: instruction 'lift the grey cube': the checkpoint never read grey; it reads blue, cube, lift"
+    watcher.until_said("inference", refusal)
+    assert not chunks
+    tell(watcher, tiny_up_vla.INSTRUCTIONS[0])
+    watcher.until(lambda: len(frames) >= 3 and len(chunks) >= 5, "three frames and five chunks")
+    watcher.until(lambda: int(watcher.values["inference"]["reflected"]) >= 2, "two reflections")
+    observed_ns = [messages.stamp_to_ns(chunk.header.stamp) for chunk in chunks]
+    assert set(observed_ns) <= set(surroundings.stamps_ns)
+    # Its first rows are where the arm is: random weights that are trained for millimetres.
+    home = messages.trajectory_to_chunk(chunks[0]).actions[0, :3]
+    assert np.linalg.norm(home - messages.trajectory_to_chunk(chunks[-1]).actions[-1, :3]) < 0.1
+    predicted_ns = np.array([messages.stamp_to_ns(frame.header.stamp) for frame in frames])
+    second_ns = 1000 * NANOSECONDS_PER_MILLISECOND  # ten rows at 10 Hz
+    assert set(predicted_ns - second_ns) <= {*observed_ns}
+    assert np.diff(predicted_ns).min() >= 490 * NANOSECONDS_PER_MILLISECOND
+    assert messages.image_to_rgb(frames[0]).shape == (tiny_up_vla.PIXELS, tiny_up_vla.PIXELS, 3)
+    answers: list[str] = []
+
+    def ask_two() -> None:
+        answers.append(asking.ask("where is the red cube?", 20.0))
+        with pytest.raises(RuntimeError, match="no question was given"):
+            asking.ask(" ", 20.0)
+        answers.append("refused")
+
+    person = threading.Thread(target=ask_two)
+    person.start()
+    watcher.until(lambda: len(answers) == 2 or not person.is_alive(), "two answers")
+    person.join()
+    assert answers[0]
+    assert answers[1] == "refused"
+    node.destroy_node()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"policy.checkpoint": "nowhere"}, "nowhere: there is no such folder"),
+        ({"cameras.wrist.topic": None}, "cameras: up_vla needs wrist; given: front"),
+        ({"cameras.front.height": 64}, "front has 64 x 64 pixels, and the checkpoint was trained with 64 x 48"),
+        ({"action.rate_hz": 5.0}, "policy up_vla acts in its checkpoint's space .* leave action out"),
+        ({"policy.device": "gpu"}, r"policy\.device: no device \(given 'gpu'\); should be auto, cpu, cuda"),
+    ],
+)
+def test_up_vla_is_not_started_in_a_system_that_it_does_not_fit(
+    make_watcher: Callable[[], Any], tmp_path: Path, params: dict[str, Any], message: str
+) -> None:
+    checkpoints.save(tmp_path / "checkpoint", tiny_up_vla.bundle())
+    given = {**UP_VLA, "policy.checkpoint": str(tmp_path / "checkpoint"), **params}
+    dropped = [name.rpartition(".")[0] for name, value in given.items() if value is None]
+    given = {name: value for name, value in given.items() if name.rpartition(".")[0] not in dropped}
+    with pytest.raises(ValueError, match=message):
+        in_process(make_watcher(), given)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from vla_ros.values import Config
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TOPIC = re.compile(r"(/[A-Za-z][A-Za-z0-9_]*)+")
-_DEVICE = r"auto|cpu|cuda(:[0-9]+)?"
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
 #: The one policy that looks at the world's state instead of at images.
 SCRIPTED = "scripted"
@@ -73,7 +73,7 @@ class PolicyConfig(Config):
 
     name: str
     checkpoint: str = ""
-    device: str = Field(default="auto", pattern=rf"^({_DEVICE})$")
+    device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
     @field_validator("name")
@@ -83,6 +83,13 @@ class PolicyConfig(Config):
         if known and name not in known:
             raise ValueError(f"unknown policy {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
         return name
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_one(cls, device: str) -> str:
+        if not _DEVICE.fullmatch(device):
+            raise ValueError(f"no device (given {device!r}); should be auto, cpu, cuda, or cuda:1 for the second GPU")
+        return device
 
     @field_validator("checkpoint")
     @classmethod
