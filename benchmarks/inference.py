@@ -28,6 +28,7 @@ from vla_ros.tokenizers.vision import SmallVision, SmallVisionConfig
 #: Dense bfloat16 operations a second with float32 sums, from NVIDIA's data sheets.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
 GOAL_SPEED_UP, GOAL_OVER_PRODUCTS, GOAL_CHUNKS_HZ = 10.0, 1.5, 5.0
+GRAPH_STEP = 32  # lengths on a GPU are multiples of it, as the policy's are
 INSTRUCTION, DESCRIPTION, QUESTION = [5] * 13, [6] * 30, [7] * 12  # ids; a short sentence each
 CAMERA = (480, 640, 3)
 SIDES = {"up-vla-release": 512, "up-vla-demo": 128}  # of the square image whose codes the model reads
@@ -76,11 +77,17 @@ class Inputs:
         return self.features_BSF, self.state_BP
 
 
-def inputs(config: UpVlaConfig, device: torch.device, dtype: torch.dtype, pad_to: int | None = None) -> Inputs:
-    """One observation."""
+def inputs(
+    config: UpVlaConfig, device: torch.device, dtype: torch.dtype, pad_to: int | None = None, multiple: int = 1
+) -> Inputs:
+    """One observation; its length `pad_to`, or as it comes, up to a multiple of `multiple`."""
     is_paper = config.conditioning == "paper"
     codes_BN = torch.zeros(1, config.all_codes, dtype=torch.int64, device=device)
-    sequence = action_sequence(config, [INSTRUCTION], codes_BN, [DESCRIPTION] if is_paper else None, pad_to)
+    described = [DESCRIPTION] if is_paper else None
+    sequence = action_sequence(config, [INSTRUCTION], codes_BN, described, pad_to)
+    if length_over := sequence.ids_BL.shape[1] % multiple:
+        longer = sequence.ids_BL.shape[1] + multiple - length_over
+        sequence = action_sequence(config, [INSTRUCTION], codes_BN, described, longer)
     features_BSF = torch.randn(1, config.features, config.feature_width, device=device, dtype=dtype)
     state_BP = torch.randn(1, config.state_dims, device=device, dtype=dtype)
     return Inputs(sequence, features_BSF if is_paper else None, state_BP if config.state_dims else None)
@@ -156,7 +163,7 @@ def bounds(size: str, timer: Timer, dtype: torch.dtype, compiles: bool) -> tuple
     print(f"\n{size}, backbone and action head, {device}")
     slow_ms = timer.ms(straightforward(config, model, device))
     model = model.to(dtype)
-    given = inputs(config, device, dtype)
+    given = inputs(config, device, dtype, multiple=GRAPH_STEP if device.type == "cuda" else 1)
     length = given.sequence.ids_BL.shape[1]
     ours_ms = timer.ms(ours(model, given, compiles=False))
     kind = str(dtype).removeprefix("torch.")
@@ -263,7 +270,7 @@ def main() -> int:
         compiles = on_gpu and not arguments.no_compile
         faster, over = bounds("up-vla-release", timer, torch.bfloat16, compiles)
         print(
-            f"  goals: {faster:.1f} of {GOAL_SPEED_UP:g} x faster, {over:.2f} of at most {GOAL_OVER_PRODUCTS:g} x the products"
+            f"  {faster:.1f} x faster, goal {GOAL_SPEED_UP:g}; {over:.2f} x the products, goal {GOAL_OVER_PRODUCTS:g}"
         )
         met &= faster >= GOAL_SPEED_UP and over <= GOAL_OVER_PRODUCTS
     if on_gpu:

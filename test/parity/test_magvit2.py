@@ -10,6 +10,7 @@ import torch
 from golden import Case, Result, cases, mutated
 from torch import Tensor
 
+from vla_ros.checkpoints.loading import blank
 from vla_ros.tokenizers.magvit2 import Magvit2, Magvit2Config
 
 FULL = os.environ.get("VLA_ROS_FULL") == "1"
@@ -46,8 +47,7 @@ def results(case: Case, model: Magvit2, grid: tuple[int, int]) -> dict[str, Resu
 def network(request: pytest.FixtureRequest) -> tuple[Case, Magvit2, dict[str, Tensor]]:
     """A case, a model of its sizes, and the official weights."""
     case: Case = request.param
-    with torch.device("meta"):
-        model = Magvit2(config_of(case))
+    model = blank(Magvit2, config_of(case))
     tables = Magvit2(config_of(case).model_copy(update={"channels": 32})).quantize  # what no rule fills
     return case, model, case.weights() | {f"quantize.{name}": buffer for name, buffer in tables.named_buffers()}
 
