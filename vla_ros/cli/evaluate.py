@@ -65,6 +65,10 @@ def evaluate(
         int | None,
         typer.Option(min=1, help=f"Rows of the dataset, evenly.  [default: {_SAMPLES}]", show_default=False),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="YAML", help="Of a dataset of others: section data, as for training (columns, cameras)."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where report, pictures and films go; otherwise runs/<time>/.")
     ] = None,
@@ -78,25 +82,26 @@ def evaluate(
         given = [name for name, value in closed_loop.items() if value is not None]
         if dataset is not None and given:
             refuse(f"{', '.join(given)}: of episodes that are run; with --dataset none is")
-        if dataset is None and samples is not None:
-            refuse("--samples: of a dataset, and there is no --dataset")
+        if dataset is None and (samples is not None or config is not None):
+            refuse("--samples, --config: of a dataset, and there is no --dataset")
         folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
         if why := obstacle(folder / "report.json"):
             refuse(f"--out: {folder} cannot be written to: {why}")
         chosen = _chosen(system, policy, checkpoint)
         if dataset is not None:
-            from vla_ros.cli.evaluate_dataset import evaluate_dataset
+            from vla_ros.cli.evaluate_dataset import evaluate_dataset, read_mapping
 
-            evaluate_dataset(chosen, load_policy(chosen), dataset, samples or _SAMPLES, folder)
+            mapping = read_mapping(config)
+            evaluate_dataset(chosen, load_policy(chosen), dataset, samples or _SAMPLES, mapping, folder)
             return
-        config = _config(
+        wanted = _config(
             {
                 "episodes": episodes, "seed": seed, "tasks": tuple(tasks) if tasks else None,
                 "control": control or None, "inference_delay_ms": delay_ms,
                 "films": films,
             }
         )  # fmt: skip
-        if _run(chosen, load_policy(chosen), config, folder) < require_successes:
+        if _run(chosen, load_policy(chosen), wanted, folder) < require_successes:
             raise typer.Exit(EXIT_FAILED)
 
 

@@ -17,7 +17,27 @@ if TYPE_CHECKING:
     from vla_ros.viewing.open_loop import Errors
 
 
-def evaluate_dataset(system: SystemConfig, policy: Policy, dataset: Path, samples: int, folder: Path) -> None:
+def read_mapping(file: Path | None) -> dict[str, Any]:
+    """The section `data` of a file as `vla-ros train --config` reads it; what is wrong with it is refused."""
+    import yaml
+
+    from vla_ros.training.windows import DataConfig
+
+    if file is None:
+        return {}
+    try:
+        whole = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        refuse(f"--config: {file} cannot be read: {error}")
+    found = whole.get("data", {}) if isinstance(whole, dict) else None
+    if not isinstance(found, dict):
+        refuse(f"--config: {file} should have a section data, with fields {', '.join(DataConfig.model_fields)}")
+    return found
+
+
+def evaluate_dataset(
+    system: SystemConfig, policy: Policy, dataset: Path, samples: int, mapping: dict[str, Any], folder: Path
+) -> None:
     """Compare with progress, write and show what came out; what cannot be compared is refused."""
     from rich.console import Console
 
@@ -34,6 +54,7 @@ def evaluate_dataset(system: SystemConfig, policy: Policy, dataset: Path, sample
                 catalogue.find(system.robot),
                 dataset,
                 samples,
+                mapping,
                 on_progress=lambda done, total: say("compared", done, total),
             )
         found.write(folder / "report.json")

@@ -30,21 +30,23 @@ class Recorded:
     def __init__(self, policy: Policy, robot: Robot, root: Path, mapping: Mapping[str, Any]) -> None:
         self._look = policy.window_spec
         self._reader = DatasetReader(root)
-        self._cameras = self._found_cameras(dict(mapping.get("camera_keys", {})))
+        keys = self._found_keys(dict(mapping.get("camera_keys", {})))
+        self._cameras = {camera: camera_name(key) for camera, key in keys.items()}
         self._streams = self._found_streams(robot)
         if isinstance(policy, SeesCameras):
-            policy.check_cameras(self._sizes())
+            shapes = {camera: self._reader.meta.features.find(key).shape for camera, key in keys.items()}
+            policy.check_cameras({camera: (shape[1], shape[0]) for camera, shape in shapes.items()})
         is_ours = all(key in self._reader.keys for key in COLUMNS)
-        cameras = self._cameras or {name: name for name in self._reader.cameras[:1]}  # samples have one at least
+        keys = keys or {name: IMAGES + name for name in self._reader.cameras[:1]}  # samples have one at least
         self.samples = ActionSamples(
             [root],
             DataConfig.model_validate(
                 {
                     "source": "poses" if is_ours else "column",
                     **mapping,
-                    "camera_keys": {camera: IMAGES + name for camera, name in cameras.items()},
-                    "cameras": tuple(cameras),
-                    "code_cameras": tuple(cameras)[:1],
+                    "camera_keys": keys,
+                    "cameras": tuple(keys),
+                    "code_cameras": tuple(keys)[:1],
                     "action": policy.action_spec,
                     "state_keys": (),
                     "successes_only": False,  # left out by `chosen`: so an episode's number is the dataset's
@@ -54,18 +56,18 @@ class Recorded:
         if is_ours and self.samples.robot != robot.name:
             raise DatasetError(f"{root} was recorded with a {self.samples.robot}, the policy is for a {robot.name}")
 
-    def _found_cameras(self, keys: Mapping[str, str]) -> dict[str, str]:
-        """camera of the policy -> its name in the dataset."""
+    def _found_keys(self, given: Mapping[str, str]) -> dict[str, str]:
+        """camera of the policy -> its key in the dataset."""
         reader = self._reader
         looks_at = reader.cameras if self._look.cameras is None else self._look.cameras
-        found = {camera: camera_name(keys.get(camera, camera)) for camera in looks_at}
-        missing = [name for name in found.values() if name not in reader.cameras]
+        keys = {camera: given.get(camera, IMAGES + camera) for camera in looks_at}
+        missing = [camera_name(key) for key in keys.values() if camera_name(key) not in reader.cameras]
         if missing:
             raise DatasetError(
                 f"{reader.meta.root} has no camera {', '.join(missing)}, at which the policy looks; "
                 f"there are: {', '.join(reader.cameras) or 'none'}"
             )
-        return found
+        return keys
 
     def _found_streams(self, robot: Robot) -> dict[str, Callable[[int, int], Array]]:
         """What a policy may look at besides cameras, of (episode, row): as far as the dataset is of this robot."""
@@ -89,10 +91,6 @@ class Recorded:
                 f"{', '.join(unknown)}; it holds {', '.join(found) or f'nothing of a {robot.name}'}"
             )
         return found
-
-    def _sizes(self) -> dict[str, tuple[int, int]]:
-        shapes = {c: self._reader.meta.features.find(IMAGES + name).shape for c, name in self._cameras.items()}
-        return {camera: (shape[1], shape[0]) for camera, shape in shapes.items()}
 
     def chosen(self, count: int) -> list[int]:
         """At most `count` samples, evenly over the episodes that did not fail; raises DatasetError where all did."""

@@ -1,0 +1,125 @@
+"""vla-ros evaluate: what it refuses before anything runs, and what it leaves behind, in closed and in open loop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny_up_vla
+import yaml
+from typer.testing import CliRunner, Result
+
+from vla_ros.checkpoints import manifest
+from vla_ros.cli.app import app
+from vla_ros.control.arm import ArmConfig
+from vla_ros.recording.config import RecordingConfig
+from vla_ros.robots.panda import PANDA
+from vla_ros.rollout.demonstrations import DemonstrationConfig, Setup, record_demonstrations
+from vla_ros.simulation.world import DEFAULT_CAMERAS, TabletopConfig
+
+REFERENCE = Path(__file__).parent / "reference" / "lerobot-0.6.1"
+PNG = b"\x89PNG"
+
+
+def evaluate(*arguments: str | Path | int) -> Result:
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A system of small cameras and short episodes, whose policy has no weights."""
+    size = {"width": tiny_up_vla.WIDTH, "height": tiny_up_vla.HEIGHT}
+    cameras = {name: {"topic": f"/camera/{name}/image_raw", **size} for name in DEFAULT_CAMERAS}
+    file = tmp_path_factory.mktemp("system") / "small.yaml"
+    content = {
+        "title": "Small", "robot": "panda", "policy": {"name": "scripted"}, "cameras": cameras,
+        "simulation": {"episode_s": 4.5},
+    }  # fmt: skip
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    manifest.save(folder, tiny_up_vla.bundle())
+    return folder
+
+
+def test_an_expert_in_closed_loop_leaves_a_report_pictures_and_a_film(system: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    result = evaluate(system, "--episodes", 1, "--films", 1, "--out", out, "--require-successes", 1)
+    assert result.exit_code == 0, result.output
+    assert "scripted: 1 of 1, 100% (95% in 21 to 100%)" in " ".join(result.output.split())
+    assert "ms, measured here" in result.output
+    said = json.loads((out / "report.json").read_text())
+    assert (said["successes"], said["rows"][0]["seed"], said["config"]["control"]) == (1, 1000, None)
+    assert (out / "episodes.png").read_bytes().startswith(PNG)
+    assert [file.name for file in out.glob("*.mp4")] == ["success-seed-1000.mp4"]
+
+
+def test_a_checkpoint_alone_says_which_policy_is_meant_and_a_control_is_reported(
+    system: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    content = yaml.safe_load(system.read_text())
+    content["simulation"] |= {"episode_s": 0.5, "instruction": "lift the blue cube"}
+    short = tmp_path / "short.yaml"
+    short.write_text(yaml.safe_dump(content))
+    told = ("--control", "wrong-instruction", "--tasks", "lift the blue cube")
+    result = evaluate(
+        short, "--checkpoint", checkpoint, "--episodes", 1, "--films", 0, "--out", tmp_path, "--seed", 5, *told,
+        "--delay-ms", 100, "--require-successes", 1,
+    )  # fmt: skip
+    assert result.exit_code == 1, "none succeeded"
+    assert "the task it was told instead" in result.output
+    said = json.loads((tmp_path / "report.json").read_text())
+    assert (said["policy"], said["config"]["control"]) == ("up_vla", "wrong-instruction")
+    assert said["rows"][0]["asked"] == "lift the red cube"
+    assert not (tmp_path / "episodes.png").exists()
+
+
+def test_a_model_against_a_dataset_leaves_a_report_and_pictures(system: Path, checkpoint: Path, tmp_path: Path) -> None:
+    size = {"width": tiny_up_vla.WIDTH, "height": tiny_up_vla.HEIGHT}
+    cameras = {name: camera.model_copy(update=size) for name, camera in DEFAULT_CAMERAS.items()}
+    setup = Setup(PANDA, TabletopConfig(cameras=cameras), tuple(cameras), ArmConfig(), RecordingConfig(fps=10), 5.0)
+    dataset, out = tmp_path / "lifts", tmp_path / "out"
+    record_demonstrations(setup, dataset, 1, 11, DemonstrationConfig(tasks=("lift the red cube",), mishaps=0.0))
+    result = evaluate(system, "--checkpoint", checkpoint, "--dataset", dataset, "--samples", 4, "--out", out)
+    assert result.exit_code == 0, result.output
+    for what in ("delta.tcp.x, mm", "TCP position, mm", "front: SSIM", "standing still"):
+        assert what in result.output
+    said = json.loads((out / "report.json").read_text())
+    assert (said["samples"], said["policy"]) == (4, "up_vla")
+    assert {file.name for file in out.iterdir()} == {"report.json", "errors.png", "frames.png"}
+    assert all(file.read_bytes().startswith(PNG) for file in out.glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--tasks", "sing"), "tasks: no tabletop task: 'sing'"),
+        (("--control", "dark"), "control: Input should be 'wrong-instruction' or 'blank-image'"),
+        (("--dataset", "/nowhere", "--seed", "3", "--control", "dark"), "--seed, --control: of episodes that are run"),
+        (("--dataset", "/nowhere"), "/nowhere is no LeRobot dataset"),
+        (("--samples", "3"), "--samples, --config: of a dataset, and there is no --dataset"),
+        (("--out", "/etc/passwd/out"), "--out: /etc/passwd/out cannot be written to"),
+        (("--policy", "dreamer"), "policy.name: unknown policy 'dreamer'"),
+        (("--policy", "up_vla"), "policy.checkpoint: missing; policy up_vla has weights, say where"),
+        (("--checkpoint", "/nowhere"), "/nowhere"),
+        (("--dataset", str(REFERENCE)), "does not hold what the policy looks at besides cameras: joints, world"),
+        (("--dataset", str(REFERENCE), "--config", "/nowhere.yaml"), "--config: /nowhere.yaml cannot be read"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(system: Path, arguments: tuple[str, ...], told: str) -> None:
+    result = evaluate(system, *arguments)
+    assert result.exit_code == 2, result.output
+    assert told in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+def test_words_that_a_model_never_read_are_refused_before_anything_moves(system: Path, checkpoint: Path) -> None:
+    result = evaluate(system, "--checkpoint", checkpoint, "--tasks", "lift the green cube")
+    assert result.exit_code == 2
+    assert "never read green" in result.stderr
+    assert "seed 1000" not in result.output
