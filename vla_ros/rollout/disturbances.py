@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from vla_ros.geometry import RotationForm, matrix_pose, pose_matrix, rotation_matrix
 from vla_ros.rollout.loop import Episode
+from vla_ros.simulation.describing import holds
 from vla_ros.simulation.tasks import CUBE_SIZE_M, Task, TaskKind, parse
 from vla_ros.simulation.world import WorldState
 from vla_ros.timing.stamps import ns_to_s, s_to_ns
@@ -22,10 +23,6 @@ from vla_ros.values import POSE_DIMENSIONS, ActionChunk, Array, Config, Window
 
 #: Streams of chance of an episode's seed, apart from those of its layout.
 _OFFSETS, _MISHAPS = 11, 12
-#: Fingers this far open or less, around a cube, hold it.
-_HELD_WIDTH_M = CUBE_SIZE_M + 0.003
-_EMPTY_WIDTH_M = CUBE_SIZE_M - 0.006
-_HELD_APART_M = 0.03
 _LATEST_S = 8.0  # a mishap that found no occasion until then does not happen
 
 
@@ -161,7 +158,7 @@ class Disturbances:
             return
         if state.time_ns - self._start_ns > s_to_ns(_LATEST_S):
             return
-        held = _holds(state, self._task.color)
+        held = holds(state, self._task.color)
         if self._mishap is Mishap.DROP:  # as soon as it is planned to be high enough: seen there it would be too late
             high = np.flatnonzero(chunk.actions[:, 2] > self._height_m)
             if held and high.size:
@@ -182,14 +179,9 @@ class Disturbances:
             offset[:3] = self._astray_m
 
 
-def _holds(state: WorldState, color: str) -> bool:
-    apart_m = np.linalg.norm(state.tcp_pose[:3] - state.cube_pose(color)[:3])
-    return bool(apart_m < _HELD_APART_M and _EMPTY_WIDTH_M < state.gripper_width_m < _HELD_WIDTH_M)
-
-
 def _clearance_m(position: Array, state: WorldState, task: Task) -> float:
     """How far a TCP at `position` is from what an offset would spoil."""
-    if not _holds(state, task.color):
+    if not holds(state, task.color):
         return float(np.linalg.norm(position - state.cube_pose(task.color)[:3]))
     above_m = float(position[2])
     if task.target is None:

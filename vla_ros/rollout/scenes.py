@@ -108,7 +108,7 @@ def entry(scene: Scene, images: list[str], request: str) -> dict[str, Any]:
 
 
 def _placed(tabletop: Tabletop, renderer: Renderer, count: int, seed: int) -> Iterator[Scene]:
-    place = _Placing(tabletop.robot)
+    place = Placing(tabletop.robot)
     for number in range(seed, seed + count):
         tabletop.reset(number)
         joints, width_m = place.draw(np.random.default_rng([number, _PLACES]), tabletop.joint_positions)
@@ -117,7 +117,7 @@ def _placed(tabletop: Tabletop, renderer: Renderer, count: int, seed: int) -> It
         yield Scene(f"placed-{number}", images, state)
 
 
-class _Placing:
+class Placing:
     """Puts the arm elsewhere in what a world has shown: no time passes, nothing is touched."""
 
     def __init__(self, robot: Robot) -> None:

@@ -99,13 +99,15 @@ def _where(color: str, state: WorldState) -> str:
 
 def _gripper_place(state: WorldState) -> str:
     tcp = state.tcp_pose[:3]
-    beneath = {
-        color: float(np.linalg.norm(tcp[:2] - state.cube_pose(color)[:2]))
+    beneath = [
+        color
         for color in COLORS
-        if not holds(state, color) and state.cube_pose(color)[2] <= tcp[2] + 0.5 * CUBE_SIZE_M
-    }
-    nearest = min(beneath, key=lambda color: beneath[color], default=None)
-    return f"over the {nearest} cube" if nearest is not None and beneath[nearest] <= OVER_M else place(tcp)
+        if not holds(state, color)
+        and state.cube_pose(color)[2] <= tcp[2] + 0.5 * CUBE_SIZE_M
+        and np.linalg.norm(tcp[:2] - state.cube_pose(color)[:2]) <= OVER_M
+    ]
+    topmost = max(beneath, key=lambda color: float(state.cube_pose(color)[2]), default=None)
+    return place(tcp) if topmost is None else f"over the {topmost} cube"
 
 
 # --- captions read ----------------------------------------------------------------------------------------------------
