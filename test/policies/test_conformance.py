@@ -15,7 +15,7 @@ from vla_ros.geometry import RotationForm, matrix_pose, pose_matrix, rotation_an
 from vla_ros.policies.policy import Inference, WindowSpec
 from vla_ros.robots.panda import PANDA
 from vla_ros.rollout.loop import Episode, Rollout, RolloutConfig
-from vla_ros.simulation.world import STATE_NAMES, CameraModel, GripperOutcome, WorldState
+from vla_ros.simulation.world import STATE_NAMES, CameraModel, GripperOutcome, Snapshot, WorldState
 from vla_ros.timing.chunks import ScheduleConfig, ScheduleMode
 from vla_ros.values import ActionChunk, Array, Committed, Image, ModelChunk, Window
 
@@ -59,8 +59,11 @@ class IdealWorld:
     def success(self) -> bool:
         return False
 
-    def render(self, camera: str) -> Image:
-        return np.frombuffer(self.time_ns.to_bytes(12, "big"), np.uint8).reshape(2, 2, 3)
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.time_ns, np.zeros(0), {}, np.zeros(0))
+
+    def render(self, camera: str, snapshot: Snapshot) -> Image:
+        return np.frombuffer(snapshot.time_ns.to_bytes(12, "big"), np.uint8).reshape(2, 2, 3)
 
 
 def time_in(image: Image) -> int:

@@ -175,6 +175,14 @@ def test_a_frame_may_be_drawn_after_the_next_inference(bundle: Bundle) -> None:
     np.testing.assert_array_equal(first.imagine()[0].image, at_once)
 
 
+@pytest.mark.full
+def test_compiled_it_gives_the_same() -> None:
+    bundle = released()
+    policy = UpVlaPolicy(bundle, PANDA, compiled=True)
+    policy.reset(INSTRUCTIONS[0])
+    np.testing.assert_allclose(infer(policy).chunk.actions, infer(told(bundle)).chunk.actions, atol=1e-6)
+
+
 def test_half_precision_gives_nearly_the_same(paper: Bundle) -> None:
     exact = infer(told(paper)).chunk.actions
     halved = tiny_up_vla.bundle()

@@ -68,13 +68,15 @@ class CameraConfig(CameraTiming):
 class PolicyConfig(Config):
     """Which policy decides, from which weights ("" = none), and where and how precisely they are computed.
 
-    `device` auto: the first GPU, where there is one. `dtype` auto: bfloat16 on a GPU, float32 on a CPU.
+    `device` auto: the first GPU, where there is one. `dtype` auto: bfloat16 on a GPU, float32 on a CPU. `compile`: fuse
+    what the model computes, which takes a minute at each new instruction's first use, and saves time from then on.
     """
 
     name: str
     checkpoint: str = ""
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
 
     @field_validator("name")
     @classmethod

@@ -15,7 +15,7 @@ from vla_ros.robots.robot import Robot
 class Entry:
     """Where a policy lives, and what can be known of it without importing it."""
 
-    module: str  # has `load(robot, checkpoint, action) -> Policy`; one with weights takes `device` and `dtype` as well
+    module: str  # has `load(robot, checkpoint, action) -> Policy`; with weights also `device, dtype, compile`
     needs_checkpoint: bool
 
 
@@ -38,11 +38,13 @@ def load(
     action: ActionSpec | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    compile: bool = False,
 ) -> Policy:
     """The policy `name` for `robot`, with the weights at `checkpoint`, computed on `device` in `dtype`.
 
-    `action` is for policies that leave their action space open; it gets the robot's joint names. Raises ValueError for
-    an unknown name, a missing checkpoint, one given to a policy that has no weights, and one that cannot be used.
+    `device`, `dtype` and `compile` are as in a system's `policy` section. `action` is for policies that leave their
+    action space open; it gets the robot's joint names. Raises ValueError for an unknown name, a missing checkpoint, one
+    given to a policy that has no weights, and one that cannot be used.
     """
     entry = _find(name)
     if entry.needs_checkpoint and not checkpoint:
@@ -51,7 +53,7 @@ def load(
         raise ValueError(f"policy {name} takes no checkpoint, got {checkpoint!r}; leave it out")
     if action is not None and action.is_joint and not action.joint_names:
         action = action.model_copy(update={"joint_names": robot.joint_names})
-    computed = {"device": device, "dtype": dtype} if entry.needs_checkpoint else {}
+    computed = {"device": device, "dtype": dtype, "compile": compile} if entry.needs_checkpoint else {}
     return cast(Policy, importlib.import_module(entry.module).load(robot, checkpoint, action, **computed))
 
 

@@ -28,8 +28,8 @@ from vla_ros.values import Array, Committed, ModelChunk, Observation, Prediction
 _SAME_SHAPE = 0.01
 #: Ids of an answer to a person; a description for the model itself has its own measure.
 _LONGEST_ANSWER = 96
-#: On a GPU sequences are padded to a multiple of this, so that few graphs serve all; pads change nothing but time.
-_GRAPH_STEP = 32
+#: For graphs and compiled code, which know one length each, sequences are padded to multiples of this: few serve all.
+_LENGTH_STEP = 32
 
 
 class UpVlaPolicy:
@@ -40,7 +40,7 @@ class UpVlaPolicy:
     behind one value that the next `infer` picks up.
     """
 
-    def __init__(self, bundle: Bundle, robot: Robot) -> None:
+    def __init__(self, bundle: Bundle, robot: Robot, *, compiled: bool = False) -> None:
         """Raises ValueError where the checkpoint is not for this robot."""
         self._bundle = bundle
         self._manifest = manifest = bundle.manifest
@@ -63,7 +63,9 @@ class UpVlaPolicy:
         on_gpu = self._device.type == "cuda"
         self._aside = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
         self._see = Replayed(self._look_at, self._device)
-        self._run = Replayed(self._decide, self._device)
+        decide = torch.compile(self._decide, dynamic=False) if compiled else self._decide
+        self._run = Replayed(decide, self._device)
+        self._length_step = _LENGTH_STEP if on_gpu or compiled else 1
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, robot: Robot) -> UpVlaPolicy:
@@ -114,18 +116,15 @@ class UpVlaPolicy:
         with self._describing:
             self._resets += 1
             self._description = []
+        self._prepare()
 
     @torch.inference_mode()
     def infer(self, window: Window, committed: Committed) -> Inference:
         """Actions from the newest observation; the frame expected at their end is drawn when somebody wants it."""
-        observation, config = window[-1], self._config
+        observation = window[-1]
         codes, features = self._see(self._images(observation))
-        descriptions = [self._description] if config.conditioning == "paper" else None
-        sequence = self._padded([self._instruction], codes, descriptions)
-        inputs = [sequence.ids_BL, sequence.attended_BLL]
-        inputs += [features] if descriptions is not None else []
-        inputs += [self._state(observation)] if config.state_dims else []
-        raw, hidden = self._run(*inputs, sequence=sequence)
+        state = self._state(observation) if self._config.state_dims else None
+        raw, hidden, sequence = self._forward(codes, features, state, self._description)
         actions = _real(raw[0].double().cpu().numpy(), self._manifest.normalization)
 
         @torch.inference_mode()
@@ -155,7 +154,21 @@ class UpVlaPolicy:
             raise ValueError("the model has no answer to that")
         return answer
 
-    # --- what it sees and says ---
+    # --- what it sees, decides and says ---
+
+    @torch.inference_mode()
+    def _prepare(self) -> None:
+        """Where each length has code of its own: make now, before anything moves, what this instruction will need."""
+        if self._length_step == 1:
+            return
+        size, config = self._manifest.pixels, self._config
+        codes, features = self._see(
+            torch.zeros(1, len(self._cameras), size, size, 3, dtype=torch.uint8).to(self._device)
+        )
+        longest = config.max_description if config.conditioning == "paper" else 0
+        for words in {*range(0, longest, self._length_step), longest}:
+            state = features.new_zeros(1, config.state_dims) if config.state_dims else None
+            self._forward(codes, features, state, [config.vocabulary.end_of_text] * words)
 
     def _images(self, observation: Observation) -> Tensor:
         """The cameras' frames as the model takes them, (1, V, pixels, pixels, 3) uint8."""
@@ -184,25 +197,32 @@ class UpVlaPolicy:
             raise ValueError("the checkpoint has no vision encoder, so it describes nothing and answers no question")
         return self._bundle.vision.encode(images).to(self._dtype)
 
-    def _decide(self, *inputs: Tensor, sequence: Sequence) -> tuple[Tensor, Tensor]:
-        """Actions as trained (1, K, A), and the hidden states (1, L, W)."""
-        ids, attended, *rest = inputs
-        here = Sequence(ids, attended, sequence.image, sequence.actions)
-        features = None if self._is_blind_to_features else rest.pop(0)
-        hidden = self._bundle.model(here, features, rest.pop(0) if rest else None)
+    def _forward(
+        self, codes: Tensor, features: Tensor, state: Tensor | None, description: list[int]
+    ) -> tuple[Tensor, Tensor, Sequence]:
+        """Actions as trained (1, K, A) and hidden states (1, L, W), of a sequence with as few pads as may be."""
+        is_released, step = self._is_blind_to_features, self._length_step
+        descriptions = None if is_released else [description]
+        sequence = action_sequence(self._config, [self._instruction], codes, descriptions)
+        if over := sequence.ids_BL.shape[1] % step:
+            pad_to = sequence.ids_BL.shape[1] + step - over
+            sequence = action_sequence(self._config, [self._instruction], codes, descriptions, pad_to)
+        seen = [] if is_released else [features]
+        seen += [] if state is None else [state]
+        places = {"image": sequence.image, "actions": sequence.actions}
+        raw, hidden = self._run(sequence.ids_BL, sequence.attended_BLL, *seen, **places)
+        return raw, hidden, sequence
+
+    def _decide(
+        self, ids: Tensor, attended: Tensor, *seen: Tensor, image: slice, actions: slice
+    ) -> tuple[Tensor, Tensor]:
+        here = Sequence(ids, attended, image, actions)
+        features = None if self._is_blind_to_features else seen[0]
+        hidden = self._bundle.model(here, features, seen[-1] if self._config.state_dims else None)
         raw = self._bundle.model.act(hidden, here).float()
         if self._config.conditioning == "paper" and self.action_spec.gripper is not GripperConvention.NONE:
             raw = torch.cat([raw[..., :-1], raw[..., -1:].sigmoid()], -1)  # trained as a probability
         return raw, hidden
-
-    def _padded(self, instructions: list[list[int]], codes: Tensor, descriptions: list[list[int]] | None) -> Sequence:
-        """The sequence without a pad on a CPU; on a GPU with as few as its graphs need."""
-        sequence = action_sequence(self._config, instructions, codes, descriptions)
-        length = sequence.ids_BL.shape[1]
-        if self._device.type != "cuda" or length % _GRAPH_STEP == 0:
-            return sequence
-        pad_to = length + _GRAPH_STEP - length % _GRAPH_STEP
-        return action_sequence(self._config, instructions, codes, descriptions, pad_to)
 
     def _state(self, observation: Observation) -> Tensor:
         """The robot's own streams, normalised, (1, P)."""
@@ -250,16 +270,21 @@ class UpVlaPolicy:
 
 
 def load(
-    robot: Robot, checkpoint: str, action: ActionSpec | None, device: str = "auto", dtype: str = "auto"
+    robot: Robot,
+    checkpoint: str,
+    action: ActionSpec | None,
+    device: str = "auto",
+    dtype: str = "auto",
+    compile: bool = False,
 ) -> UpVlaPolicy:
-    """For the registry: the checkpoint folder `checkpoint`, on `device` in `dtype`.
+    """For the registry: the checkpoint folder `checkpoint`, on `device` in `dtype`, its kernels fused or not.
 
     The action space is the checkpoint's own. Raises ValueError saying what is wrong with the checkpoint, or what of
     the system does not fit it.
     """
     place = _device(device)
     bundle = checkpoints.load(Path(checkpoint), place, _dtype(dtype, place))
-    policy = UpVlaPolicy(bundle, robot)
+    policy = UpVlaPolicy(bundle, robot, compiled=compile)
     if action is not None and action != policy.action_spec:
         own = policy.action_spec
         space = f"{own.space.value}, {own.frame.value}, {own.rotation.value}, {own.rate_hz:g} Hz, {own.horizon} rows"
