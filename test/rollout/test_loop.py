@@ -13,7 +13,7 @@ from vla_ros.policies import registry
 from vla_ros.robots.panda import PANDA
 from vla_ros.rollout.loop import Episode, Rollout, RolloutConfig, Watcher, report
 from vla_ros.simulation.tabletop import Tabletop
-from vla_ros.simulation.world import World
+from vla_ros.simulation.world import Snapshot, World
 from vla_ros.values import ActionChunk, Array, Command, Image, Target, Window
 
 MS = 1_000_000
@@ -22,7 +22,7 @@ MS = 1_000_000
 class Unseen(Tabletop):
     """A tabletop that must not be drawn."""
 
-    def render(self, camera: str) -> Image:
+    def render(self, camera: str, snapshot: Snapshot | None = None) -> Image:
         raise AssertionError(f"camera {camera} was drawn for a policy that looks at no image")
 
 

@@ -163,7 +163,6 @@ class Evaluator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._watch.close()
         self._world.close()
 
     def episodes(self) -> Iterator[tuple[Outcome, Film | None]]:

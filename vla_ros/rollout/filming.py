@@ -9,7 +9,7 @@ from vla_ros.policies.policy import Imagine, Inference
 from vla_ros.recording.config import VideoConfig
 from vla_ros.recording.video import VideoEncoder
 from vla_ros.rollout.loop import Episode, Watcher
-from vla_ros.simulation.world import Renderer, Snapshot, World
+from vla_ros.simulation.world import Snapshot, World
 from vla_ros.timing.stamps import period_ns
 from vla_ros.values import Image, Prediction, Window
 from vla_ros.viewing.evaluation import Expected, Film, pictures
@@ -24,7 +24,6 @@ class Filming(Watcher):
     def __init__(self, cameras: Sequence[str], rate_hz: float) -> None:
         self.cameras = tuple(cameras)
         self._period_ns = period_ns(rate_hz)
-        self._renderer: Renderer | None = None
         self._snapshots: dict[int, Snapshot] = {}
         self._imagined: list[tuple[int, tuple[Prediction, ...], Imagine | None]] = []
 
@@ -46,10 +45,8 @@ class Filming(Watcher):
 
     def film(self, world: World, episode: Episode, asked: str = "") -> Film:
         """Draw the episode that was watched last, with the frames that were expected."""
-        if self._renderer is None:
-            self._renderer = world.renderer()
         seen: dict[str, list[tuple[int, Image]]] = {
-            camera: [(at, self._renderer.render(camera, snapshot)) for at, snapshot in self._snapshots.items()]
+            camera: [(at, world.render(camera, snapshot)) for at, snapshot in self._snapshots.items()]
             for camera in self.cameras
         }
         expected = tuple(
@@ -60,12 +57,6 @@ class Filming(Watcher):
         return Film(
             episode.seed, episode.instruction, episode.success, episode.ended, episode.start_ns, seen, expected, asked
         )
-
-    def close(self) -> None:
-        """Free what drawing took."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
 
 
 def write_video(film: Film, rate_hz: float, path: Path) -> Path:

@@ -153,7 +153,8 @@ class Rollout:
                 cameras={camera: CameraTiming(rate_hz=config.camera_hz) for camera in self._looks_at},
                 proprioception={stream: STREAMS[stream] for stream in look.proprioception},
                 history_s=config.history_s + ns_to_s(look.length * look.step_ns),
-            )
+            ),
+            decode=lambda taken: world.render(*taken),  # drawn when a window looks at it: most frames never are
         )
         self._tick_ns = period_ns(arm.rate_hz)
         self._in_flight: tuple[int, ActionChunk, ActionChunk] | None = None  # arrives when; as decided; as disturbed
@@ -237,9 +238,9 @@ class Rollout:
 
     def _take_pictures(self) -> None:
         self._next_frame_ns += period_ns(self._config.camera_hz)
-        now_ns = self._world.time_ns
+        now_ns, snapshot = self._world.time_ns, self._world.snapshot()
         for camera in self._looks_at:
-            self._aligner.add_image(camera, now_ns, now_ns, self._world.render(camera))
+            self._aligner.add_image(camera, now_ns, now_ns, (camera, snapshot))
         if self._watcher is not None:
             for camera in self._watcher.cameras:
                 self._watcher.look(camera, now_ns, self._world)

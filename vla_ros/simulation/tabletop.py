@@ -296,11 +296,11 @@ class Tabletop:
         """A renderer for the calling thread; raises RuntimeError saying what to install where nothing can draw."""
         return MujocoRenderer(self._model, self.cameras)
 
-    def render(self, camera: str) -> Image:
-        """The picture of now, drawn by the thread that moves the world."""
+    def render(self, camera: str, snapshot: Snapshot | None = None) -> Image:
+        """The picture of a snapshot, else of now, drawn by the thread that moves the world."""
         if self._own_renderer is None:
             self._own_renderer = self.renderer()
-        return self._own_renderer.render(camera, self.snapshot())
+        return self._own_renderer.render(camera, snapshot or self.snapshot())
 
     def close(self) -> None:
         """Free what `render` made."""

@@ -274,8 +274,8 @@ class World(Protocol):
     def renderer(self) -> Renderer:
         """A renderer for the calling thread; raises RuntimeError saying what to install where nothing can draw."""
 
-    def render(self, camera: str) -> Image:
-        """The picture of now, drawn by the thread that moves the world."""
+    def render(self, camera: str, snapshot: Snapshot | None = None) -> Image:
+        """The picture of a snapshot, else of now, drawn by the thread that moves the world."""
 
 
 def checked(name: str, values: Any, size: int) -> Array:
