@@ -142,6 +142,32 @@ def test_an_error_leaves_the_old_checkpoint(tiny: Bundle, saved: Path, monkeypat
     assert [path.name for path in saved.parent.iterdir()] == ["lifter"]
 
 
+def test_what_others_put_beside_is_kept(tiny: Bundle, saved: Path) -> None:
+    (saved / "films").mkdir()
+    (saved / "films" / "success.mp4").write_bytes(b"film")
+    (saved / "notes.txt").write_text("works well")
+    (saved / "clip").mkdir()  # of a checkpoint that had one
+    save(saved, tiny)
+    assert (saved / "films" / "success.mp4").read_bytes() == b"film"
+    assert (saved / "notes.txt").read_text() == "works well"
+    assert not (saved / "clip").exists() and not (saved / "README.md").exists()
+
+
+def test_only_checkpoints_are_replaced(tiny: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "thesis.txt").write_text("all of it")
+    (tmp_path / "file").write_text("something")
+    for name in ("work", "file"):
+        with pytest.raises(CheckpointError, match="is there, is no checkpoint .* and is not replaced"):
+            save(tmp_path / name, tiny)
+    assert (tmp_path / "work" / "thesis.txt").read_text() == "all of it"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    save(tmp_path / "link", tiny)
+    save(tmp_path / "link", tiny)
+    assert (tmp_path / "link").is_symlink() and load_manifest(tmp_path / "empty") == tiny.manifest
+
+
 # --- what is not whole, or not ours
 
 

@@ -147,7 +147,7 @@ def to_release(folder: Path, out: Path, on_progress: Progress | None = None) -> 
     released = to_released(tensors)
     if ours := [name for name in released if name in tensors]:
         raise CheckpointError(f"{folder} holds weights for which the release has no name: {', '.join(ours)}")
-    with replacing_folder(out) as new:
+    with replacing_folder(out, str(RELEASED_FILE)) as new:
         write_torch(new / RELEASED_FILE, released, on_progress=on_progress)
         write_tensors(new / RELEASED_IMAGE_TOKENIZER, tokenizer, on_progress=on_progress)
     return manifest

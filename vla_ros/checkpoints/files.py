@@ -152,14 +152,18 @@ def replacing(path: Path, size_bytes: int = 0) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
+def replacing_folder(folder: Path, mark: str) -> Iterator[Path]:
     """A new folder that becomes `folder` at the end, in place of the one that is there.
 
-    After an error `folder` is what it was; a crash at any time leaves the old one or the new one, whole. Raises
-    CheckpointError where it cannot be written.
+    After an error `folder` is what it was; a crash at any time leaves the old one or the new one, whole. Only what has
+    a file called `mark`, as the new one will, is replaced. Raises CheckpointError where it cannot be written.
     """
     try:
-        new = staging.stage_new(folder)
+        with writing(folder):
+            folder = folder.resolve()
+            if folder.exists() and not (folder / mark).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+                raise CheckpointError(f"{folder} is there, is no checkpoint (it has no {mark}), and is not replaced")
+            new = staging.stage_new(folder)
         try:
             yield new
             staging.replace(new, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ VISION = "vision.safetensors"
 CLIP = "clip"  # folder of a CLIP vision tower, as transformers writes it
 TEXT = "text"  # folder of the text tokenizer
 CARD = "README.md"
+_OURS = (MANIFEST, MODEL, IMAGE_TOKENIZER, VISION, CLIP, TEXT, CARD)
 
 
 class Normalization(Config):
@@ -147,13 +149,19 @@ def save(folder: Path, bundle: Bundle, card: str = "") -> None:
 
 @contextmanager
 def new_checkpoint(folder: Path, manifest: UpVlaManifest, text: TextTokenizer, card: str = "") -> Iterator[Path]:
-    """A folder to put the weights into, that becomes `folder` at the end, with all but weights in it."""
-    with replacing_folder(folder) as new, writing(folder):
+    """A folder to put the weights into, that becomes `folder` at the end, with all but weights in it.
+
+    What others have put into a checkpoint that is replaced, such as films, is kept.
+    """
+    with replacing_folder(folder, MANIFEST) as new, writing(folder):
         yield new
         text.save(new / TEXT)
         (new / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         if card:
             (new / CARD).write_text(card, encoding="utf-8")
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in _OURS:
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
 
 
 def load(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Bundle:
