@@ -57,6 +57,9 @@ def test_an_expert_in_closed_loop_leaves_a_report_pictures_and_a_film(system: Pa
     assert (said["successes"], said["rows"][0]["seed"], said["config"]["control"]) == (1, 1000, None)
     assert (out / "episodes.png").read_bytes().startswith(PNG)
     assert [file.name for file in out.glob("*.mp4")] == ["success-seed-1000.mp4"]
+    again = evaluate(system, "--episodes", 1, "--out", out)
+    assert again.exit_code == 2
+    assert "has a report already, and nothing is overwritten" in again.stderr
 
 
 def test_a_checkpoint_alone_says_which_policy_is_meant_and_a_control_is_reported(
@@ -69,10 +72,11 @@ def test_a_checkpoint_alone_says_which_policy_is_meant_and_a_control_is_reported
     told = ("--control", "wrong-instruction", "--tasks", "lift the blue cube")
     result = evaluate(
         short, "--checkpoint", checkpoint, "--episodes", 1, "--films", 0, "--out", tmp_path, "--seed", 5, *told,
-        "--delay-ms", 100, "--require-successes", 1,
+        "--delay-ms", 0, "--require-successes", 1,
     )  # fmt: skip
     assert result.exit_code == 1, "none succeeded"
     assert "the task it was told instead" in result.output
+    assert "longer than was injected" in result.output
     said = json.loads((tmp_path / "report.json").read_text())
     assert (said["policy"], said["config"]["control"]) == ("up_vla", "wrong-instruction")
     assert said["rows"][0]["asked"] == "lift the red cube"

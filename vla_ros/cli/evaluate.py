@@ -87,6 +87,8 @@ def evaluate(
         folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
         if why := obstacle(folder / "report.json"):
             refuse(f"--out: {folder} cannot be written to: {why}")
+        if (folder / "report.json").exists():
+            refuse(f"--out: {folder} has a report already, and nothing is overwritten; give a new folder")
         chosen = _chosen(system, policy, checkpoint)
         if dataset is not None:
             from vla_ros.cli.evaluate_dataset import evaluate_dataset, read_mapping
@@ -134,6 +136,7 @@ def load_policy(system: SystemConfig) -> Policy:
             action=system.action,
             device=chosen.device,
             dtype=chosen.dtype,
+            compile=chosen.compile,
         )
     except ValueError as error:
         refuse(f"policy {chosen.name}: {error}")
@@ -176,7 +179,7 @@ def _run(system: SystemConfig, policy: Policy, config: EvaluationConfig, folder:
         try:
             _run_all(evaluator, shown, folder, console)
         except PolicyError as error:
-            problem = str(error)
+            problem = f"policy {system.policy.name}: {error}"
         except KeyboardInterrupt:
             problem = "interrupted"
         evaluation = evaluator.evaluation
@@ -184,6 +187,9 @@ def _run(system: SystemConfig, policy: Policy, config: EvaluationConfig, folder:
         console.print(_table(evaluation))
         console.print(f"report     {folder / 'report.json'}", highlight=False, soft_wrap=True)
         _draw(evaluation, shown, folder / "episodes.png", console)
+        took_ms = evaluation.inference_ms.p50
+        if took_ms is not None and took_ms > evaluation.delay_ms:
+            console.print(f"note: inference took {took_ms:.0f} ms here, longer than was injected", highlight=False)
     if problem:
         typer.echo(f"error: {problem}, after {len(evaluation.outcomes)} of {config.episodes} episodes", err=True)
         raise typer.Exit(EXIT_FAILED)
