@@ -116,8 +116,11 @@ def test_every_policy_gets_the_same_episodes() -> None:
     assert np.abs(begun[0].seen["front"][0][1].astype(int) - begun[1].seen["front"][0][1]).max() > 50
 
 
-def test_a_delay_stands_for_nine_of_ten_at_a_whole_tick() -> None:
-    assert delay_ms_of([0.101] * 9 + [3.0], 10.0) == pytest.approx(400.0)  # p90 of ten: a tenth of the way to the last
+def test_a_delay_stands_for_three_of_four_at_a_whole_tick() -> None:
+    assert (
+        delay_ms_of([0.101] * 6 + [0.2] * 2, 10.0) == 130.0
+    )  # between the sixth and the seventh, a quarter of the way
+    assert delay_ms_of([0.101] * 7 + [3.0] * 2, 10.0) == 110.0
     assert delay_ms_of([0.1], 10.0) == 100.0
     assert delay_ms_of([0.1001], 10.0) == 110.0
     assert delay_ms_of([0.001], 8.0) == 8.0
