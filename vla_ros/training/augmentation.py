@@ -36,15 +36,16 @@ def draw(windows: int, generator: torch.Generator) -> Tensor:
 def augment(images: Tensor, config: AugmentationConfig, draws: Tensor) -> Tensor:
     """The frames (B, N, S, S, 3) uint8 of B windows, each changed by its row of `draws` (B, DRAWS); uint8 again."""
     draws = draws.to(images.device)
-    return _recoloured(_shifted(images, config.shift, draws[:, :2]), config, draws[:, 2:])
-
-
-def _shifted(images: Tensor, most: float, draws: Tensor) -> Tensor:
     height, width = images.shape[2:4]
-    across = _source(width, torch.round(draws[:, 0] * most * width))
-    down = _source(height, torch.round(draws[:, 1] * most * height))
-    moved = [window[:, y][:, :, x] for window, y, x in zip(images, down, across, strict=True)]
-    return torch.stack(moved)
+    across = _source(width, torch.round(draws[:, 0] * config.shift * width))
+    down = _source(height, torch.round(draws[:, 1] * config.shift * height))
+    matrices, offsets = _colours(config, draws[:, 2:])
+    changed = torch.empty_like(images)
+    # Window by window: a whole batch as floating-point numbers would leave the processor's cache.
+    for window, x, y, matrix, offset, out in zip(images, across, down, matrices, offsets, changed, strict=True):
+        pixels = window.index_select(1, y).index_select(2, x).view(-1, 3).float()
+        out.copy_(torch.addmm(offset.expand(3), pixels, matrix.T).round_().clamp_(0.0, 255.0).view(out.shape))
+    return changed
 
 
 def _source(length: int, by: Tensor) -> Tensor:
@@ -53,8 +54,8 @@ def _source(length: int, by: Tensor) -> Tensor:
     return places.clamp(0, length - 1)
 
 
-def _recoloured(images: Tensor, config: AugmentationConfig, draws: Tensor) -> Tensor:
-    """All four changes are one matrix and one offset per window: linear in red, green and blue."""
+def _colours(config: AugmentationConfig, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrices (B, 3, 3) and offsets (B,): all four changes together are linear in red, green and blue."""
     brightness, contrast, saturation = (
         1.0 + most * draws[:, column]
         for column, most in enumerate((config.brightness, config.contrast, config.saturation))
@@ -66,7 +67,5 @@ def _recoloured(images: Tensor, config: AugmentationConfig, draws: Tensor) -> Te
     turn[:, 2, 1] = saturation * angle.sin()
     turn[:, 1, 2] = -turn[:, 2, 1]
     yiq = _YIQ.to(draws.device)
-    matrix = (brightness * contrast)[:, None, None] * (torch.linalg.inv(yiq) @ turn @ yiq)
-    offset = brightness * (1.0 - contrast) * _MIDDLE
-    flat = images.flatten(1, 3).float() @ matrix.mT + offset[:, None, None]
-    return flat.round_().clamp_(0.0, 255.0).to(torch.uint8).view(images.shape)
+    matrices = (brightness * contrast)[:, None, None] * (torch.linalg.inv(yiq) @ turn @ yiq)
+    return matrices, brightness * (1.0 - contrast) * _MIDDLE
