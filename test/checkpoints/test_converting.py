@@ -17,8 +17,9 @@ from vla_ros.checkpoints.inspecting import UNKNOWN, inspect
 from vla_ros.checkpoints.manifest import Bundle, UpVlaManifest, load, save
 from vla_ros.checkpoints.starting import from_show_o, make_start
 from vla_ros.checkpoints.up_vla import to_ours
-from vla_ros.models.up_vla import UpVlaConfig
+from vla_ros.models.up_vla import SIZES, UpVlaConfig
 from vla_ros.tokenizers.text import TextTokenizer
+from vla_ros.tokenizers.vision import ClipVision
 
 Tensors = dict[str, torch.Tensor]
 
@@ -124,6 +125,26 @@ def test_what_the_release_has_no_name_for_is_not_written(tiny: Bundle, tmp_path:
     assert not (tmp_path / "back").exists()
 
 
+def test_clip_goes_along(sources: Path, config: UpVlaConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    transformers = pytest.importorskip("transformers")
+    size = {"image_size": 32, "patch_size": 16, "hidden_size": 16, "intermediate_size": 32}
+    tower = transformers.CLIPVisionConfig(**size, num_hidden_layers=2, num_attention_heads=2)
+    transformers.CLIPVisionModel(tower).save_pretrained(sources / "clip")
+    given = {"image_tokenizer": sources / "magvitv2", "text": sources / "phi", "clip": sources / "clip"}
+    from_release(sources / "release", sources / "other", release_manifest(Deployment(), "tiny", True), **given)
+    with pytest.raises(CheckpointError, match="gives 4 features of 16 numbers for 1 cameras, and the model takes 8"):
+        load(sources / "other")
+    monkeypatch.setitem(SIZES, "tiny", config.model_copy(update={"features": 4}))
+    manifest = release_manifest(Deployment(), "tiny", True)
+    from_release(sources / "release", sources / "ours", manifest, **given)
+    assert not inspect(sources / "ours").problems
+    images = torch.randint(0, 256, (1, 1, 48, 64, 3), dtype=torch.uint8)
+    seen = load(sources / "ours").vision
+    assert seen and torch.equal(seen.encode(images), ClipVision(sources / "clip").encode(images))
+    with pytest.raises(CheckpointError, match="holds no CLIP vision tower"):
+        from_release(sources / "release", sources / "third", manifest, **{**given, "clip": sources / "phi"})
+
+
 # --- to start from
 
 
@@ -208,6 +229,10 @@ def test_what_is_nearest_is_told_with_what_lies_between(sources: Path, released:
     (weights,) = inspect(file).weights
     assert weights.what == "tiny, released names" and not weights.is_known
     assert weights.difference.lines() == ["of another shape: to_logits.0.weight: (140, 32) instead of (70, 32)"]
+    shallow = {name: each for name, each in released.items() if "layers.2" not in name}
+    torch.save({**shallow, "to_logits.0.weight": torch.zeros(70, 32)}, file)
+    lines = inspect(file).weights[0].difference.lines()
+    assert len(lines) == 1 and lines[0].startswith("missing: showo.model.layers.2: 18 weights each (18), as ")
     save_file({"some.weight": torch.zeros(3), "other.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     assert inspect(tmp_path / "other.safetensors").what == UNKNOWN
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from vla_ros.checkpoints import files
 from vla_ros.checkpoints.files import CheckpointError, write_tensors
-from vla_ros.checkpoints.manifest import Bundle, UpVlaManifest, load, load_manifest, save
+from vla_ros.checkpoints.manifest import Bundle, CameraInput, UpVlaManifest, load, load_manifest, save
 from vla_ros.recording.upkeep import staging
 from vla_ros.tokenizers.text import TextTokenizer
 
@@ -199,6 +199,13 @@ def test_weights_of_another_size_are_refused(saved: Path) -> None:
 def test_another_text_tokenizer_is_refused(saved: Path) -> None:
     TextTokenizer.train(["pick up the cup"], 280, saved / "text")
     assert "has a text tokenizer of 280 entries, and 270 are needed" in refused(saved)
+
+
+def test_a_vision_encoder_that_the_model_does_not_take_is_refused(tiny: Bundle, tmp_path: Path) -> None:
+    cameras = (*tiny.manifest.cameras, CameraInput(name="top", width=64, height=48))
+    other = tiny.manifest.model_copy(update={"cameras": cameras})
+    with pytest.raises(CheckpointError, match="gives 12 features of 16 numbers for 3 cameras, and the model takes 8"):
+        save(tmp_path / "a", Bundle(other, tiny.model, tiny.image_tokenizer, tiny.vision, tiny.text))
 
 
 def test_what_is_no_checkpoint_is_told(tmp_path: Path, saved: Path) -> None:

@@ -105,12 +105,9 @@ def weigh(file: Path, expected: tuple[str, Shapes] | None = None) -> Weights:
 
 def nearest(shapes: Shapes) -> tuple[str, Difference]:
     """The known model that weights of these shapes are, or are nearest to, and what lies between."""
-    best: tuple[str, Difference] = (UNKNOWN, Difference())
-    fewest = 0.5 * len(shapes)  # what shares less than half of its weights with a model is not called after it
-    for name, difference in _differences(shapes):
-        if difference.count < fewest or not difference:
-            best, fewest = (name, difference), difference.count
-    return best
+    name, difference = max(_differences(shapes), key=lambda known: (-len(known[1].unexpected), -known[1].count))
+    shares_most = 2 * len(difference.unexpected) < len(shapes)
+    return (name, difference) if shares_most else (UNKNOWN, Difference())
 
 
 def _differences(shapes: Shapes) -> Iterator[tuple[str, Difference]]:

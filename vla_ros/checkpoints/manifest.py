@@ -138,6 +138,7 @@ def save(folder: Path, bundle: Bundle, card: str = "") -> None:
     ):
         if told != there:
             raise CheckpointError(f"{folder}: the manifest's {what} is not the one to be saved: {told} and {there}")
+    _check_vision(folder, manifest, bundle.vision)
     with new_checkpoint(folder, manifest, bundle.text, card) as new:
         write_tensors(new / MODEL, bundle.model.state_dict(), {"vla_ros": manifest.format})
         write_tensors(new / IMAGE_TOKENIZER, bundle.image_tokenizer.state_dict())
@@ -217,11 +218,23 @@ def load_text(folder: Path, vocabulary: Vocabulary) -> TextTokenizer:
 def _load_vision(
     folder: Path, manifest: UpVlaManifest, dtype: torch.dtype, device: torch.device | str
 ) -> VisionEncoder | None:
-    if manifest.vision is None:
-        return None
+    vision: VisionEncoder | None = None
     if isinstance(manifest.vision, SmallVisionConfig):
-        return load_network(folder / VISION, blank(SmallVision, manifest.vision), dtype, device)
-    return load_clip(folder / CLIP, dtype, device)
+        vision = load_network(folder / VISION, blank(SmallVision, manifest.vision), dtype, device)
+    elif manifest.vision is not None:
+        vision = load_clip(folder / CLIP, dtype, device)
+    _check_vision(folder, manifest, vision)
+    return vision
+
+
+def _check_vision(folder: Path, manifest: UpVlaManifest, vision: VisionEncoder | None) -> None:
+    model, cameras = manifest.model, len(manifest.cameras)
+    given = None if vision is None else (cameras * vision.features_per_camera, vision.width)
+    if given not in (None, (model.features, model.feature_width)):
+        raise CheckpointError(
+            f"{folder}: the vision encoder gives {given[0]} features of {given[1]} numbers for {cameras} cameras, and "
+            f"the model takes {model.features} of {model.feature_width}"
+        )
 
 
 def load_clip(folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> ClipVision:
