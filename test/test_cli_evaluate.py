@@ -80,6 +80,7 @@ def test_a_checkpoint_alone_says_which_policy_is_meant_and_a_control_is_reported
     said = json.loads((tmp_path / "report.json").read_text())
     assert (said["policy"], said["config"]["control"]) == ("up_vla", "wrong-instruction")
     assert said["rows"][0]["asked"] == "lift the red cube"
+    assert (said["system"], said["checkpoint"]) == ("Small", str(checkpoint))
     assert not (tmp_path / "episodes.png").exists()
 
 
@@ -94,7 +95,7 @@ def test_a_model_against_a_dataset_leaves_a_report_and_pictures(system: Path, ch
     for what in ("delta.tcp.x, mm", "TCP position, mm", "front: SSIM", "standing still"):
         assert what in result.output
     said = json.loads((out / "report.json").read_text())
-    assert (said["samples"], said["policy"]) == (4, "up_vla")
+    assert (said["samples"], said["policy"], said["checkpoint"]) == (4, "up_vla", str(checkpoint))
     assert {file.name for file in out.iterdir()} == {"report.json", "errors.png", "frames.png"}
     assert all(file.read_bytes().startswith(PNG) for file in out.glob("*.png"))
 

@@ -177,7 +177,9 @@ def _run(system: SystemConfig, policy: Policy, config: EvaluationConfig, folder:
         how = "measured here" if config.inference_delay_ms is None else "as given"
         console.print(f"inference delay {evaluator.delay_ms:.0f} ms, {how}", highlight=False)
         try:
-            _run_all(evaluator, shown, folder, console)
+            _run_all(
+                evaluator, shown, folder, console, {"system": system.title, "checkpoint": system.policy.checkpoint}
+            )
         except PolicyError as error:
             problem = f"policy {system.policy.name}: {error}"
         except KeyboardInterrupt:
@@ -216,7 +218,7 @@ def _evaluator(system: SystemConfig, policy: Policy, config: EvaluationConfig) -
         refuse(f"policy {system.policy.name}: {error}")
 
 
-def _run_all(evaluator: Evaluator, shown: list[Film], folder: Path, console: Console) -> None:
+def _run_all(evaluator: Evaluator, shown: list[Film], folder: Path, console: Console, about: dict[str, str]) -> None:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -234,7 +236,7 @@ def _run_all(evaluator: Evaluator, shown: list[Film], folder: Path, console: Con
         for outcome, film in evaluator.episodes():
             progress.console.print(_line(outcome), highlight=False)
             progress.advance(bar)
-            evaluator.evaluation.write(folder / "report.json")
+            evaluator.evaluation.write(folder / "report.json", **about)
             if film is not None:
                 verdict = "success" if film.success else "failure"
                 write_video(film, evaluator.config.film_hz, folder / f"{verdict}-seed-{film.seed}.mp4")

@@ -57,7 +57,7 @@ def evaluate_dataset(
                 mapping,
                 on_progress=lambda done, total: say("compared", done, total),
             )
-        found.write(folder / "report.json")
+        found.write(folder / "report.json", checkpoint=system.policy.checkpoint)
     except ValueError as error:  # also a DatasetError
         refuse(str(error))
     console.print(_table(found))

@@ -73,9 +73,13 @@ class OpenLoop:
             "future_frames": frames,
         }
 
-    def write(self, path: Path) -> None:
-        """Write the JSON file, at once or not at all; makes its folder. Raises DatasetError where it cannot be."""
-        write_atomically(path, (json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n").encode())
+    def write(self, path: Path, **about: str) -> None:
+        """Write the JSON file, `about` what first, at once or not at all; makes its folder.
+
+        Raises DatasetError where it cannot be written.
+        """
+        content = {**about, **self.as_dict()}
+        write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def compare(
