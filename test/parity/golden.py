@@ -105,7 +105,7 @@ class Case:
 
     def mutations(self) -> list[str]:
         """Deliberate errors of weights named in the json, the hardest to notice first."""
-        listed = self.description["sensitivity"]
+        listed = self.description["sensitivity"] or {}
         weights = [name for name in listed if name.split()[0] in ("transpose", "roll")]
         return sorted(weights, key=lambda name: listed[name]["largest"][1])
 

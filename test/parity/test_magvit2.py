@@ -63,6 +63,11 @@ def test_a_case_is_met_in_every_output(network: tuple[Case, Magvit2, dict[str, T
     found = results(case, model, (height, width))
     assert set(found) == case.outputs
     assert case.differing(found) == []
+
+
+def test_wrong_weights_are_noticed(network: tuple[Case, Magvit2, dict[str, Tensor]]) -> None:
+    case, model, official = network
+    height, width = case.sizes["code_grid"]
     for mutation in case.mutations()[:: 1 if FULL else 9]:
         load(model, mutated(official, mutation))
         assert case.differing(results(case, model, (height, width))), mutation
