@@ -114,7 +114,7 @@ def sharded(module: nn.Module, processes: Processes, parallel: Parallel) -> nn.M
     mesh = init_device_mesh(processes.device.type, (processes.world,))
     for block in cast("InBlocks", module).blocks:
         fully_shard(block, mesh=mesh)
-    fully_shard(module, mesh=mesh)
+    fully_shard(module, mesh=mesh, reshard_after_forward=True)  # or a look without a backward pass would leave it whole
     return module
 
 

@@ -77,11 +77,14 @@ class Meter:
         """So many more are done, by all processes."""
         self._frames += frames
 
+    def restart(self) -> None:
+        """Count from now on."""
+        self._since, self._frames = self._clock(), 0
+
     def take(self) -> Speed:
-        """Speed since the last time, or the beginning."""
-        now = self._clock()
-        rate = self._frames / max(now - self._since, 1e-9)
-        self._since, self._frames = now, 0
+        """Speed since the beginning, or the last time; counts from now on."""
+        rate = self._frames / max(self._clock() - self._since, 1e-9)
+        self.restart()
         flops = rate * self._per_frame
         return Speed(rate, flops, flops / self._peak)
 

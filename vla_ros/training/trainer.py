@@ -106,6 +106,7 @@ class Trainer(Generic[Part]):
                 if ends or saves:
                     save(job.folder, self._saved, done, spent_s, job.about, job.processes)
                     last_saved = time.monotonic()
+                meter.restart()  # what is not training does not count as its speed
                 if stops and done < steps:
                     raise Interrupted(f"{job.name} stopped after step {done} of {steps}; all is saved in {job.folder}")
 
