@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -207,6 +208,24 @@ def test_a_turn_at_which_nothing_could_be_seen_is_not_lost() -> None:
     desk.answer(2033, 100)
     desk.finish()
     assert [looked[0] // MS for looked in desk.looked] == [1000, 1033, 2033]
+
+
+@pytest.mark.parametrize("niceness", [0, 10])
+def test_a_worker_steps_back_as_far_as_it_is_told(niceness: int) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    seen: list[int] = []
+    met = threading.Event()
+
+    def work(_: None) -> None:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        met.set()
+
+    worker: Worker[None] = Worker(work, lambda error: None, niceness)
+    worker.offer(None)
+    assert met.wait(PATIENCE_S)
+    worker.close()
+    assert seen == [min(own + niceness, 19)]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
 
 
 def test_a_worker_outlives_what_it_stumbles_over() -> None:

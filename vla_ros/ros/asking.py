@@ -28,7 +28,12 @@ class Questions:
         self._ask = ask
         self._service = PolledService(node, AddDiagnostics, topics.ASK)
         # On the steady clock: a person may ask while simulated time stands still.
-        node.create_timer(_PERIOD_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._timer = node.create_timer(_PERIOD_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def close(self) -> None:
+        """Serve no longer."""
+        self._timer.cancel()
+        self._service.close()
 
     def _on_tick(self) -> None:
         for request, respond in self._service.take_all():

@@ -62,6 +62,10 @@ class PolledService:
                     return taken
                 taken.append((request, partial(self._respond, header)))
 
+    def close(self) -> None:
+        """Serve no longer; a node that is destroyed knows nothing of what is polled."""
+        self._service.destroy()
+
     def _respond(self, header: Any, response: Any) -> None:
         self._service.send_response(response, header)
 

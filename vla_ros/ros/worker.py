@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 class Worker(Generic[Item]):
     """Calls `work` on its own thread with the newest item offered; `on_error` gets what `work` raises.
 
-    `niceness`: how far the thread, and those it starts, step back from a processor that others want; 0 to 19.
+    `niceness`: how far the thread, and those it starts, step back where others want the processor, too.
     """
 
     def __init__(self, work: Callable[[Item], None], on_error: Callable[[Exception], None], niceness: int = 0) -> None:
@@ -43,7 +43,8 @@ class Worker(Generic[Item]):
 
     def _run(self) -> None:
         if self._niceness:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+            own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), own + self._niceness)
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._pending or self._closed)

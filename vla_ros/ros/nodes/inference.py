@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -56,9 +57,9 @@ class InferenceNode(Node):
         see, show = self._streams.window, self._show
         self._worker = PolicyWorker(self._policy, config, self._now_ns, see, self._publish)
         self._thinker = Thinker(self._policy, config.prediction_rate_hz, see, show)
-        self._at_end.callback(self._thinker.close)
-        self._at_end.callback(self._worker.close)
-        Questions(self, self._thinker.ask)
+        questions = Questions(self, self._thinker.ask)
+        for part in (questions, self._thinker, self._worker):  # the last one first
+            self._at_end.callback(part.close)
         self._reporter = StatusReporter(self, self._status)
         self.create_subscription(String, topics.INSTRUCTION, self._on_instruction, qos.LATCHED)
         if config.instruction:
@@ -132,6 +133,9 @@ class InferenceNode(Node):
 
 def main() -> int:
     """Run the node until it is told to end; the exit code."""
+    # Read when torch is loaded. Threads that spin while they wait for each other take up to ten times as long as one
+    # where other nodes want the same cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return run(InferenceNode)
 
 
