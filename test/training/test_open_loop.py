@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,21 @@ class Standing(Knowing):
         )
 
 
+class Describing(Knowing):
+    """Describes what it sees so often; infinite: never."""
+
+    def __init__(self, root: Path, period_s: float) -> None:
+        super().__init__(root)
+        self.reflection_period_s = period_s
+        self.described_s: list[float] = []
+
+    def reflect(self, window: Window) -> None:
+        self.described_s.append(window[-1].instant_ns * 1e-9)
+
+    def answer(self, window: Window, question: str) -> str:
+        raise AssertionError("nobody asked")
+
+
 def compared(policy: Knowing, root: Path, samples: int = 12) -> OpenLoop:
     return compare("tried", policy, PANDA, root, samples)
 
@@ -134,6 +150,15 @@ def test_one_who_stands_still_is_as_good_as_standing_still_and_as_a_copy(dataset
     np.testing.assert_allclose(found.path.policy, np.asarray(found.path.still), atol=1e-6)
     assert found.path.policy[-1, 0] > 20.0, "the arm moved on"
     assert found.predicted == found.copied
+
+
+def test_a_scene_is_described_when_it_is_new_and_then_as_often_as_the_policy_says(dataset: Path) -> None:
+    never, often = Describing(dataset, inf), Describing(dataset, 1.0)
+    compared(never, dataset)
+    assert never.described_s == []
+    compared(often, dataset, 1000)
+    assert often.described_s == pytest.approx([1.0, 2.0, 3.0, 4.0, 5.0][: len(often.described_s)])
+    assert len(often.described_s) >= 3
 
 
 def test_a_model_is_compared_like_anyone(dataset: Path) -> None:

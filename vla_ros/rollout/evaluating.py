@@ -24,7 +24,7 @@ from vla_ros.robots.robot import Robot
 from vla_ros.rollout.controls import Control, controlled, wrap, wrong_instruction
 from vla_ros.rollout.demonstrations import checked_tasks, task_of
 from vla_ros.rollout.filming import Filming
-from vla_ros.rollout.loop import Episode, Rollout, RolloutConfig, report
+from vla_ros.rollout.loop import Episode, Rollout, RolloutConfig
 from vla_ros.rollout.rates import Rate
 from vla_ros.rollout.report import EpisodeRow, Percentiles, Report
 from vla_ros.simulation import layout
@@ -155,7 +155,7 @@ class Evaluator:
         self._world = Tabletop(setup.robot, setup.world)
         self._inference_s: list[float] = []
         self._outcomes: list[Outcome] = []
-        self._episodes: list[Episode] = []
+        self._latencies_ms: list[float] = []
         cameras = policy.window_spec.cameras or tuple(self._world.cameras)
         self._watch = _Watch(self._world, cameras, config)
         self._policy = wrap(controlled(policy, config.control), heard=self._hear)
@@ -179,7 +179,7 @@ class Evaluator:
             episode = rollout.run(seed, instruction)
             outcome = Outcome(episode.row, self._watch.asked, self._watch.asked_success)
             self._outcomes.append(outcome)
-            self._episodes.append(episode)
+            self._latencies_ms += episode.latencies_ms
             film = None
             if filmed[episode.success] < self.config.films:
                 filmed[episode.success] += 1
@@ -191,7 +191,7 @@ class Evaluator:
         """What the episodes came to that were run so far."""
         return Evaluation(
             self.config,
-            report(self._name, self._episodes),
+            Report(self._name, tuple(one.row for one in self._outcomes), Percentiles.of(self._latencies_ms)),
             tuple(self._outcomes),
             self.delay_ms,
             Percentiles.of([1e3 * taken_s for taken_s in self._inference_s]),

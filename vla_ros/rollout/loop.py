@@ -80,6 +80,14 @@ class Episode:
         duration_s = round(ns_to_s(self.end_ns - self.start_ns), 3)
         return EpisodeRow(self.seed, self.instruction, self.success, duration_s, self.ended, self.interventions)
 
+    @property
+    def latencies_ms(self) -> list[float]:
+        """From the instant observed to the arrival of each chunk, in the world's time."""
+        return [
+            ns_to_ms(arrival_ns - chunk.observation_ns)
+            for chunk, arrival_ns in zip(self.chunks, self.arrivals_ns, strict=True)
+        ]
+
 
 class Watcher:
     """Hears what a recorder hears on a robot's topics, in the order of time; every stamp is of the world's time.
@@ -342,9 +350,5 @@ def _is_due(instant_ns: int, last_ns: int | None, period_ns: int) -> bool:
 def report(policy: str, episodes: Iterable[Episode]) -> Report:
     """The report of episodes; the latency is what was injected, rounded up to a tick."""
     episodes = list(episodes)
-    latencies_ms = [
-        ns_to_ms(arrival_ns - chunk.observation_ns)
-        for episode in episodes
-        for chunk, arrival_ns in zip(episode.chunks, episode.arrivals_ns, strict=True)
-    ]
+    latencies_ms = [latency_ms for episode in episodes for latency_ms in episode.latencies_ms]
     return Report(policy, tuple(episode.row for episode in episodes), Percentiles.of(latencies_ms))

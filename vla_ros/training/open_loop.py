@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import degrees
+from math import degrees, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from vla_ros.policies.images import square
 from vla_ros.policies.policy import ANCHOR_STREAMS, Policy, Reflective
 from vla_ros.recording.files import write_atomically
 from vla_ros.robots.robot import Robot
+from vla_ros.timing.stamps import s_to_ns
 from vla_ros.training.recorded import Recorded
 from vla_ros.training.similarity import mean_squared_error, psnr_db, ssim
 from vla_ros.values import NANOSECONDS_PER_SECOND, ActionChunk, Array, Committed, Image, ModelChunk, Prediction
@@ -101,18 +102,16 @@ def compare(
     for instruction in sorted({recorded.instruction(index) for index in chosen}):
         policy.reset(instruction)  # what it cannot follow is said before anything is compared
     score = _Score(policy.action_spec, robot)
-    episode, described_ns = -1, 0
+    episode, due_ns = -1, 0  # when the policy is to think slowly next
     for done, index in enumerate(chosen, start=1):
         window = recorded.window(index)
         is_new, now_ns = recorded.locate(index)[0] != episode, window[-1].instant_ns
         episode = recorded.locate(index)[0]
         if is_new:
             policy.reset(recorded.instruction(index))
-        if isinstance(policy, Reflective):
-            due_ns = described_ns + policy.reflection_period_s * NANOSECONDS_PER_SECOND
-            if is_new or now_ns >= due_ns:
-                policy.reflect(window)
-                described_ns = now_ns
+        if isinstance(policy, Reflective) and (is_new or now_ns >= due_ns) and isfinite(policy.reflection_period_s):
+            policy.reflect(window)
+            due_ns = now_ns + s_to_ns(policy.reflection_period_s)
         inference = policy.infer(window, Committed())
         score.add_actions(inference.chunk, *recorded.samples.actions(index), recorded.known(index))
         for prediction in inference.predictions or (inference.imagine() if inference.imagine is not None else ()):
