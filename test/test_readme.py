@@ -9,10 +9,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from vla_ros import topics
+from vla_ros.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,8 +24,10 @@ BLOCKS = [
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 ]
 #: Those of recording need what the ones before them left.
-RECORDING = next(block for block in BLOCKS if any(command[1] == "record" for command in block))
-COMMANDS = [command for block in BLOCKS if block is not RECORDING for command in block]
+RECORDING = next(block for block in BLOCKS if any(command[1] == "replay" for command in block))
+#: Those of training take an hour; test_up_vla_from_end_to_end.py goes the same way with less.
+TRAINING = next(block for block in BLOCKS if any(command[1] == "train" for command in block))
+COMMANDS = [command for block in BLOCKS if block not in (RECORDING, TRAINING) for command in block]
 #: The one that never ends by itself; test_supervising.py runs and interrupts it.
 UNTIL_INTERRUPTED = [".venv/bin/vla-ros", "run", "franka_upvla", "--instruction", "lift the red cube"]
 
@@ -64,6 +69,16 @@ def test_its_way_from_a_demonstration_to_a_dataset_can_be_gone(tmp_path: Path) -
     assert told["total_episodes"] == int(RECORDING[0][RECORDING[0].index("--episodes") + 1])
     assert (tmp_path / "data/older/meta/modality.json").exists()
     assert len([*(tmp_path / "data/pictures").glob("*.png")]) == 2
+
+
+def test_its_way_from_a_dataset_to_a_model_is_spelt_right() -> None:
+    known = typer.main.get_command(app)
+    for _, *words in TRAINING:
+        command: Any = known
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word for word in words if word.startswith("--")} <= options
 
 
 def test_its_table_of_topics_is_the_one_of_the_code() -> None:
