@@ -26,7 +26,6 @@ from vla_ros.values import (
     Array,
     Command,
     Config,
-    Prediction,
     Target,
     Window,
 )
@@ -51,15 +50,11 @@ class RolloutConfig(Config):
     camera_hz: float = Field(default=30.0, gt=0.0)  # only the cameras that somebody looks at are drawn
     episode_s: float = Field(default=EPISODE_S, gt=0.0)
     history_s: float = Field(default=HISTORY_S, gt=0.0)
-    prediction_rate_hz: float = Field(default=0.0, ge=0.0)  # of predicted frames, kept by the episode; 0: none are
 
 
 @dataclass(eq=False)
 class Episode:
-    """One run: what came of it, what was planned and when it arrived, what was commanded, and the TCP's path (N, 7).
-
-    `predictions`: the frames that were expected, as often as the config says; stamped with the time they predict.
-    """
+    """One run: what came of it, what was planned and when it arrived, what was commanded, and the TCP's path (N, 7)."""
 
     seed: int
     instruction: str
@@ -72,7 +67,6 @@ class Episode:
     arrivals_ns: list[int] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     tcp_path: list[Array] = field(default_factory=list)
-    predictions: list[Prediction] = field(default_factory=list)
 
     @property
     def row(self) -> EpisodeRow:
@@ -168,7 +162,6 @@ class Rollout:
         self._in_flight: tuple[int, ActionChunk, ActionChunk] | None = None  # arrives when; as decided; as disturbed
         self._inferred_ns: int | None = None  # the last instant the policy was asked about
         self._reflected_ns: int | None = None  # the last that it thought about slowly
-        self._imagined_ns: int | None = None  # the last whose expected frames were drawn
         self._next_frame_ns = 0
         self._next_status_ns = 0
         self._commanded: Array | None = None
@@ -192,7 +185,7 @@ class Rollout:
         self._aligner.clear()
         self._schedule = Schedule(self._arm_config.schedule)
         self._arm = ArmController(self._robot, self._arm_config)
-        self._in_flight = self._inferred_ns = self._reflected_ns = self._imagined_ns = self._commanded = None
+        self._in_flight = self._inferred_ns = self._reflected_ns = self._commanded = None
         self._gripper_is_asked = False
         self._next_frame_ns = self._next_status_ns = now_ns = self._world.time_ns
         self._arm.start(now_ns)
@@ -275,19 +268,15 @@ class Rollout:
         look, action = self._policy.window_spec, self._policy.action_spec
         window = self._aligner.window(instant_ns, look.length, look.step_ns, episode.start_ns)
         scheduled = self._schedule.committed(instant_ns, action.horizon, action.step_ns)
-        chunk, predictions = self._policy.infer(window, scheduled, self._schedule.delay_steps(action.step_ns))
-        self._think_slowly(window, predictions, episode)
+        chunk, _ = self._policy.infer(window, scheduled, self._schedule.delay_steps(action.step_ns))
+        self._reflect(window)
         disturbed = chunk if self._disturbance is None else self._disturbance.disturb(chunk, window)
         self._in_flight = (instant_ns + ms_to_ns(self._config.inference_delay_ms), chunk, disturbed)
         self._deliver(now_ns, episode)
 
-    def _think_slowly(self, window: Window, predictions: tuple[Prediction, ...], episode: Episode) -> None:
-        """What is done beside the control path on a robot; what it changes counts from the next inference on."""
-        instant_ns, rate_hz = window[-1].instant_ns, self._config.prediction_rate_hz
-        reflective = self._policy.reflective
-        if rate_hz and _is_due(instant_ns, self._imagined_ns, period_ns(rate_hz)):
-            self._imagined_ns = instant_ns
-            episode.predictions += self._policy.imagine() if self._policy.imagine else predictions
+    def _reflect(self, window: Window) -> None:
+        """What a robot's policy does beside its actions; what it changes counts from the next inference on."""
+        reflective, instant_ns = self._policy.reflective, window[-1].instant_ns
         period_s = reflective.reflection_period_s if reflective else math.inf
         if reflective and math.isfinite(period_s) and _is_due(instant_ns, self._reflected_ns, s_to_ns(period_s)):
             self._reflected_ns = instant_ns

@@ -1,4 +1,4 @@
-"""What a policy does beside its actions, in the world's time: reflections, expected frames, cameras it was made for."""
+"""What a policy does beside its actions, in the world's time: its reflections, and the cameras it was made for."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from vla_ros.robots.panda import PANDA
 from vla_ros.rollout.loop import Episode, Rollout, RolloutConfig
 from vla_ros.simulation.tabletop import Tabletop
 from vla_ros.simulation.world import TabletopConfig
-from vla_ros.values import Committed, Image, ModelChunk, Prediction, Window
+from vla_ros.values import Committed, ModelChunk, Window
 
 MS = 1_000_000
-FRAME: Image = np.zeros((2, 2, 3), np.uint8)
 
 
 class Thoughtful:
@@ -26,27 +25,18 @@ class Thoughtful:
     action_spec = ActionSpec(space=Space.JOINT_POSITION, joint_names=PANDA.joint_names, gripper=GripperConvention.NONE)
     window_spec = WindowSpec(cameras=())
 
-    def __init__(self, reflection_period_s: float = 1.0, *, draws: bool = True) -> None:
+    def __init__(self, reflection_period_s: float = 1.0) -> None:
         self.reflection_period_s = reflection_period_s
-        self.draws = draws
         self.inferred: list[tuple[int, int]] = []  # instant, reflections by then
         self.reflected: list[int] = []
-        self.drawn: list[int] = []
 
     def reset(self, instruction: str) -> None:
-        self.inferred, self.reflected, self.drawn = [], [], []
+        self.inferred, self.reflected = [], []
 
     def infer(self, window: Window, committed: Committed) -> Inference:
         observed_ns = window[-1].instant_ns
         self.inferred.append((observed_ns, len(self.reflected)))
-        chunk = ModelChunk(observed_ns, np.tile(window[-1].proprioception["joints"], (10, 1)))
-        expected = (Prediction("front", observed_ns + 1000 * MS, FRAME),)
-
-        def imagine() -> tuple[Prediction, ...]:
-            self.drawn.append(observed_ns)
-            return expected
-
-        return Inference(chunk, imagine=imagine) if self.draws else Inference(chunk, expected)
+        return Inference(ModelChunk(observed_ns, np.tile(window[-1].proprioception["joints"], (10, 1))))
 
     def reflect(self, window: Window) -> None:
         self.reflected.append(window[-1].instant_ns)
@@ -59,8 +49,8 @@ class Thoughtful:
             raise ValueError(f"made for a front camera of 256 x 256, given {dict(cameras)}")
 
 
-def roll(policy: Thoughtful, **settings: float) -> Episode:
-    config = RolloutConfig(episode_s=3.0, inference_hz=5.0, inference_delay_ms=50.0, **settings)
+def roll(policy: Thoughtful) -> Episode:
+    config = RolloutConfig(episode_s=3.0, inference_hz=5.0, inference_delay_ms=50.0)
     return Rollout(Tabletop(PANDA), PANDA, policy, ArmConfig(), config).run(0)
 
 
@@ -78,22 +68,6 @@ def test_a_policy_that_has_nothing_to_reflect_on_is_not_asked_to() -> None:
     policy = Thoughtful(reflection_period_s=float("inf"))
     roll(policy)
     assert policy.reflected == []
-
-
-@pytest.mark.parametrize("draws", [True, False])
-def test_an_episode_keeps_the_frames_that_were_expected_at_the_rate_asked_for(draws: bool) -> None:
-    policy = Thoughtful(draws=draws)
-    episode = roll(policy, prediction_rate_hz=2.0)
-    times_ms = [(prediction.time_ns - episode.start_ns) // MS for prediction in episode.predictions]
-    # Asked five times a second: a frame every third time, so never more often than twice a second.
-    assert times_ms == [1000, 1600, 2200, 2800, 3400]
-    assert len(policy.drawn) == (5 if draws else 0)
-
-
-def test_no_frame_is_drawn_for_nobody() -> None:
-    policy = Thoughtful()
-    assert roll(policy).predictions == []
-    assert policy.drawn == []
 
 
 def test_a_world_with_other_cameras_is_refused_before_anything_moves() -> None:
