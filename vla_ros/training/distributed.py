@@ -107,7 +107,7 @@ def sharded(module: nn.Module, processes: Processes, parallel: Parallel) -> nn.M
         return module
     if parallel == "ddp":
         devices = [processes.device] if processes.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+        return nn.parallel.DistributedDataParallel(module, device_ids=devices)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 

@@ -1,0 +1,173 @@
+"""One command makes a checkpoint of datasets, ours and others', and conversations; wrong asks are named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from vla_ros.checkpoints import manifest
+from vla_ros.cli.app import app
+from vla_ros.models import up_vla as model
+from vla_ros.recording.config import RecordingConfig
+from vla_ros.recording.features import REQUESTED, SENT, STATE, Row, of_robot
+from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
+from vla_ros.robots.panda import PANDA
+from vla_ros.tokenizers import magvit2
+from vla_ros.training import config
+from vla_ros.training.describing import carried_on, described_samples, read_descriptions
+from vla_ros.training.image_tokenizer import ImageTokenizerTraining
+from vla_ros.viewing.curves import render_curves
+
+REFERENCE = Path(__file__).parents[1] / "reference" / "lerobot-0.6.1"
+INSTRUCTIONS = ("lift the red cube", "lift the blue cube", "lift the red cube")
+FAST = config.OptimizerConfig(learning_rate=1e-3, warmup_steps=0, clip_norm=1.0)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = magvit2.Magvit2Config(
+        channels=8, multipliers=(1, 1), encoder_blocks=(1, 1), decoder_blocks=(1, 1), code_bits=4, groups=4, patch=4
+    )
+    monkeypatch.setitem(magvit2.MAGVIT2_SIZES, "tiny", tokenizer)
+    sizes = {
+        "vocabulary": model.Vocabulary(text_size=300, end_of_text=0, codes=16), "layers": 1, "width": 16, "heads": 2,
+        "mlp_width": 16, "head_heads": 2, "head_mlp_width": 16, "feature_width": 16, "max_description": 4,
+    }  # fmt: skip
+    tiny = model.SIZES["up-vla-demo"].model_copy(update=sizes)
+    monkeypatch.setitem(model.SIZES, "tiny", tiny)
+    recipe = config.Recipe(
+        image_tokenizer=ImageTokenizerTraining(size="tiny", pixels=32, steps=2, batch=2),
+        stage_1=config.Stage(steps=2, batch=4, conversations=2, act=0.0, optimizer=FAST),
+        stage_2=config.Stage(steps=3, batch=4, conversations=2, parts=2, optimizer=FAST, ema_decay=0.9),
+        describe_every_s=1.0,
+        held_out=0.34,
+    )
+    monkeypatch.setitem(config.RECIPES, "tiny", recipe)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three short episodes of an arm that moves along x; a picture that tells how far."""
+    root, fps = tmp_path_factory.mktemp("data") / "lifts", 10
+    features = of_robot(PANDA, {"front": (48, 64), "wrist": (48, 64)}, fps)
+    with DatasetWriter(root, features, RecordingConfig(fps=fps)) as writer:
+        for task in INSTRUCTIONS:
+            writer.begin(task)
+            for frame in range(14):
+                values = {feature.key: np.zeros(feature.shape[0]) for feature in features.columns}
+                joints = np.array(PANDA.home_rad)
+                ahead = np.array([*joints, 0.4 + 0.01 * frame, 0.0, 0.3, 1.0, 0.0, 0.0, 0.0, 0.08 * (frame < 7)])
+                values |= {STATE: np.array([*joints, 0.08]), SENT: ahead, REQUESTED: ahead}
+                image = np.full((48, 64, 3), 15 * frame, np.uint8)
+                writer.add(Row(frame, {"front": image, "wrist": image}, values))
+            writer.save(EpisodeDetails(task, success=True))
+    return root
+
+
+@pytest.fixture
+def conversations(tmp_path: Path) -> Path:
+    Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(tmp_path / "scene.png")
+    said = [{"from": "human", "value": "<image>\ndescribe this image"}, {"from": "gpt", "value": "a red cube"}]
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps([{"image": "scene.png", "conversations": said}] * 3))
+    return path
+
+
+def train(*words: object) -> Result:
+    return CliRunner().invoke(app, ["train", "up_vla", "--size", "tiny", "--device", "cpu", *map(str, words)])
+
+
+def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    written = tmp_path / "config.yaml"
+    written.write_text(yaml.safe_dump({"data": {"pixels": 32}, "run": {"log_every": 1}}))
+    words = ("--dataset", dataset, "--conversations", conversations, "--out", out, "--config", written)
+    first = train(*words, "--stage", "1")
+    assert first.exit_code == 0, first.output
+    assert not (out / "checkpoint").exists()
+    assert train(*words).exit_code == 2, "a training is there, and --resume was not given"
+
+    before = (out / "stage-1" / "curves.jsonl").stat().st_mtime_ns
+    rest = train(*words, "--resume")
+    assert rest.exit_code == 0, rest.output
+    assert (out / "stage-1" / "curves.jsonl").stat().st_mtime_ns == before, "what is done is not done again"
+    bundle = manifest.load(out / "checkpoint")
+    told = bundle.manifest
+    assert told.robot == "panda"
+    assert told.instructions == ("lift the blue cube", "lift the red cube")
+    assert told.words == ("blue", "cube", "lift", "red", "the")
+    assert told.proprioception == ("joints", "gripper")
+    assert (told.cameras[0].width, told.cameras[0].height) == (64, 48)
+    assert told.trained["held_out_episodes"] == [1]
+    assert told.trained["stages"]["stage 2"]["step"] == 3
+    lines = [json.loads(line) for line in (out / "stage-2" / "curves.jsonl").read_text().splitlines()]
+    assert {"predict", "act", "understand", "held_out_act", "frames_per_s", "mfu"} <= set(lines[-1])
+    asked = described_samples([range(14), range(14, 28), range(28, 42)], 10)
+    assert sorted(read_descriptions(out / "descriptions.jsonl")) == asked == [0, 10, 14, 24, 28, 38]
+    assert Image.open(out / "curves.png").width > 500
+    assert "42 rows" in (out / "checkpoint" / "README.md").read_text()
+
+    again = train("--dataset", dataset, "--out", tmp_path / "more", "--start", out / "checkpoint", "--config", written)
+    assert again.exit_code == 0, again.output
+    more = manifest.load(tmp_path / "more" / "checkpoint")
+    assert more.manifest.normalization == told.normalization
+    assert all(
+        torch.equal(tensor, more.image_tokenizer.state_dict()[name])
+        for name, tensor in bundle.image_tokenizer.state_dict().items()
+    ), "the image tokenizer is frozen"
+
+
+def test_datasets_of_others_train_as_well(tmp_path: Path) -> None:
+    data = {
+        "cameras": ["hand"], "code_cameras": ["hand"], "camera_keys": {"hand": "observation.images.wrist"},
+        "pixels": 32, "source": "column", "successes_only": False,
+        "action": {"space": "joint_position", "gripper": "none", "rate_hz": 30.0, "horizon": 5},
+    }  # fmt: skip
+    written = tmp_path / "config.yaml"
+    written.write_text(yaml.safe_dump({"data": data, "recipe": {"held_out": 0.0}}))
+    result = train("--dataset", REFERENCE, "--out", tmp_path / "out", "--config", written, "--steps", 1)
+    assert result.exit_code == 0, result.output
+    told = manifest.load_manifest(tmp_path / "out" / "checkpoint")
+    assert told.model.action_rows == 5
+    assert told.action.joint_names
+    assert told.proprioception == ("observation.state",)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--stage", "3"), "--stage: 3 is none"),
+        (("--size", "up-vla-giant"), "up-vla-giant is none; there are"),
+        (("--size", "up-vla-release"), "give a checkpoint to start from"),
+        (("--precision", "half"), "precision"),
+        (("--device", "tpu9"), "tpu9"),
+        (("--start", "nowhere"), "nowhere"),
+        (("--conversations", "nowhere.json"), "nowhere.json"),
+        (("--config", "nowhere.yaml"), "--config: nowhere.yaml cannot be read"),
+        (("--resume",), "no training to go on with"),
+        (("--batch", "5"), "parts"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(dataset: Path, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    result = train("--dataset", dataset, "--out", tmp_path / "out", *words)
+    assert result.exit_code in (1, 2)
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert said in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_description_holds_until_the_next_within_an_episode() -> None:
+    carried = carried_on({0: "a", 2: "b", 5: "c"}, [range(4), range(4, 7)])
+    assert carried == {0: "a", 1: "a", 2: "b", 3: "b", 4: "", 5: "c", 6: "c"}
+
+
+def test_curves_without_a_line_are_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no curves"):
+        render_curves({"stage 1": []}, tmp_path / "curves.png")
