@@ -15,10 +15,11 @@ from vla_ros.control.arm import ArmConfig
 from vla_ros.geometry import pose_matrix
 from vla_ros.robots.panda import PANDA
 from vla_ros.rollout.scenes import CONVERSATIONS, STATES, Placing, Scene, scenes, write
-from vla_ros.simulation.describing import describe, read
+from vla_ros.simulation.describing import describe, questions, read
 from vla_ros.simulation.tabletop import Tabletop
 from vla_ros.simulation.tasks import COLORS
 from vla_ros.simulation.world import DEFAULT_CAMERAS, TabletopConfig, WorldState
+from vla_ros.training.conversations import Conversations
 
 SMALL = {name: camera.model_copy(update={"width": 128, "height": 96}) for name, camera in DEFAULT_CAMERAS.items()}
 WORLD = TabletopConfig(cameras=SMALL, variety=0.0)
@@ -85,14 +86,24 @@ def test_the_same_arguments_give_the_same_scenes(found: list[Scene]) -> None:
 def test_the_folder_is_llavas_form_and_every_caption_agrees_with_its_state(folder: Path) -> None:
     entries = json.loads((folder / CONVERSATIONS).read_text())
     states = [json.loads(line) for line in (folder / STATES).read_text().splitlines()]
-    assert [entry["id"] for entry in entries] == [state["id"] for state in states]
-    for entry, kept in zip(entries, states, strict=True):
-        assert [Image.open(folder / name).size for name in entry["image"]] == [(128, 96)] * 2
-        said = entry["conversations"]
-        assert [one["from"] for one in said] == ["human", "gpt"] * (len(said) // 2)
-        assert said[0]["value"] == "<image>\nwhat is there?"
+    assert len(states) == 12
+    of_scene = {state["id"]: [one for one in entries if one["id"].startswith(state["id"] + "-")] for state in states}
+    assert sum(map(len, of_scene.values())) == len(entries) == len({entry["id"] for entry in entries})
+    for kept in states:
         state = WorldState(0, np.array(kept["values"]), tuple(kept["names"]))
-        assert read(said[1]["value"]) == describe(state)
+        told = []
+        for entry in of_scene[kept["id"]]:
+            assert [Image.open(folder / name).size for name in entry["image"]] == [(128, 96)] * 2
+            asked, answer = entry["conversations"]
+            assert (asked["from"], answer["from"]) == ("human", "gpt")
+            told.append((asked["value"].removeprefix("<image>\n"), answer["value"]))
+        captions = [answer for question, answer in told if question == "what is there?"]
+        assert len(captions) > 1, "it is asked for more often than anything else"
+        assert all(read(caption) == describe(state) for caption in captions)
+        assert sorted(set(told) - {("what is there?", captions[0])}) == sorted(questions(state))
+    turns = Conversations([folder / CONVERSATIONS], pixels=32, views=2)
+    assert len(turns) == len(entries)
+    assert turns.turn(0).images.shape == (2, 32, 32, 3)
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ _TILT_RAD, _TURN_RAD = 0.2, 0.9
 _CLOSE_M, _CLOSE_RAD = 2e-3, 0.02  # an arm that comes so near is where it was put
 _ITERATIONS, _PERIOD_S = 60, 1e-3
 _QUALITY = 92  # of jpg
+#: The caption is what a policy is told, and the longest answer: it is asked for so many times as often as another.
+_CAPTIONS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,33 +77,43 @@ def scenes(
 def write(found: Iterator[Scene], folder: Path, request: str, on_progress: Callable[[int], None]) -> int:
     """Pictures and json into a new `folder`; returns how many scenes there were.
 
-    Every scene gives an entry: first `request` with the whole caption for an answer, then the questions. The json is
-    written last: a folder without one is not finished. Raises OSError.
+    Of every scene there are entries that answer `request` with the whole caption, and one for each question. The json
+    is written last: a folder without one is not finished. Raises OSError.
     """
     (folder / IMAGES).mkdir(parents=True)
     entries: list[dict[str, Any]] = []
+    count = 0
     with (folder / STATES).open("w", encoding="utf-8") as states:
         for scene in found:
             names = {camera: f"{IMAGES}/{scene.name}-{camera}.jpg" for camera in scene.images}
             for camera, image in scene.images.items():
                 PillowImage.fromarray(image).save(folder / names[camera], quality=_QUALITY)
-            entries.append(entry(scene, list(names.values()), request))
+            entries += entries_of(scene, list(names.values()), request)
             state = {"id": scene.name, "names": scene.state.names, "values": scene.state.values.tolist()}
             states.write(json.dumps(state) + "\n")
-            on_progress(len(entries))
+            count += 1
+            on_progress(count)
     unfinished = folder / f".{CONVERSATIONS}.tmp"
     unfinished.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     unfinished.replace(folder / CONVERSATIONS)
-    return len(entries)
+    return count
 
 
-def entry(scene: Scene, images: list[str], request: str) -> dict[str, Any]:
-    """A scene in LLaVA's form; `image` is one file, or a list with one of each camera."""
-    said = [(request, describe(scene.state).caption), *questions(scene.state)]
-    turns = [({"from": "human", "value": asked}, {"from": "gpt", "value": answer}) for asked, answer in said]
-    conversations = [one for turn in turns for one in turn]
-    conversations[0]["value"] = f"<image>\n{request}"
-    return {"id": scene.name, "image": images if len(images) > 1 else images[0], "conversations": conversations}
+def entries_of(scene: Scene, images: list[str], request: str) -> list[dict[str, Any]]:
+    """A scene in LLaVA's form; `image` is one file, or a list with one of each camera.
+
+    Every question stands alone: asked after others, it would never be learnt without their answers in front of it.
+    """
+    said = [(request, describe(scene.state).caption)] * _CAPTIONS + list(questions(scene.state))
+    image = images if len(images) > 1 else images[0]
+    return [
+        {
+            "id": f"{scene.name}-{number}",
+            "image": image,
+            "conversations": [{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": answer}],
+        }
+        for number, (asked, answer) in enumerate(said)
+    ]
 
 
 # --- an arm at random -------------------------------------------------------------------------------------------------
