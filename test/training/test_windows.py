@@ -147,6 +147,7 @@ def test_what_lerobot_wrote_is_learnt_from_as_well(version: str, tmp_path: Path)
     root = REFERENCE / f"lerobot-{version}"
     theirs = ActionSamples([root], THEIRS, tmp_path / "cache")
     assert (len(theirs), theirs.instructions) == (80, ("pick 0", "pick 1"))
+    assert theirs.frame_sizes == {"hand": (320, 240)}
     sample = theirs.sample(40 + 35)
     assert (sample.episode, sample.frame, sample.instruction) == (1, 35, "pick 1")
     np.testing.assert_array_equal(sample.state, 35.0 + np.arange(8))

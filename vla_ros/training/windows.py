@@ -15,9 +15,9 @@ from pydantic import Field, model_validator
 
 from vla_ros.actions import ActionSpec, Anchor, GripperConvention, Space
 from vla_ros.geometry import RotationForm
-from vla_ros.recording.features import ACTION, IMAGES, STATE, Features
+from vla_ros.recording.features import ACTION, STATE, Features
 from vla_ros.recording.files import DatasetError
-from vla_ros.recording.reader import DatasetReader, camera_name
+from vla_ros.recording.reader import DatasetReader, camera_name, is_image
 from vla_ros.robots import catalogue
 from vla_ros.training.frames import Clip, Frames, Progress
 from vla_ros.training.labels import COLUMNS, EndRule, Requested, Taken, rows_between
@@ -27,6 +27,8 @@ from vla_ros.values import Array, Config, Image
 def _silent(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
+
+_CHANNELS = 3
 
 #: What the demo-sized policy is taught: steps of the TCP in the base frame, the gripper 0 closed .. 1 open.
 TCP_STEPS = ActionSpec(
@@ -144,9 +146,7 @@ class ActionSamples:
     @property
     def frame_sizes(self) -> Mapping[str, tuple[int, int]]:
         """camera -> (width, height) of the frames as recorded, in the first dataset."""
-        source = self._sources[0]
-        shapes = {name: source.reader.meta.features.find(key).shape for name, key in source.keys.items()}
-        return {name: (shape[1], shape[0]) for name, shape in shapes.items()}
+        return self._sources[0].frame_sizes
 
     @property
     def instructions(self) -> tuple[str, ...]:
@@ -212,8 +212,7 @@ class _Source:
     """One dataset: its episodes that are learnt from, and how."""
 
     def __init__(self, root: Path, config: DataConfig) -> None:
-        self.keys = {name: config.camera_keys.get(name, IMAGES + name) for name in config.cameras}
-        self.cameras = {name: camera_name(key) for name, key in self.keys.items()}
+        self.cameras = {name: camera_name(config.camera_keys.get(name, name)) for name in config.cameras}
         self.reader = DatasetReader(root, list(self.cameras.values()))
         meta = self.reader.meta
         self.robot = meta.features.robot_type
@@ -230,6 +229,14 @@ class _Source:
             for episode in meta.episodes
             if not (config.successes_only and meta.details(episode).get("success") is False)
         ]
+
+    @property
+    def frame_sizes(self) -> Mapping[str, tuple[int, int]]:
+        """camera -> (width, height) as recorded; whoever wrote it may say channels first."""
+        features = self.reader.meta.features.features
+        shapes = {camera_name(feature.key): feature.shape for feature in features if is_image(feature)}
+        sizes = {camera: shape[1:] if shape[-1] != _CHANNELS else shape[:2] for camera, shape in shapes.items()}
+        return {name: (sizes[camera][1], sizes[camera][0]) for name, camera in self.cameras.items()}
 
     def columns(self, clip: Clip) -> Mapping[str, Array]:
         """Those that are read, of one episode."""
