@@ -287,7 +287,8 @@ def future_labels(config: UpVlaConfig, sequence: Sequence, future_BN: Tensor) ->
 
     They are labels of the SAME positions; the loss counts those of `sequence.image`, its begin and end included.
     """
-    assert sequence.image is not None, "a conversation predicts no frame"
+    if sequence.image is None:
+        raise ValueError("a conversation predicts no frame; make the sequence by action_sequence")
     labels_BL = sequence.ids_BL.masked_fill(sequence.ids_BL == config.vocabulary.pad, IGNORED)
     labels_BL[:, sequence.image.start + 1 : sequence.image.stop - 1] = future_BN + config.vocabulary.first_code
     return labels_BL
@@ -315,10 +316,8 @@ def understanding_sequence(
         row = [*head, *prompt, *answer]
         ids.append(row + [vocabulary.pad] * (length - len(row)))
         labels.append([IGNORED] * (len(row) - len(answer)) + answer + [IGNORED] * (length - len(row)))
-    ids_BL = torch.tensor(ids, dtype=torch.int64, device=device)
-    return Sequence(ids_BL, understanding_rule(vocabulary, ids_BL)), torch.tensor(
-        labels, dtype=torch.int64, device=device
-    )
+    ids_BL, labels_BL = (torch.tensor(rows, dtype=torch.int64, device=device) for rows in (ids, labels))
+    return Sequence(ids_BL, understanding_rule(vocabulary, ids_BL)), labels_BL
 
 
 def understanding_rule(vocabulary: Vocabulary, ids_BL: Tensor) -> Tensor:
@@ -329,7 +328,7 @@ def understanding_rule(vocabulary: Vocabulary, ids_BL: Tensor) -> Tensor:
 
 
 def _framed(vocabulary: Vocabulary, text: list[int], max_text: int) -> list[int]:
-    """The text between two ends; what is longer than `max_text` less the task's id loses its tail, not its end."""
+    """The text between two ends; what is longer than `max_text` loses its tail, not its end."""
     end = vocabulary.end_of_text
     framed = [*text, end] if text[:1] == [end] else [end, *text, end]
     return framed if len(framed) <= max_text else [*framed[: max_text - 1], end]
@@ -426,9 +425,8 @@ class UpVla(nn.Module):
         begin = memory.length if memory is not None else 0
         rotation = _rotation(self.config, begin, begin + x_BLW.shape[1], x_BLW.device)
         mask = None
-        if (
-            attended_BLL is not None
-        ):  # added to the scores; made once, as attention would make it of bool in every block
+        if attended_BLL is not None:
+            # What is added to the scores: given the bool, attention would make this anew in every block.
             mask = torch.zeros_like(attended_BLL, dtype=x_BLW.dtype).masked_fill_(~attended_BLL, -torch.inf)[:, None]
         for index, block in enumerate(self.blocks):
             held = memory.of(index) if memory is not None else None
