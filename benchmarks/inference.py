@@ -9,11 +9,13 @@ weights, one after the other, nothing between them), and the floating-point oper
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,30 +36,47 @@ CAMERA = (480, 640, 3)
 SIDES = {"up-vla-release": 512, "up-vla-demo": 128}  # of the square image whose codes the model reads
 
 
+class Times(NamedTuple):
+    """How long something takes by the clock, and of the processor's time."""
+
+    ms: float
+    cpu_ms: float
+
+
 @dataclass(frozen=True)
 class Timer:
-    """Median wall time of a call, after calls that do not count; what is slow is repeated less often."""
+    """Median time of a call, after calls that do not count; what is slow is repeated less often.
+
+    Beside the clock's that of the processor, of all threads together: it depends less on who else works there.
+    """
 
     device: torch.device
     repetitions: int
     most_s: float = 10.0
 
-    def ms(self, call: Callable[[], object]) -> float:
+    def times(self, call: Callable[[], object]) -> Times:
         """Runs `call` once to warm up (a GPU: three times), then `repetitions` times or until `most_s` have passed."""
-        times_s: list[float] = []
+        measured: list[Times] = []
         with torch.inference_mode():
             for _ in range(3 if self.device.type == "cuda" else 1):
                 call()
-            while len(times_s) < self.repetitions and sum(times_s) < self.most_s:
-                times_s.append(self._once(call))
-        return 1000.0 * statistics.median(times_s)
+            while len(measured) < self.repetitions and sum(each.ms for each in measured) < 1000.0 * self.most_s:
+                measured.append(self._once(call))
+        return Times(
+            statistics.median(each.ms for each in measured), statistics.median(each.cpu_ms for each in measured)
+        )
 
-    def _once(self, call: Callable[[], object]) -> float:
+    def ratio(self, longer: Times, shorter: Times) -> float:
+        """How many times longer, by the clock on a GPU, in processor time on a CPU."""
+        on_gpu = self.device.type == "cuda"
+        return longer.ms / shorter.ms if on_gpu else longer.cpu_ms / shorter.cpu_ms
+
+    def _once(self, call: Callable[[], object]) -> Times:
         self._wait()
-        start = time.perf_counter()
+        start_s, start_cpu_s = time.perf_counter(), time.process_time()
         call()
         self._wait()
-        return time.perf_counter() - start
+        return Times(1000.0 * (time.perf_counter() - start_s), 1000.0 * (time.process_time() - start_cpu_s))
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -151,22 +170,22 @@ def ours(model: UpVla, given: Inputs, compiles: bool) -> Callable[[], tuple[Tens
     return lambda: replayed(sequence.ids_BL, sequence.attended_BLL, *tensors)
 
 
-def show(name: str, ms: float, note: str = "") -> None:
-    print(f"  {name:<34}{ms:9.2f} ms  {note}", flush=True)
+def show(name: str, times: Times, note: str = "") -> None:
+    print(f"  {name:<34}{times.ms:9.2f} ms  {times.cpu_ms:9.2f} ms of CPU  {note}", flush=True)
 
 
 def bounds(size: str, timer: Timer, dtype: torch.dtype, compiles: bool) -> tuple[float, float]:
     """Backbone and head: how much faster than straightforward, how much slower than the matrix products alone."""
     config, device = SIZES[size], timer.device
+    on_gpu, kind = device.type == "cuda", str(dtype).removeprefix("torch.")
     with device:
         model = UpVla(config).eval()
     print(f"\n{size}, backbone and action head, {device}")
-    slow_ms = timer.ms(straightforward(config, model, device))
+    slow = timer.times(straightforward(config, model, device))
+    show("straightforward float32", slow)
     model = model.to(dtype)
-    given = inputs(config, device, dtype, multiple=GRAPH_STEP if device.type == "cuda" else 1)
+    given = inputs(config, device, dtype, multiple=GRAPH_STEP if on_gpu else 1)
     length = given.sequence.ids_BL.shape[1]
-    ours_ms = timer.ms(ours(model, given, compiles=False))
-    kind = str(dtype).removeprefix("torch.")
     multiply, nothing = products(model, length), torch.zeros(1, device=device)
 
     def multiplied(tensor: Tensor) -> tuple[Tensor]:
@@ -174,26 +193,19 @@ def bounds(size: str, timer: Timer, dtype: torch.dtype, compiles: bool) -> tuple
         return (tensor + 1,)  # a graph has to give something
 
     replayed = Replayed(multiplied, device)
-    products_ms = timer.ms(lambda: replayed(nothing))
-    show("straightforward float32", slow_ms)
-    show(f"ours {kind}, {length} tokens", ours_ms, f"{slow_ms / ours_ms:.1f} x straightforward")
-    if compiles:
-        ours_ms = timer.ms(ours(model, given, compiles=True))
-        show(f"ours {kind}, compiled", ours_ms, f"{slow_ms / ours_ms:.1f} x straightforward")
-    over = ours_ms / products_ms
-    show(f"matrix products alone, {kind}", products_ms, f"ours takes {over:.2f} x that")
+    least = timer.times(lambda: replayed(nothing))
+    show(f"matrix products alone, {kind}", least)
+    faster, over = 0.0, math.inf
+    for compiled in (False, True) if compiles else (False,):
+        times = timer.times(ours(model, given, compiled))
+        faster, over = timer.ratio(slow, times), timer.ratio(times, least)
+        name = f"ours {kind}, {length} tokens" + ", compiled" * compiled
+        show(name, times, f"{faster:.1f} x faster than straightforward, {over:.2f} x the products")
     done = operations(config, length)
-    peak = next(
-        (peak for name, peak in PEAKS.items() if device.type == "cuda" and name in torch.cuda.get_device_name()), 0
-    )
-    if peak:
-        show(f"{done / 1e12:.2f} TFLOP at the peak", 1e3 * done / peak, f"{1e3 * done / peak / ours_ms:.0%} of ours")
-    else:
-        rates = ", ".join(
-            f"{done / ms / 1e6:.0f} GFLOP/s {what}" for ms, what in ((ours_ms, "ours"), (products_ms, "alone"))
-        )
-        print(f"  {done / 1e9:.2f} GFLOP: {rates}")
-    return slow_ms / ours_ms, over
+    peaks = [peak for name, peak in PEAKS.items() if on_gpu and name in torch.cuda.get_device_name()]
+    bound = f", {1e3 * done / peaks[0]:.2f} ms at the peak of {peaks[0] / 1e12:.0f} TFLOP/s" if peaks else ""
+    print(f"  {done / 1e9:.2f} GFLOP{bound}")
+    return faster, over
 
 
 def components(size: str, timer: Timer, dtype: torch.dtype, image_tokenizer: str) -> float:
@@ -226,24 +238,28 @@ def components(size: str, timer: Timer, dtype: torch.dtype, image_tokenizer: str
         run()
 
     print(f"\n{size}, {str(dtype).removeprefix('torch.')} (image tokenizer float32), {device}")
-    chunk_ms = timer.ms(chunk)
-    show("frames to actions", chunk_ms, f"{1000 / chunk_ms:.1f} chunks/s (goal {GOAL_CHUNKS_HZ:g})")
-    show("  resize frames", timer.ms(images), f"{len(frames)} of {CAMERA[1]} x {CAMERA[0]} to {side}")
-    show("  encode image", timer.ms(lambda: tokenizer.encode(normalized(seen[0, : config.views]))))
+    times = timer.times(chunk)
+    show("frames to actions", times, f"{1000 / times.ms:.1f} chunks/s (goal {GOAL_CHUNKS_HZ:g})")
+    show("  resize frames", timer.times(images), f"{len(frames)} of {CAMERA[1]} x {CAMERA[0]} to {side}")
+    show("  encode image", timer.times(lambda: tokenizer.encode(normalized(seen[0, : config.views]))))
     if vision is not None:
-        show("  encode for understanding", timer.ms(lambda: vision.encode(seen)))
-    show("  lay out the sequence", timer.ms(lambda: inputs(config, device, dtype)))
-    show("  backbone", timer.ms(lambda: model(given.sequence, *given.seen)), f"{given.sequence.ids_BL.shape[1]} tokens")
-    show("  action head", timer.ms(lambda: model.act(hidden_BLW, given.sequence)))
+        show("  encode for understanding", timer.times(lambda: vision.encode(seen)))
+    show("  lay out the sequence", timer.times(lambda: inputs(config, device, dtype)))
+    show(
+        "  backbone",
+        timer.times(lambda: model(given.sequence, *given.seen)),
+        f"{given.sequence.ids_BL.shape[1]} tokens",
+    )
+    show("  action head", timer.times(lambda: model.act(hidden_BLW, given.sequence)))
     print("  off the control path:")
-    show("  future head", timer.ms(lambda: model.imagine(hidden_BLW, given.sequence).argmax(-1)))
-    show("  decode the future frame", timer.ms(lambda: pixels(tokenizer.decode(codes_BN))))
+    show("  future head", timer.times(lambda: model.imagine(hidden_BLW, given.sequence).argmax(-1)))
+    show("  decode the future frame", timer.times(lambda: pixels(tokenizer.decode(codes_BN))))
     with torch.no_grad():
         model.lm_head.bias[config.vocabulary.end_of_text] = -torch.inf  # the longest answer
     features_BSF = torch.randn(1, config.features, config.feature_width, device=device, dtype=dtype)
-    describe_ms = timer.ms(lambda: model.answer(features_BSF, QUESTION, config.max_description))
-    show("  describe", describe_ms, f"{config.max_description} ids")
-    return 1000.0 / chunk_ms
+    described = timer.times(lambda: model.answer(features_BSF, QUESTION, config.max_description))
+    show("  describe", described, f"{config.max_description} ids")
+    return 1000.0 / times.ms
 
 
 def main() -> int:

@@ -17,15 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-FOLDER = Path(os.environ.get("VLA_ROS_GOLDEN") or Path(__file__).parents[1] / "golden")
+OURS = Path(__file__).parents[1] / "golden"
+FOLDER = Path(os.environ.get("VLA_ROS_GOLDEN") or OURS)
 
 Result = Tensor | NDArray[Any]
 
 
 def cases(kind: str, *others: str) -> list[Case]:
-    """Every case of this kind that lies in the folder: its name begins with `kind`, and not with one of `others`."""
+    """Every case of this kind that lies in the folder: its name begins with `kind`, and not with one of `others`.
+
+    Another folder than ours need not hold any: tests of none are skipped.
+    """
     found = [Case(path) for path in sorted(FOLDER.glob(f"{kind}*.json")) if not path.name.startswith(others)]
-    if not found:
+    if not found and (FOLDER == OURS or not FOLDER.is_dir()):
         raise FileNotFoundError(f"no golden case {kind}* lies in {FOLDER}")
     return found
 
