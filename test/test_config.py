@@ -248,6 +248,19 @@ def test_another_policy_does_not_keep_the_checkpoint() -> None:
     assert config.override(system, policy="scripted").policy.checkpoint == ""
 
 
+def test_another_policy_is_computed_where_the_one_before_was() -> None:
+    system = config.load("franka_upvla")
+    on_cpu = system.model_copy(update={"policy": config.PolicyConfig(name="scripted", device="cpu", dtype="bfloat16")})
+    changed = config.override(on_cpu, policy="up_vla", checkpoint="w").policy
+    assert changed == config.PolicyConfig(name="up_vla", checkpoint="w", device="cpu", dtype="bfloat16")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:one", "CPU", ""])
+def test_a_device_that_torch_would_not_know_is_refused(device: str) -> None:
+    with pytest.raises(ValueError, match=rf"no device \(given '{device}'\); should be auto, cpu, cuda, or cuda:1"):
+        config.PolicyConfig(name="up_vla", device=device)
+
+
 def test_override_tells_every_problem() -> None:
     with pytest.raises(ConfigError) as caught:
         config.override(config.load("franka_upvla"), robot="x", policy="y", policies=("scripted",))
