@@ -28,7 +28,9 @@ test: setup
 	$(BIN)/pytest -n auto --dist loadfile --ignore test/ros --ignore test/test_readme.py
 	$(BIN)/pytest test/ros test/test_readme.py  # on time, so alone
 
-test: export OPENBLAS_NUM_THREADS := 1  # threads that wait for each other cost more than they bring
+# Threads that wait for each other cost more than they bring.
+test: export OPENBLAS_NUM_THREADS := 1
+test: export OMP_NUM_THREADS := 1
 
 test-full: export VLA_ROS_FULL := 1
 test-full: test
