@@ -21,6 +21,7 @@ from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
 from vla_ros.robots.panda import PANDA
 from vla_ros.tokenizers import magvit2
 from vla_ros.training import config
+from vla_ros.training.card import record_success
 from vla_ros.training.describing import carried_on, described_samples, read_descriptions
 from vla_ros.training.image_tokenizer import ImageTokenizerTraining
 from vla_ros.viewing.curves import render_curves
@@ -112,7 +113,10 @@ def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, tmp_
     asked = described_samples([range(14), range(14, 28), range(28, 42)], 10)
     assert sorted(read_descriptions(out / "descriptions.jsonl")) == asked == [0, 10, 14, 24, 28, 38]
     assert Image.open(out / "curves.png").width > 500
-    assert "42 rows" in (out / "checkpoint" / "README.md").read_text()
+    card = out / "checkpoint" / "README.md"
+    assert "42 rows" in card.read_text()
+    record_success(out / "checkpoint", "23 of 50")
+    assert "| success rate | 23 of 50 |\n" in card.read_text()
 
     again = train("--dataset", dataset, "--out", tmp_path / "more", "--start", out / "checkpoint", "--config", written)
     assert again.exit_code == 0, again.output

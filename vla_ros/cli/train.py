@@ -10,7 +10,8 @@ import typer
 from vla_ros.cli.common import EXIT_FAILED, checkpoint_errors, clear_errors, dataset_errors, obstacle, refuse
 
 if TYPE_CHECKING:
-    from vla_ros.training.up_vla import Request, Until
+    from vla_ros.training.up_vla import Until
+    from vla_ros.training.up_vla_material import Request
 
 app = typer.Typer(help="Train a model on datasets.", no_args_is_help=True)
 
@@ -106,7 +107,7 @@ def _request(where: dict[str, Any], size: str, wanted: dict[str, Any], given: di
     from pydantic import ValidationError
 
     from vla_ros.training.config import RECIPES, Recipe, RunConfig
-    from vla_ros.training.up_vla import Request
+    from vla_ros.training.up_vla_material import Request
     from vla_ros.training.windows import DataConfig
 
     if size not in RECIPES:

@@ -15,6 +15,8 @@ from typing import Literal, Protocol, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vla_ros.training.batches import Share
@@ -108,9 +110,6 @@ def sharded(module: nn.Module, processes: Processes, parallel: Parallel) -> nn.M
     if parallel == "ddp":
         devices = [processes.device] if processes.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(module, device_ids=devices)
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
     mesh = init_device_mesh(processes.device.type, (processes.world,))
     for block in cast("InBlocks", module).blocks:
         fully_shard(block, mesh=mesh)
@@ -122,7 +121,7 @@ def without_sync(module: nn.Module, waits: bool) -> AbstractContextManager[None]
     """Within it gradients stay this process's own if it `waits`; the last part of a batch does not."""
     if isinstance(module, nn.parallel.DistributedDataParallel):
         return module.no_sync() if waits else nullcontext()
-    if hasattr(module, "set_requires_gradient_sync"):  # what fully_shard makes of a module
+    if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(not waits)
     return nullcontext()
 

@@ -6,7 +6,8 @@ Shapes: B batch, L sequence, V vocabulary, K action rows, A action dimensions.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,8 @@ class Objective(nn.Module, Generic[Part]):
         raise NotImplementedError
 
 
-class Summed(NamedTuple):
+@dataclass(frozen=True)
+class Summed:
     """A loss before it is divided: the sum over what it counts, and how much that is."""
 
     total: Tensor

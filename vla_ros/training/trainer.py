@@ -47,7 +47,7 @@ class Job:
     dtype: torch.dtype = torch.float32
     tell: Tell = lambda what, done, total, said: None
     about: Mapping[str, str] = field(default_factory=dict)  # may not differ when a run goes on
-    on_curves: Callable[[], None] = lambda: None  # after new lines were written
+    on_saved: Callable[[], None] = lambda: None  # on the process that leads
 
 
 class Trainer(Generic[Part]):
@@ -99,12 +99,13 @@ class Trainer(Generic[Part]):
                     values |= self._look_at_held_out()
                 if curves is not None:
                     curves.add(done, values)
-                    job.on_curves()
                 job.tell(job.name, done, steps, _said(values))
                 if not math.isfinite(values["loss"]):
                     raise FloatingPointError(f"{job.name}: the loss at step {done} is {values['loss']}")
                 if ends or saves:
                     save(job.folder, self._saved, done, spent_s, job.about, job.processes)
+                    if job.processes.leads:
+                        job.on_saved()
                     last_saved = time.monotonic()
                 meter.restart()  # what is not training does not count as its speed
                 if stops and done < steps:
@@ -133,7 +134,8 @@ class Trainer(Generic[Part]):
             with without_sync(self._module, waits=place + 1 < len(parts)):
                 with self._precision():
                     totals: dict[str, Tensor] = self._module(part)
-                torch.stack([scales[name] * total for name, total in totals.items()]).sum().backward()
+                loss = torch.stack([scales[name] * total for name, total in totals.items()]).sum()
+                loss.backward()  # type: ignore[no-untyped-call]
             _add(self._totals, totals)
         _add(self._counts, dict(zip(objective.weights, summed, strict=True)))
         gradients = [one for one in objective.parameters() if one.grad is not None]

@@ -6,7 +6,7 @@ answer questions. describe: the model's own words for the recorded scenes. 2: th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 from enum import Enum
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,36 +14,33 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from vla_ros.checkpoints.manifest import Bundle, CameraInput, Normalization, UpVlaManifest, load, save
+from vla_ros.checkpoints.manifest import Bundle, CameraInput, UpVlaManifest, save
 from vla_ros.models.up_vla import DESCRIBE, SIZES, UpVla, UpVlaConfig, conversation
 from vla_ros.policies.up_vla import words_of
-from vla_ros.recording.dataset import DatasetMeta
 from vla_ros.recording.features import STATE
-from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES, Magvit2
+from vla_ros.tokenizers.magvit2 import Magvit2
 from vla_ros.tokenizers.text import FILE, TextTokenizer
 from vla_ros.tokenizers.vision import ClipVision, SmallVision, SmallVisionConfig
 from vla_ros.training.batches import ActionBatches, ConversationBatches
 from vla_ros.training.card import model_card
-from vla_ros.training.config import Recipe, RunConfig, Stage
-from vla_ros.training.conversations import Conversations
+from vla_ros.training.config import Stage
 from vla_ros.training.describing import carried_on, describe, described_samples, read_descriptions
 from vla_ros.training.distributed import Processes
 from vla_ros.training.image_tokenizer import SUMMARY, Progress, load_image_tokenizer, train_image_tokenizer
+from vla_ros.training.labels import EndRule
 from vla_ros.training.progress import Tell, best_precision, read_curves
-from vla_ros.training.stats import normalization, state_normalization
 from vla_ros.training.trainer import CURVES, Job, Trainer
 from vla_ros.training.up_vla_batches import Preparation, chosen, parts
+from vla_ros.training.up_vla_material import Material, Request
 from vla_ros.training.up_vla_objective import ACT, PREDICT, UNDERSTAND, Part, UpVlaObjective
-from vla_ros.training.windows import ActionSamples, DataConfig, EndRule
 from vla_ros.viewing.curves import render_curves
 
 TEXT, IMAGE, DESCRIPTIONS, CHECKPOINT = "text", "image_tokenizer", "descriptions.jsonl", "checkpoint"
 PICTURE = "curves.png"
 _FRAMES = 8000  # that an image tokenizer is trained on, at most
-_HELD_OUT_BATCHES = 4
+_HELD_OUT_PARTS = 6
 _STREAMS = ("joints", "gripper")  # what the state of our datasets is put together from
 
 
@@ -57,20 +54,6 @@ class Until(str, Enum):
     ACT = "2"
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is asked for. `start`: a checkpoint whose weights and tokenizers are gone on from."""
-
-    datasets: tuple[Path, ...]
-    out: Path
-    size: str
-    recipe: Recipe
-    conversations: tuple[Path, ...] = ()
-    data: DataConfig = field(default_factory=DataConfig)
-    run: RunConfig = field(default_factory=RunConfig)
-    start: Path | None = None
-
-
 class UpVlaTraining:
     """One training of UP-VLA in one folder; every process of it makes one of these and calls `run`."""
 
@@ -78,18 +61,14 @@ class UpVlaTraining:
         """Raises ValueError for a size, a recipe or a start that do not go together with the data; DatasetError."""
         self.request, self.processes, self.tell = request, processes, tell
         self.recipe, self.out = request.recipe, request.out
-        self.start = None if request.start is None else load(request.start)
-        self._check()
         for leads_turn in (True, False):  # the first process makes the cache of frames, the others find it
             if leads_turn == processes.leads:
-                self.samples = ActionSamples(
-                    request.datasets, request.data, self.out / "frames", lambda *said: self.tell(*said, "")
-                )
+                material = Material(request, lambda what, done, total: tell(what, done, total, ""))
             processes.wait()
+        self.material = material
+        self.samples, self.conversations, self.start = material.samples, material.conversations, material.start
+        self.config = material.config
         self.dtype = best_precision(processes.device, request.run.precision)
-        views = len(request.data.cameras)
-        paths = request.conversations
-        self.conversations = Conversations(paths, request.data.pixels, views) if paths else None
 
     def run(self, until: Until = Until.ACT) -> Path:
         """Do what is not yet done, up to `until`; returns what that made: a folder or a file.
@@ -162,14 +141,14 @@ class UpVlaTraining:
         path = self.out / DESCRIPTIONS
         if self.config.conditioning == "released" or self.conversations is None:
             return path  # nothing is said in this conditioning, or there was nothing to learn speaking from
-        asked = described_samples(self.samples.episodes, self.described_every)
+        asked = described_samples(self.samples.episodes, self.material.described_every)
         if set(asked) - set(read_descriptions(path)):
             objective = self._objective(self.recipe.stage_1)
             objective.load_state_dict(self._weights_1)
             objective.to(self.processes.device).eval()
             assert objective.vision is not None
             describe(
-                objective.model, objective.vision, self.text, self.samples, self.described_every, path,
+                objective.model, objective.vision, self.text, self.samples, self.material.described_every, path,
                 self.processes, self.tell,
             )  # fmt: skip
         return path
@@ -195,38 +174,39 @@ class UpVlaTraining:
         objective = self._objective(stage)
         if start:
             objective.load_state_dict(start)
-        held_out, learnt = self._split
-        talks = self._talks(stage)
-        request, recipe = self.request, self.recipe
+        held_out, learnt = self.material.split
         batches = partial(
-            ActionBatches, action=self.actions, state=self.state, seed=request.run.seed, share=self.processes.share
+            ActionBatches,
+            action=self.material.actions,
+            state=self.material.state,
+            seed=self.request.run.seed,
+            share=self.processes.share,
         )
-        prepare = partial(
-            Preparation,
+        whole = self._preparation(descriptions)
+        recipe = self.recipe
+        partly = replace(whole, description_dropout=recipe.description_dropout, state_dropout=recipe.state_dropout)
+        actions = batches(chosen(self.samples, learnt), batch=stage.batch, augmentation=recipe.augmentation)
+        talks = self._talks(stage)
+        looked_at: list[Part] = []
+        if size := _even(min(stage.batch // stage.parts, len(held_out)), self.processes.world):
+            unseen = batches(chosen(self.samples, held_out), batch=size)
+            count = min(_HELD_OUT_PARTS, len(held_out) // size)
+            looked_at = [Part(whole.windows(unseen[number], number)) for number in range(count)]
+        run, processes, folder = self.request.run, self.processes, _folder(self.out, name)
+        job = Job(name, folder, stage, run, processes, self.dtype, self.tell, self._about(stage), self._draw)
+        return Trainer(objective, job, lambda steps: parts(partly, actions, talks, steps, stage.parts), looked_at).run()
+
+    def _preparation(self, descriptions: dict[int, str] | None) -> Preparation:
+        return Preparation(
             self.config,
             self.text,
             self.image_tokenizer,
             self.processes.device,
             descriptions,
-            counts_pads=request.data.end is EndRule.RELEASED,
-            pad_to=None if recipe.pads_to_longest else _longest(self.config),
-            seed=request.run.seed,
+            counts_pads=self.request.data.end is EndRule.RELEASED,
+            pad_to=None if self.recipe.pads_to_longest else _longest(self.config),
+            seed=self.request.run.seed,
         )
-        preparation = prepare(description_dropout=recipe.description_dropout, state_dropout=recipe.state_dropout)
-        actions = batches(chosen(self.samples, learnt), batch=stage.batch, augmentation=recipe.augmentation)
-        looked_at: list[Part] = []
-        if len(held_out):
-            size = min(stage.batch * _HELD_OUT_BATCHES, len(held_out) // self.processes.world * self.processes.world)
-            unseen = batches(chosen(self.samples, held_out), batch=size)
-            looked_at = [Part(prepare().windows(unseen[0], 0))] if size else []
-        folder = _folder(self.out, name)
-        job = Job(
-            name, folder, stage, request.run, self.processes, self.dtype, self.tell, self._about(stage), self._draw
-        )  # fmt: skip
-        trainer = Trainer(
-            objective, job, lambda steps: parts(preparation, actions, talks, steps, stage.parts), looked_at
-        )
-        return trainer.run()
 
     def _talks(self, stage: Stage) -> ConversationBatches | None:
         if self.conversations is None or not (stage.conversations and stage.understand):
@@ -262,57 +242,7 @@ class UpVlaTraining:
             vision.load_state_dict(cast("SmallVision", self.start.vision).state_dict())
         return vision
 
-    # --- what it is made of
-
-    @cached_property
-    def config(self) -> UpVlaConfig:
-        """The model's, of the size that was asked for, as the data needs it."""
-        data, named = self.request.data, SIZES[self.request.size]
-        if self.start is not None:
-            return self.start.model.config
-        tokenizer = MAGVIT2_SIZES[self.recipe.image_tokenizer.size] if self.recipe.image_tokenizer else None
-        changed: dict[str, object] = {
-            "action_rows": data.action.horizon,
-            "action_dims": len(self.samples.action.dimensions),
-            "views": len(data.code_cameras),
-        }
-        if tokenizer is not None:
-            changed["image_codes"] = (data.pixels // tokenizer.pixels_per_code) ** 2
-        if named.conditioning == "paper":
-            changed |= {"features": len(data.cameras) * (data.pixels // 16) ** 2, "state_dims": self.samples.state_dims}
-        return UpVlaConfig.model_validate({**named.model_dump(), **changed})
-
-    @property
-    def _held_out_episodes(self) -> list[int]:
-        """Spread evenly over all."""
-        count, of = round(self.recipe.held_out * len(self.samples.episodes)), len(self.samples.episodes)
-        return [int((number + 0.5) * of / count) for number in range(count)]
-
-    @cached_property
-    def _split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Samples of the episodes held out, and those of the others."""
-        chosen = set(self._held_out_episodes)
-        is_held_out = np.concatenate(
-            [np.full(len(episode), number in chosen) for number, episode in enumerate(self.samples.episodes)]
-        )
-        return np.flatnonzero(is_held_out), np.flatnonzero(~is_held_out)
-
-    @cached_property
-    def actions(self) -> Normalization:
-        """What actions are scaled by."""
-        return normalization(self.samples) if self.start is None else self.start.manifest.normalization
-
-    @cached_property
-    def state(self) -> Normalization | None:
-        """What proprioception is scaled by."""
-        if not self.config.state_dims:
-            return None
-        return state_normalization(self.samples) if self.start is None else self.start.manifest.state
-
-    @cached_property
-    def described_every(self) -> int:
-        """Rows from one description to the next."""
-        return max(1, round(DatasetMeta.load(self.request.datasets[0]).fps * self.recipe.describe_every_s))
+    # --- what is told of it
 
     def _manifest(self, vision: SmallVision | ClipVision | None) -> UpVlaManifest:
         request, samples, data = self.request, self.samples, self.request.data
@@ -327,10 +257,10 @@ class UpVlaTraining:
             cameras=tuple(CameraInput(name=name, width=sizes[name][0], height=sizes[name][1]) for name in data.cameras),
             code_cameras=data.code_cameras,
             pixels=data.pixels,
-            proprioception=() if self.state is None else _STREAMS if of_ours else data.state_keys,
-            state=self.state,
+            proprioception=() if self.material.state is None else _STREAMS if of_ours else data.state_keys,
+            state=self.material.state,
             action=samples.action,
-            normalization=self.actions,
+            normalization=self.material.actions,
             instructions=samples.instructions,
             words=tuple(sorted({word for text in samples.instructions for word in words_of(text)})),
             trained=self._trained(),
@@ -348,7 +278,7 @@ class UpVlaTraining:
             "datasets": [path.name for path in request.datasets],
             "conversations": [str(path.name) for path in request.conversations],
             "episodes": len(self.samples.episodes),
-            "held_out_episodes": self._held_out_episodes,
+            "held_out_episodes": self.material.held_out_episodes,
             "rows": len(self.samples),
             "turns": 0 if self.conversations is None else len(self.conversations),
             "start": None if request.start is None else request.start.name,
@@ -375,22 +305,10 @@ class UpVlaTraining:
         runs = {name: read_curves(_folder(self.out, name) / CURVES) for name in ("stage 1", "stage 2")}
         render_curves(runs, self.out / PICTURE, self.request.size)
 
-    def _check(self) -> None:
-        """Raise ValueError for what does not go together."""
-        request = self.request
-        if request.size not in SIZES:
-            raise ValueError(f"size {request.size}: there is none; there are {', '.join(SIZES)}")
-        if self.start is None and self.recipe.image_tokenizer is None:
-            raise ValueError(
-                f"size {request.size} has no tokenizers of its own to train: give a checkpoint to start from "
-                "(vla-ros checkpoint convert makes one of published weights)"
-            )
-        if self.start is not None and self.start.manifest.size != request.size:
-            raise ValueError(f"{request.start} is of size {self.start.manifest.size}, not {request.size}")
-        if self.start is not None and (cameras := [one.name for one in self.start.manifest.cameras]) != [
-            *request.data.cameras
-        ]:
-            raise ValueError(f"{request.start} sees {', '.join(cameras)}, not {', '.join(request.data.cameras)}")
+
+def _even(count: int, processes: int) -> int:
+    """As many as can be shared evenly."""
+    return count - count % processes
 
 
 def _longest(config: UpVlaConfig) -> int:

@@ -89,7 +89,7 @@ class Preparation:
         """Codes of the code cameras' frames, now and a chunk later, (B, N) each: one view's after the other's."""
         frames = torch.stack([batch.now, batch.future])  # (2, B, C, S, S, 3)
         codes = self.image_tokenizer.encode(normalized(frames.flatten(0, 2).to(self.device)))
-        now_BN, future_BN = codes.unflatten(0, frames.shape[:3]).flatten(2)
+        now_BN, future_BN = codes.reshape(2, len(batch.now), -1)
         return now_BN, future_BN
 
     def _left_out(self, batch: ActionBatch, step: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -37,7 +37,8 @@ def render_curves(runs: Mapping[str, Run], path: Path, title: str = "") -> Path:
         raise ModuleNotFoundError("pictures of curves need matplotlib: pip install 'vla_ros[record]'") from error
     rows = math.ceil(len(panels) / _COLUMNS)
     height_in = rows * _PANEL_IN[1] + 0.5
-    figure = Figure((_COLUMNS * _PANEL_IN[0], height_in), dpi=_DOTS_PER_INCH, layout="constrained", facecolor="white")
+    figure = Figure((_COLUMNS * _PANEL_IN[0], height_in), dpi=_DOTS_PER_INCH, facecolor="white")
+    figure.subplots_adjust(0.05, 0.35 / height_in, 0.96, 1 - 0.75 / height_in, wspace=0.25, hspace=0.35)
     if title:
         figure.suptitle(title, color=_INK, weight="bold")
     for axes, (run, name) in zip(figure.subplots(rows, _COLUMNS, squeeze=False).flat, panels, strict=False):
@@ -75,6 +76,6 @@ def _draw(axes: Axes, lines: Run, name: str, run: str) -> None:
     if any(f"{_HELD}{name}" in line for line in lines):
         axes.legend(frameon=False, fontsize=8)
     axes.set_title(f"{run}: {name.replace('_', ' ')}", size=10, color=_INK, loc="left")
-    axes.grid(visible=True, which="both", color=_GRID, linewidth=0.7)
+    axes.grid(visible=True, color=_GRID, linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=_QUIET, labelsize=8, which="both")

@@ -1,0 +1,116 @@
+"""What a training of UP-VLA is made of: the request, samples and conversations, and what follows from them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_ros.checkpoints.manifest import Bundle, Normalization, load
+from vla_ros.models.up_vla import SIZES, UpVlaConfig
+from vla_ros.recording.dataset import DatasetMeta
+from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES
+from vla_ros.training.config import Recipe, RunConfig
+from vla_ros.training.conversations import Conversations
+from vla_ros.training.stats import normalization, state_normalization
+from vla_ros.training.windows import ActionSamples, DataConfig
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for. `start`: a checkpoint whose weights and tokenizers are gone on from."""
+
+    datasets: tuple[Path, ...]
+    out: Path
+    size: str
+    recipe: Recipe
+    conversations: tuple[Path, ...] = ()
+    data: DataConfig = field(default_factory=DataConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    start: Path | None = None
+
+
+class Material:
+    """A request with what it names, read."""
+
+    def __init__(self, request: Request, on_progress: Callable[[str, int, int], None]) -> None:
+        """Raises ValueError for what does not go together; DatasetError, CheckpointError for what cannot be read."""
+        self.request = request
+        self.start: Bundle | None = None if request.start is None else load(request.start)
+        self._check()
+        self.samples = ActionSamples(request.datasets, request.data, request.out / "frames", on_progress)
+        paths, views = request.conversations, len(request.data.cameras)
+        self.conversations = Conversations(paths, request.data.pixels, views) if paths else None
+
+    @cached_property
+    def config(self) -> UpVlaConfig:
+        """The model's, of the size that was asked for, as the data needs it."""
+        data, named = self.request.data, SIZES[self.request.size]
+        if self.start is not None:
+            return self.start.model.config
+        trained = self.request.recipe.image_tokenizer
+        changed: dict[str, object] = {
+            "action_rows": data.action.horizon,
+            "action_dims": len(self.samples.action.dimensions),
+            "views": len(data.code_cameras),
+        }
+        if trained is not None:
+            changed["image_codes"] = (data.pixels // MAGVIT2_SIZES[trained.size].pixels_per_code) ** 2
+        if named.conditioning == "paper":
+            changed |= {"features": len(data.cameras) * (data.pixels // 16) ** 2, "state_dims": self.samples.state_dims}
+        return UpVlaConfig.model_validate({**named.model_dump(), **changed})
+
+    @property
+    def held_out_episodes(self) -> list[int]:
+        """Spread evenly over all."""
+        count, of = round(self.request.recipe.held_out * len(self.samples.episodes)), len(self.samples.episodes)
+        return [int((number + 0.5) * of / count) for number in range(count)]
+
+    @cached_property
+    def split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Samples of the episodes held out, and those of the others."""
+        chosen = set(self.held_out_episodes)
+        is_held_out = np.concatenate(
+            [np.full(len(episode), number in chosen) for number, episode in enumerate(self.samples.episodes)]
+        )
+        return np.flatnonzero(is_held_out), np.flatnonzero(~is_held_out)
+
+    @cached_property
+    def actions(self) -> Normalization:
+        """What actions are scaled by."""
+        return normalization(self.samples) if self.start is None else self.start.manifest.normalization
+
+    @cached_property
+    def state(self) -> Normalization | None:
+        """What proprioception is scaled by."""
+        if not self.config.state_dims:
+            return None
+        return state_normalization(self.samples) if self.start is None else self.start.manifest.state
+
+    @cached_property
+    def described_every(self) -> int:
+        """Rows from one description to the next."""
+        return max(1, round(DatasetMeta.load(self.request.datasets[0]).fps * self.request.recipe.describe_every_s))
+
+    def _check(self) -> None:
+        """Raise ValueError for what does not go together."""
+        request = self.request
+        if request.size not in SIZES:
+            raise ValueError(f"size {request.size}: there is none; there are {', '.join(SIZES)}")
+        if self.start is None and self.request.recipe.image_tokenizer is None:
+            raise ValueError(
+                f"size {request.size} has no tokenizers of its own to train: give a checkpoint to start from "
+                "(vla-ros checkpoint convert makes one of published weights)"
+            )
+        if self.start is not None and self.start.manifest.size != request.size:
+            raise ValueError(f"{request.start} is of size {self.start.manifest.size}, not {request.size}")
+        if self.start is not None and (cameras := [one.name for one in self.start.manifest.cameras]) != [
+            *request.data.cameras
+        ]:
+            raise ValueError(f"{request.start} sees {', '.join(cameras)}, not {', '.join(request.data.cameras)}")
+        if self.start is not None and self.start.vision is None and request.conversations:
+            raise ValueError(f"{request.start} has no vision encoder, which conversations need; convert it with --clip")
