@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,14 @@ def test_a_film_thinned_shows_the_same_at_some_moments() -> None:
     assert thinned.times_ns == [at(0), at(2), at(5)]
     assert [one.prediction.time_ns for one in thinned.expected] == [at(2), at(5)]
     np.testing.assert_array_equal(picture(thinned, at(5)), picture(film(), at(5)))
+
+
+def test_moments_step_aside_to_where_something_was_predicted() -> None:
+    (once,) = [one for one in film().expected if one.prediction.time_ns == at(4)]
+    thinned = replace(film(), expected=(once,)).thinned(3)
+    assert thinned.times_ns == [at(0), at(2), at(4)], "instead of 0, 2 or 3, and 5"
+    assert thinned.expected == (once,)
+    assert replace(film(), expected=()).thinned(3).times_ns[-1] == at(5)
 
 
 def test_a_montage_has_a_line_for_each_camera_and_one_for_what_was_expected(tmp_path: Path) -> None:

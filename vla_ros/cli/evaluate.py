@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -127,6 +128,8 @@ def load_policy(system: SystemConfig) -> Policy:
     from vla_ros.policies import registry
     from vla_ros.robots import catalogue
 
+    # Read when torch is loaded. Threads that spin while they wait for each other slow down what draws the pictures.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     chosen = system.policy
     try:
         return registry.load(

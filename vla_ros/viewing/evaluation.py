@@ -84,12 +84,25 @@ class Film:
         return best if best is not None and abs(best.prediction.time_ns - time_ns) <= NEAR_NS else None
 
     def thinned(self, moments: int) -> Film:
-        """The same at `moments` instants, evenly from the first to the last frame: all that a montage shows."""
-        times_ns = self.times_ns
-        chosen = [times_ns[round(place)] for place in np.linspace(0, len(times_ns) - 1, moments)]
+        """The same at `moments` instants from the first to the last frame: all that a montage shows.
+
+        They lie evenly, but for a step aside to the next instant that something was predicted for: a policy that is
+        asked now and then predicts little.
+        """
+        times_ns = np.array(self.times_ns)
+        even_ns = np.linspace(times_ns[0], times_ns[-1], moments)
+        aside_ns = 0.5 * (times_ns[-1] - times_ns[0]) / max(1, moments - 1)
+        known_ns = np.array(
+            [at for at in self.times_ns if any(self.expected_at(c, at) for c in self.predicted_cameras)]
+        )
+        chosen = []
+        for at in even_ns:
+            known = known_ns[np.abs(known_ns - at) < aside_ns]
+            near = known if len(known) else times_ns
+            chosen.append(int(near[np.argmin(np.abs(near - at))]))
         seen = {camera: [(at, self.seen_at(camera, at)) for at in chosen] for camera in self.seen}
-        near = [self.expected_at(camera, at) for camera in self.predicted_cameras for at in chosen]
-        return replace(self, seen=seen, expected=tuple(one for one in near if one is not None))
+        expected = [self.expected_at(camera, at) for camera in self.predicted_cameras for at in chosen]
+        return replace(self, seen=seen, expected=tuple(one for one in expected if one is not None))
 
 
 # --- one film, picture by picture
