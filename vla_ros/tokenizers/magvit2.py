@@ -141,8 +141,9 @@ class Quantizer(nn.Module):
 
     def __init__(self, code_bits: int) -> None:
         super().__init__()
-        powers_K = 2 ** torch.arange(code_bits - 1, -1, -1)
-        bits_CK = (torch.arange(1 << code_bits)[:, None] & powers_K) > 0
+        with torch.device("cpu"):  # even where the network itself is only an outline, on `meta`: these are known
+            powers_K = 2 ** torch.arange(code_bits - 1, -1, -1)
+            bits_CK = (torch.arange(1 << code_bits)[:, None] & powers_K) > 0
         self.register_buffer("embedding", bits_CK.float() * 2 - 1)
         self.register_buffer("power_vals", powers_K)
 

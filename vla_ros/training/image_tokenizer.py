@@ -27,6 +27,7 @@ from vla_ros.policies.images import square
 from vla_ros.recording.files import write_atomically
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES, Magvit2, Magvit2Config, normalized, pixels
+from vla_ros.training.augmentation import AugmentationConfig, augment, draw
 from vla_ros.values import Config, Image
 
 Frames = NDArray[np.uint8]  # (N, H, W, 3), rgb
@@ -37,16 +38,19 @@ CURVES = "image_tokenizer.jsonl"
 PICTURE = "image_tokenizer.png"
 STATE = "image_tokenizer.resume.safetensors"
 _HELD_OUT_EVERY = 20  # each so many frames one is kept to be measured on
+_MEASURED = 64  # frames by which the latent is spread at the beginning
+_CURVE_EVERY = 10  # steps
 _SHOWN = 8  # frames in the picture
 
 
 class LossWeights(Config):
-    """What each term counts for; see `losses`."""
+    """What each term counts for; see `losses`. Those of the codes come in over the first fifth of the steps."""
 
+    squared: float = 4.0  # without it the middle between two colours is where training begins, and stays
     pixels: float = 1.0
     hardest: float = 0.3
     edges: float = 1.0
-    entropy: float = 0.02
+    entropy: float = 0.1
     commitment: float = 0.05
 
 
@@ -55,11 +59,14 @@ class ImageTokenizerTraining(Config):
 
     size: str = "magvit2-demo"
     pixels: int = Field(default=128, gt=0)  # side of the squares that frames become
-    steps: int = Field(default=2000, gt=0)
-    batch: int = Field(default=16, gt=0)
+    steps: int = Field(default=4000, gt=0)
+    batch: int = Field(default=8, gt=0)
     learning_rate: float = Field(default=2e-3, gt=0)
     warm_up: int = Field(default=100, ge=0)  # steps
     weights: LossWeights = LossWeights()
+    augmentation: AugmentationConfig = (
+        AugmentationConfig()
+    )  # the policy is trained on codes of frames changed like this
     bfloat16: bool = True  # of the matrix products; on CPUs with AMX twice as fast
     save_every: int = Field(default=500, gt=0)  # steps, for resuming
     seed: int = 0
@@ -104,9 +111,11 @@ def read_frames(
     readers = [DatasetReader(path, [(keys or {}).get(name, name) for name in cameras]) for path in datasets]
     step = max(1, math.ceil(sum(len(reader) for reader in readers) * len(cameras) / count))
     found: list[Image] = []
+    before = 0  # rows of the episodes read
     for reader in readers:
         for episode, meta in enumerate(reader.meta.episodes):
-            rows = np.arange(meta.from_index % step, meta.length, step)
+            rows = np.arange(-before % step, meta.length, step)
+            before += meta.length
             for camera in reader.cameras:
                 found += [square(image, side) for image in reader.images(episode, camera, rows)] if len(rows) else []
         reader.close()
@@ -137,24 +146,25 @@ def train_image_tokenizer(
     optimizer = AdamW(tokenizer.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     start = _resume(out, config, tokenizer, optimizer)
     learnt = np.flatnonzero(np.arange(len(frames)) % _HELD_OUT_EVERY)
+    if start == 0:
+        chosen = learnt[np.linspace(0, len(learnt) - 1, min(len(learnt), _MEASURED)).round().astype(int)]
+        _spread(tokenizer, normalized(torch.from_numpy(frames[chosen]).to(device)))
     tokenizer.train()
     for step in range(start, config.steps):
         chosen = np.random.default_rng((config.seed, step)).choice(learnt, config.batch)
-        images_b3hw = normalized(torch.from_numpy(frames[np.sort(chosen)]).to(device))
+        images_b3hw = normalized(_changed(frames[np.sort(chosen)], config, step).to(device))
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _rate(step, config)
         terms = _terms(tokenizer, images_b3hw, config)
-        total = sum(
-            (getattr(config.weights, name) * term for name, term in terms.items()), torch.zeros((), device=device)
-        )
+        total = torch.stack([_weight(name, step, config) * term for name, term in terms.items()]).sum()
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), 1.0)
         optimizer.step()
-        if step % 10 == 0 or step == config.steps - 1:
-            values = {"total": float(total.detach()), **{name: float(term.detach()) for name, term in terms.items()}}
+        values = {"total": total.item(), **{name: term.item() for name, term in terms.items()}}
+        if step % _CURVE_EVERY == 0:
             _append(out / CURVES, {"step": step, **values})
-            report(Progress(step, config.steps, values))
+        report(Progress(step, config.steps, values))
         if (step + 1) % config.save_every == 0 and step + 1 < config.steps:
             _save_state(out, config, tokenizer, optimizer, step + 1)
     return _finish(tokenizer.eval(), frames[::_HELD_OUT_EVERY], config, out)
@@ -179,16 +189,17 @@ def load_image_tokenizer(out: Path, device: torch.device | str = "cpu") -> Train
 def losses(images_b3hw: Tensor, rebuilt_b3hw: Tensor, latent_bkhw: Tensor) -> dict[str, Tensor]:
     """The terms of the objective, each a mean; images in [-1, 1].
 
-    pixels: absolute error. hardest: the same over the 2 % of each image's pixels that are worst, for what is small and
-    matters, as a cube, is little of the mean. edges: absolute error of the differences between neighbours, at full and
-    half resolution. entropy: that of each code less that of their average (Yu et al. 2024, section 3.1), so that codes
-    are sure and all are used. commitment: squared distance of the latent to its signs.
+    squared, pixels: squared and absolute error. hardest: the absolute one over the 2 % of each image's pixels that are
+    worst, for what is small and matters, as a cube, is little of the mean. edges: absolute error of the differences
+    between neighbours, at full and half resolution. entropy: that of each code less that of their average (Yu et al.
+    2024, section 3.1), so that codes are sure and all are used. commitment: squared distance of latent and signs.
     """
     error_b3hw = (rebuilt_b3hw - images_b3hw).abs()
     worst_bn = error_b3hw.mean(1).flatten(1)
     worst_bn = worst_bn.topk(max(1, worst_bn.shape[1] // 50), dim=1).values
     signs_bkhw = torch.where(latent_bkhw > 0, 1.0, -1.0)
     return {
+        "squared": error_b3hw.square().mean(),
         "pixels": error_b3hw.mean(),
         "hardest": worst_bn.mean(),
         "edges": _edges(rebuilt_b3hw - images_b3hw),
@@ -202,6 +213,31 @@ def psnr_db(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
     squared = (images.astype(np.float32) - others.astype(np.float32)) ** 2
     each = squared.reshape(len(images), -1).mean(1)
     return float(np.mean(10 * np.log10(255**2 / np.maximum(each, 255**2 * 1e-10))))
+
+
+@torch.no_grad()
+def _spread(tokenizer: Magvit2, images_b3hw: Tensor) -> None:
+    """Give every number of the latent mean 0 and variance 1 over these images, so that codes differ from the start.
+
+    As it is drawn the network has nearly the same code for everything, and little in the objective leads away from it.
+    """
+    latent_kn = tokenizer.latent(images_b3hw).movedim(1, 0).flatten(1)
+    std_k, mean_k = torch.std_mean(latent_kn, dim=1)
+    last = tokenizer.encoder.quant_conv
+    last.weight.div_(std_k[:, None, None, None])
+    last.bias.sub_(mean_k).div_(std_k)  # type: ignore[union-attr]
+
+
+def _weight(name: str, step: int, config: ImageTokenizerTraining) -> float:
+    """Of a term at a step; codes are made sure only once there is something in them to be sure of."""
+    weight: float = getattr(config.weights, name)
+    return weight * min(1.0, 5 * step / config.steps) if name in ("entropy", "commitment") else weight
+
+
+def _changed(frames: Frames, config: ImageTokenizerTraining, step: int) -> Tensor:
+    """Frames (B, H, W, 3), each changed by chance, the same in every run."""
+    draws = draw(len(frames), torch.Generator().manual_seed(config.seed * 2**32 + step))
+    return augment(torch.from_numpy(frames)[:, None], config.augmentation, draws)[:, 0]
 
 
 def _terms(tokenizer: Magvit2, images_b3hw: Tensor, config: ImageTokenizerTraining) -> dict[str, Tensor]:
