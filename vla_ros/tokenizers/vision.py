@@ -67,7 +67,8 @@ class SmallVision(nn.Module):
         self.stem = nn.Conv2d(12, width // 4, 3, padding=1)  # 2 x 2 pixels are one position
         self.stages = nn.ModuleList([_Stage(width // 4, width // 2), _Stage(width // 2, width), _Stage(width, width)])
         self.norm = nn.LayerNorm(width)
-        self.positions = nn.Parameter(torch.randn(config.cameras, self.features_per_camera, width) * 0.02)
+        self.positions = nn.Parameter(torch.empty(config.cameras, self.features_per_camera, width))
+        nn.init.normal_(self.positions, std=0.02)
 
     @property
     def width(self) -> int:

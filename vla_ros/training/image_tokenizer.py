@@ -59,7 +59,7 @@ class ImageTokenizerTraining(Config):
 
     size: str = "magvit2-demo"
     pixels: int = Field(default=128, gt=0)  # side of the squares that frames become
-    steps: int = Field(default=4000, gt=0)
+    steps: int = Field(default=3000, gt=0)
     batch: int = Field(default=8, gt=0)
     learning_rate: float = Field(default=2e-3, gt=0)
     warm_up: int = Field(default=100, ge=0)  # steps
