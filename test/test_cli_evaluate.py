@@ -82,6 +82,13 @@ def test_a_checkpoint_alone_says_which_policy_is_meant_and_a_control_is_reported
     assert said["rows"][0]["asked"] == "lift the red cube"
     assert (said["system"], said["checkpoint"]) == ("Small", str(checkpoint))
     assert not (tmp_path / "episodes.png").exists()
+    (card := checkpoint / "README.md").write_text("| success rate | not yet measured |\n")
+    judged = ("--checkpoint", checkpoint, "--episodes", 1, "--films", 0, "--delay-ms", 100, "--card")
+    result = evaluate(short, *judged, "--out", tmp_path / "card")
+    assert result.exit_code == 0, result.output
+    assert card.read_text() == (
+        "| success rate | 0 of 1, 0% (95% in 0 to 79%); seeds 1000 to 1000, Small, inference delay 100 ms |\n"
+    )
 
 
 def test_a_model_against_a_dataset_leaves_a_report_and_pictures(system: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -107,6 +114,7 @@ def test_a_model_against_a_dataset_leaves_a_report_and_pictures(system: Path, ch
         (("--control", "dark"), "control: Input should be 'wrong-instruction' or 'blank-image'"),
         (("--dataset", "/nowhere", "--seed", "3", "--control", "dark"), "--seed, --control: of episodes that are run"),
         (("--dataset", "/nowhere"), "/nowhere is no LeRobot dataset"),
+        (("--card",), "--card: of a checkpoint that is judged without a control"),
         (("--samples", "3"), "--samples, --config: of a dataset, and there is no --dataset"),
         (("--out", "/etc/passwd/out"), "--out: /etc/passwd/out cannot be written to"),
         (("--policy", "dreamer"), "policy.name: unknown policy 'dreamer'"),

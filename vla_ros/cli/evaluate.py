@@ -11,6 +11,7 @@ import typer
 
 from vla_ros.cli.common import (
     EXIT_FAILED,
+    checkpoint_errors,
     clear_errors,
     complete_policy,
     complete_system,
@@ -59,6 +60,9 @@ def evaluate(
         typer.Option(min=0, help=f"Successes and failures to film, of each.  [default: {_FILMS}]", show_default=False),
     ] = None,
     require_successes: Annotated[int, typer.Option(min=0, help="Exit with 1 if fewer episodes succeed.")] = 0,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write the success rate into the checkpoint's model card as well.")
+    ] = False,
     dataset: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Compare with this recorded dataset; nothing moves.")
     ] = None,
@@ -79,12 +83,15 @@ def evaluate(
         closed_loop = {
             "--episodes": episodes, "--seed": seed, "--tasks": tasks, "--control": control or None,
             "--delay-ms": delay_ms, "--films": films, "--require-successes": require_successes or None,
+            "--card": card or None,
         }  # fmt: skip
         given = [name for name, value in closed_loop.items() if value is not None]
         if dataset is not None and given:
             refuse(f"{', '.join(given)}: of episodes that are run; with --dataset none is")
         if dataset is None and (samples is not None or config is not None):
             refuse("--samples, --config: of a dataset, and there is no --dataset")
+        if card and (control or not checkpoint):
+            refuse("--card: of a checkpoint that is judged without a control; give --checkpoint, and no --control")
         folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
         if why := obstacle(folder / "report.json"):
             refuse(f"--out: {folder} cannot be written to: {why}")
@@ -104,7 +111,10 @@ def evaluate(
                 "films": films,
             }
         )  # fmt: skip
-        if _run(chosen, load_policy(chosen), wanted, folder) < require_successes:
+        evaluation = _run(chosen, load_policy(chosen), wanted, folder)
+        if card:
+            _record(chosen, evaluation)
+        if evaluation.report.successes < require_successes:
             raise typer.Exit(EXIT_FAILED)
 
 
@@ -165,7 +175,7 @@ def _config(given: dict[str, Any]) -> EvaluationConfig:
 # --- closed loop
 
 
-def _run(system: SystemConfig, policy: Policy, config: EvaluationConfig, folder: Path) -> int:
+def _run(system: SystemConfig, policy: Policy, config: EvaluationConfig, folder: Path) -> Evaluation:
     """Run the episodes with progress; the report is written after each, so that an interrupt loses none."""
     from rich.console import Console
 
@@ -198,7 +208,19 @@ def _run(system: SystemConfig, policy: Policy, config: EvaluationConfig, folder:
     if problem:
         typer.echo(f"error: {problem}, after {len(evaluation.outcomes)} of {config.episodes} episodes", err=True)
         raise typer.Exit(EXIT_FAILED)
-    return evaluation.report.successes
+    return evaluation
+
+
+def _record(system: SystemConfig, evaluation: Evaluation) -> None:
+    """Put the rate into the model card."""
+    from vla_ros.training.card import record_success
+
+    first, last = evaluation.config.seed, evaluation.config.seed + evaluation.config.episodes - 1
+    with checkpoint_errors():
+        record_success(
+            Path(system.policy.checkpoint),
+            f"{evaluation.rate}; seeds {first} to {last}, {system.title}, inference delay {evaluation.delay_ms:.0f} ms",
+        )
 
 
 def _evaluator(system: SystemConfig, policy: Policy, config: EvaluationConfig) -> Evaluator:
