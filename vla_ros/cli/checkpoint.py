@@ -113,8 +113,9 @@ def convert(
 
     Weights are only renamed, tensor by tensor: back again they are the same, bit by bit.
 
-    They do not tell what an action means. The defaults are CALVIN's, on which the release was trained: relative actions
-    of 0.02 m and 0.05 rad, 30 a second, in the base's frame, the gripper from -1 closed to 1 open. Say what is yours.
+    They do not tell what an action means: say it. The defaults are CALVIN's, on which the release was trained:
+
+    relative actions of 0.02 m and 0.05 rad, 30 a second, in the base's frame, the gripper from -1 closed to 1 open.
     """
     with clear_errors(), checkpoint_errors():
         if out.exists():
