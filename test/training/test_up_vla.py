@@ -20,10 +20,12 @@ from vla_ros.recording.features import REQUESTED, SENT, STATE, Row, of_robot
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
 from vla_ros.robots.panda import PANDA
 from vla_ros.tokenizers import magvit2
+from vla_ros.tokenizers.text import TextTokenizer
 from vla_ros.training import config
 from vla_ros.training.card import record_success
 from vla_ros.training.describing import carried_on, described_samples, read_descriptions
 from vla_ros.training.image_tokenizer import ImageTokenizerTraining
+from vla_ros.training.windows import TCP_STEPS
 from vla_ros.viewing.curves import render_curves
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "lerobot-0.6.1"
@@ -142,6 +144,35 @@ def test_datasets_of_others_train_as_well(tmp_path: Path) -> None:
     assert told.model.action_rows == 5
     assert told.action.joint_names
     assert told.proprioception == ("observation.state",)
+
+
+def test_a_release_is_trained_further_as_it_was(dataset: Path, tmp_path: Path) -> None:
+    """Conditioning `released`: one view, no features, no state; its rule at the end of episodes, all its pads."""
+    tokenizer = magvit2.Magvit2(magvit2.MAGVIT2_SIZES["tiny"])
+    text = TextTokenizer.train(INSTRUCTIONS, 300)
+    sizes = {"conditioning": "released", "image_codes": 4, "max_text": 10, "state_dims": 0}
+    network = model.UpVla(model.UpVlaConfig.model_validate({**model.SIZES["tiny"].model_dump(), **sizes}))
+    told = manifest.UpVlaManifest(
+        size="tiny", model=network.config, image_tokenizer=tokenizer.config, robot="panda",
+        cameras=(manifest.CameraInput(name="front", width=64, height=48),), code_cameras=("front",), pixels=16,
+        action=TCP_STEPS, normalization=manifest.Normalization(offset=(0.0,) * 7, scale=(0.01,) * 7),
+    )  # fmt: skip
+    start = tmp_path / "start"
+    manifest.save(start, manifest.Bundle(told, network, tokenizer, None, text))
+    data = {"cameras": ["front"], "code_cameras": ["front"], "pixels": 16, "end": "released", "state_keys": []}
+    written = tmp_path / "config.yaml"
+    written.write_text(yaml.safe_dump({"data": data, "recipe": {"pads_to_longest": False}, "run": {"log_every": 1}}))
+    words = ("--dataset", dataset, "--out", tmp_path / "out", "--config", written, "--start", start)
+    refused = train(*words, "--conversations", REFERENCE / "meta" / "info.json")
+    assert refused.exit_code == 1
+    assert "no vision encoder" in refused.output
+    result = train(*words)
+    assert result.exit_code == 0, result.output
+    trained = manifest.load(tmp_path / "out" / "checkpoint")
+    assert trained.manifest.normalization == told.normalization
+    assert trained.manifest.state is None
+    assert not torch.equal(trained.model.action_head.actions.weight, network.action_head.actions.weight)
+    assert torch.equal(trained.model.projector[0].weight, network.projector[0].weight), "nothing trains it here"
 
 
 @pytest.mark.parametrize(
