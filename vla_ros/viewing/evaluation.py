@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _DOTS_PER_INCH = 110
 _TILE_IN = 1.55  # width of a frame
 _MARGIN_IN, _HEAD_IN, _WORDS_IN, _APART_IN = 0.15, 0.5, 0.3, 0.22  # the title; a film's words above it, and room below
+_LONGEST = 44  # letters of why an episode ended
 _INK, _QUIET, _EXPECTED = "#1f2430", "#8a90a0", "#1f5fbf"
 _GOOD, _BAD = "#2a8a4a", "#c0392b"
 
@@ -144,7 +145,7 @@ def _composed(film: Film, time_ns: int, tiles: Sequence[tuple[str, Image]], heig
     font, small = ImageFont.load_default(_TEXT), ImageFont.load_default(_SMALL)
     draw.text((6, _LINE / 2), _words(film), fill=_INK, font=font, anchor="lm")
     elapsed_s = (time_ns - film.start_ns) / NANOSECONDS_PER_SECOND
-    verdict = "success" if film.success else film.ended
+    verdict = "success" if film.success else "failure"
     draw.text(
         (width - 6, _LINE / 2), verdict, fill=_GOOD if film.success else _BAD, font=font, anchor="rm",
     )  # fmt: skip
@@ -196,7 +197,8 @@ def render(title: str, films: Sequence[Film], path: Path, moments: int = 6) -> P
     left, top_in = _MARGIN_IN / width_in, height_in - _HEAD_IN
     figure.text(left, 1.0 - _MARGIN_IN / height_in, title, size=14, weight="bold", color=_INK, va="top")
     for film, lines_in in zip(films, heights_in, strict=True):
-        verdict = f"{film.ended} after {_seconds(film, film.times_ns[-1]):.1f} s"
+        ended = film.ended if len(film.ended) <= _LONGEST else f"{film.ended[: _LONGEST - 1]}…"
+        verdict = f"{ended} after {_seconds(film, film.times_ns[-1]):.1f} s"
         color = _GOOD if film.success else _BAD
         figure.text(left, top_in / height_in, _words(film), size=11, color=_INK, va="top")
         figure.text(1.0 - left, top_in / height_in, verdict, size=11, color=color, va="top", ha="right")
