@@ -29,7 +29,10 @@ def run(*given: object) -> Result:
 
 @pytest.fixture
 def ours(tmp_path: Path) -> Path:
-    trained = {"dataset": "lifts", "steps": 4000, "success": {"rate": 0.53, "of": 50}}
+    trained = {
+        "dataset": "lifts", "steps": 4000, "success": {"rate": 0.53, "of": 50},
+        "stages": {"stage 1": {"loss": 6.5}, "stage 2": {"loss": 0.25}},
+    }  # fmt: skip
     save(tmp_path / "lifter", tiny_up_vla.bundle(trained=trained))
     return tmp_path / "lifter"
 
@@ -63,7 +66,8 @@ def test_a_checkpoint_is_told_about(ours: Path) -> None:
         "UP-VLA, tiny, a checkpoint of vla_ros", "model.safetensors", "text/tokenizer.json", "float32",
         "front 64x48 (predicted), wrist 64x48; resized to 32 pixels, 16 codes", "joints, gripper",
         "10 rows at 10 Hz: ee_delta, frame base, axis_angle, gripper open_unit", "lift the red cube",
-        "delta.tcp.rx", "0.002", "steps", "4000", "rate 0.53, of 50",
+        "delta.tcp.rx", "0.002", "steps", "4000", "rate 0.53, of 50", "stage 2",
+        "loss 0.25",
     ):  # fmt: skip
         assert said in result.output, said
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from vla_ros.actions import GripperConvention, Space
 from vla_ros.checkpoints.converting import Deployment, from_release, release_manifest, to_release
 from vla_ros.checkpoints.files import CheckpointError
-from vla_ros.checkpoints.inspecting import UNKNOWN, inspect
+from vla_ros.checkpoints.inspecting import inspect
 from vla_ros.checkpoints.manifest import Bundle, UpVlaManifest, load, save
 from vla_ros.checkpoints.starting import from_show_o, make_start
 from vla_ros.checkpoints.up_vla import to_ours
@@ -234,7 +234,8 @@ def test_what_is_nearest_is_told_with_what_lies_between(sources: Path, released:
     lines = inspect(file).weights[0].difference.lines()
     assert len(lines) == 1 and lines[0].startswith("missing: showo.model.layers.2: 18 weights each (18), as ")
     save_file({"some.weight": torch.zeros(3), "other.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    assert inspect(tmp_path / "other.safetensors").what == UNKNOWN
+    (weights,) = inspect(tmp_path / "other.safetensors").weights
+    assert weights.what == "unknown weights (1 of other, 1 of some)" and not weights.is_known
 
 
 def test_what_keeps_a_checkpoint_from_loading_is_told(sources: Path, manifest: UpVlaManifest) -> None:

@@ -52,7 +52,7 @@ class Weights:
     @property
     def is_known(self) -> bool:
         """Whether it is exactly what it is called."""
-        return self.what != UNKNOWN and not self.difference
+        return not self.what.startswith(UNKNOWN) and not self.difference
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,10 @@ def nearest(shapes: Shapes) -> tuple[str, Difference]:
     """The known model that weights of these shapes are, or are nearest to, and what lies between."""
     name, difference = max(_differences(shapes), key=lambda known: (-len(known[1].unexpected), -known[1].count))
     shares_most = 2 * len(difference.unexpected) < len(shapes)
-    return (name, difference) if shares_most else (UNKNOWN, Difference())
+    if shares_most:
+        return name, difference
+    begins = Counter(weight.partition(".")[0] for weight in shapes).most_common(4)
+    return f"{UNKNOWN} ({', '.join(f'{count} of {beginning}' for beginning, count in begins)})", Difference()
 
 
 def _differences(shapes: Shapes) -> Iterator[tuple[str, Difference]]:

@@ -68,7 +68,7 @@ def _show(console: Console, found: Inspection) -> None:
 def _facts(found: Inspection) -> str:
     parameters = sum(weights.parameters for weights in found.weights)
     size = sum(weights.size_bytes for weights in found.weights) + sum(found.other_files.values())
-    near = "" if not found.weights or found.weights[0].is_known or found.manifest is not None else "nearest to "
+    near = "nearest to " if found.manifest is None and found.weights[0].difference else ""
     return f"{near}{found.what}; {_count(parameters)} parameters, {_bytes(size)} on the disk"
 
 
@@ -103,8 +103,15 @@ def _manifest_lines(manifest: UpVlaManifest) -> list[tuple[str, str]]:
          f"{action.rotation.value}, gripper {action.gripper.value}"),
         ("understands", words or "any English"),
         *(("instruction", text) for text in manifest.instructions[:3]),
-        *((name.replace("_", " "), _fact(value)) for name, value in manifest.trained.items()),
+        *(line for name, value in manifest.trained.items() for line in _trained_lines(name, value)),
     ]  # fmt: skip
+
+
+def _trained_lines(name: str, value: object) -> list[tuple[str, str]]:
+    """A training fact, or one for each of its parts where these have parts themselves."""
+    if isinstance(value, dict) and value and all(isinstance(each, dict) for each in value.values()):
+        return [(key, _fact(each)) for key, each in value.items()]
+    return [(name.replace("_", " "), _fact(value))]
 
 
 def _fact(value: object) -> str:
@@ -113,6 +120,8 @@ def _fact(value: object) -> str:
         return ", ".join(f"{key} {_fact(each)}" for key, each in value.items())
     if isinstance(value, list):
         return ", ".join(map(_fact, value)) or "nothing"
+    if value is None:
+        return "nothing"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
