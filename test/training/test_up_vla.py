@@ -156,12 +156,12 @@ def test_a_release_is_trained_further_as_it_was(dataset: Path, tmp_path: Path) -
         size="tiny", model=network.config, image_tokenizer=tokenizer.config, robot="panda",
         cameras=(manifest.CameraInput(name="front", width=64, height=48),), code_cameras=("front",), pixels=16,
         action=TCP_STEPS, normalization=manifest.Normalization(offset=(0.0,) * 7, scale=(0.01,) * 7),
+        trained={"on": "x"},
     )  # fmt: skip
     start = tmp_path / "start"
     manifest.save(start, manifest.Bundle(told, network, tokenizer, None, text))
-    data = {"cameras": ["front"], "code_cameras": ["front"], "pixels": 16, "end": "released", "state_keys": []}
     written = tmp_path / "config.yaml"
-    written.write_text(yaml.safe_dump({"data": data, "recipe": {"pads_to_longest": False}, "run": {"log_every": 1}}))
+    written.write_text(yaml.safe_dump({"recipe": {"pads_to_longest": False}, "run": {"log_every": 1}}))
     words = ("--dataset", dataset, "--out", tmp_path / "out", "--config", written, "--start", start)
     refused = train(*words, "--conversations", REFERENCE / "meta" / "info.json")
     assert refused.exit_code == 1

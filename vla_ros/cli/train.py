@@ -106,10 +106,12 @@ def _request(where: dict[str, Any], size: str, wanted: dict[str, Any], given: di
     """What is asked for: the size's recipe, the file over it, the options over that; exits with 2 for what is wrong."""
     from pydantic import ValidationError
 
+    from vla_ros.checkpoints.manifest import load_manifest
     from vla_ros.training.config import RECIPES, Recipe, RunConfig
-    from vla_ros.training.up_vla_material import Request
+    from vla_ros.training.up_vla_material import Request, data_of
     from vla_ros.training.windows import DataConfig
 
+    settled = {} if where["start"] is None else data_of(load_manifest(where["start"]))
     if size not in RECIPES:
         refuse(f"--size: {size} is none; there are {', '.join(RECIPES)}")
     try:
@@ -119,7 +121,7 @@ def _request(where: dict[str, Any], size: str, wanted: dict[str, Any], given: di
         return Request(
             size=size,
             recipe=Recipe.model_validate(recipe),
-            data=DataConfig.model_validate(given.get("data", {})),
+            data=DataConfig.model_validate({**settled, **(given.get("data") or {})}),
             run=RunConfig.model_validate(_over({}, given.get("run", {}), wanted["run"])),
             **where,
         )

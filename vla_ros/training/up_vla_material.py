@@ -6,16 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_ros.checkpoints.manifest import Bundle, Normalization, load
+from vla_ros.checkpoints.manifest import Bundle, Normalization, UpVlaManifest, load
 from vla_ros.models.up_vla import SIZES, UpVlaConfig
 from vla_ros.recording.dataset import DatasetMeta
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES
 from vla_ros.training.config import Recipe, RunConfig
 from vla_ros.training.conversations import Conversations
+from vla_ros.training.labels import EndRule
 from vla_ros.training.stats import normalization, state_normalization
 from vla_ros.training.windows import ActionSamples, DataConfig
 
@@ -34,6 +36,18 @@ class Request:
     start: Path | None = None
 
 
+def data_of(manifest: UpVlaManifest) -> dict[str, Any]:
+    """What of a `DataConfig` a checkpoint settles: cameras, sizes, actions, the rule at an episode's end."""
+    settled: dict[str, Any] = {
+        "cameras": tuple(camera.name for camera in manifest.cameras),
+        "code_cameras": manifest.code_cameras,
+        "pixels": manifest.pixels,
+        "action": manifest.action,
+        "end": EndRule.RELEASED if manifest.model.conditioning == "released" else EndRule.HOLD,
+    }
+    return settled if manifest.state is not None else {**settled, "state_keys": ()}
+
+
 class Material:
     """A request with what it names, read."""
 
@@ -43,6 +57,8 @@ class Material:
         self.start: Bundle | None = None if request.start is None else load(request.start)
         self._check()
         self.samples = ActionSamples(request.datasets, request.data, request.out / "frames", on_progress)
+        if (before := self.trained_start) is not None and before.action != self.samples.action:
+            raise ValueError(f"{request.start} gives actions {before.action}, and the data has {self.samples.action}")
         paths, views = request.conversations, len(request.data.cameras)
         self.conversations = Conversations(paths, request.data.pixels, views) if paths else None
 
@@ -81,15 +97,20 @@ class Material:
 
     @cached_property
     def actions(self) -> Normalization:
-        """What actions are scaled by."""
-        return normalization(self.samples) if self.start is None else self.start.manifest.normalization
+        """What actions are scaled by: as the start was trained, otherwise by their statistics."""
+        return normalization(self.samples) if self.trained_start is None else self.trained_start.normalization
 
     @cached_property
     def state(self) -> Normalization | None:
-        """What proprioception is scaled by."""
+        """What proprioception is scaled by; None without any."""
         if not self.config.state_dims:
             return None
-        return state_normalization(self.samples) if self.start is None else self.start.manifest.state
+        return state_normalization(self.samples) if self.trained_start is None else self.trained_start.state
+
+    @property
+    def trained_start(self) -> UpVlaManifest | None:
+        """What the start is, if it has learnt to act here; weights of others bring no scale of actions."""
+        return self.start.manifest if self.start is not None and self.start.manifest.trained else None
 
     @cached_property
     def described_every(self) -> int:
