@@ -41,10 +41,10 @@ def evaluate(
     checkpoint: Annotated[str, typer.Option(metavar="DIR", help="The policy's weights.")] = "",
     policy: Annotated[str, typer.Option(help="Another policy than the system's.", autocompletion=complete_policy)] = "",
     episodes: Annotated[
-        int | None, typer.Option(min=1, help=f"Simulated episodes.  [default: {_EPISODES}]", show_default=False)
+        int | None, typer.Option(min=1, help=f"Simulated episodes; otherwise {_EPISODES}.", show_default=False)
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help=f"Of the first episode.  [default: {_SEED}]", show_default=False)
+        int | None, typer.Option(min=0, help=f"Of the first episode; otherwise {_SEED}.", show_default=False)
     ] = None,
     tasks: Annotated[
         list[str] | None,
@@ -57,7 +57,7 @@ def evaluate(
     ] = None,
     films: Annotated[
         int | None,
-        typer.Option(min=0, help=f"Successes and failures to film, of each.  [default: {_FILMS}]", show_default=False),
+        typer.Option(min=0, help=f"Successes and failures to film, of each; otherwise {_FILMS}.", show_default=False),
     ] = None,
     require_successes: Annotated[int, typer.Option(min=0, help="Exit with 1 if fewer episodes succeed.")] = 0,
     card: Annotated[
@@ -68,7 +68,7 @@ def evaluate(
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Rows of the dataset, evenly.  [default: {_SAMPLES}]", show_default=False),
+        typer.Option(min=1, help=f"Rows of the dataset, evenly; otherwise {_SAMPLES}.", show_default=False),
     ] = None,
     config: Annotated[
         Path | None,
