@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import av
 import pyarrow.parquet as pq
 import pytest
 from damage import Damage, changed_json, changed_rows, changed_value, deleted, truncated
@@ -459,3 +460,19 @@ def test_random_damage_costs_no_other_episode(
     whole = [index for index in ALL if not set(files_of(index)) & set(damaged)]
     for index in whole:
         assert any(contents[index].is_same(now, (*tools.COUNTS, "task_index")) for now in found), (index, damaged)
+
+
+def test_a_video_whose_tags_are_damaged_keeps_its_frames(
+    recorded: Path, contents: list[Any], tools: Any, tmp_path: Path
+) -> None:
+    """LeRobot opens it no more, for a name that nobody needs; repaired it does, and no frame differs."""
+    dataset = Path(shutil.copytree(recorded, tmp_path / "dataset"))
+    video = dataset / VIDEO.format(1)
+    video.write_bytes(video.read_bytes().replace(b"isom", b"\xb3som", 1))
+    with pytest.raises(UnicodeDecodeError):
+        av.open(str(video))
+    assert [(found.path, found.kind.value) for found in errors(check(dataset))] == [(VIDEO.format(1), "video format")]
+    repair(dataset)
+    assert errors(check(dataset, decode=True)) == []
+    found = tools.read(dataset)
+    assert all(contents[index].is_same(now, (*tools.COUNTS, "task_index")) for index, now in enumerate(found))

@@ -386,3 +386,13 @@ def test_an_encoder_without_frames_ends_as_well(tmp_path: Path) -> None:
 def test_auto_is_a_codec_that_works_here(tmp_path: Path) -> None:
     assert encode(tmp_path / "a.mp4", range(10), codec="auto").codec == "h264"
     assert numbers_in(tmp_path / "a.mp4") == list(range(10))
+
+
+def test_damage_to_what_nobody_needs_costs_no_frame(files: dict[str, Path], tmp_path: Path) -> None:
+    """The name of the program that wrote a file, and of the kind of file, are no text any more."""
+    for name in (b"isom", b"Lavf"):
+        content = files["pairs"].read_bytes()
+        damaged = tmp_path / f"{name.decode()}.mp4"
+        damaged.write_bytes(content.replace(name, bytes(255 - byte for byte in name), 1))
+        assert probe(damaged, decode=True).frames == 60
+        assert [number_in(image) for image in VideoReader(damaged).frames(range(60))] == list(range(60))

@@ -91,7 +91,7 @@ class StoredImages:
 
 def _decode(data: bytes, where: str) -> Image:
     try:
-        with av.open(io.BytesIO(data)) as file:
+        with av.open(io.BytesIO(data), metadata_errors="replace") as file:
             image: Image = next(file.decode(video=0)).to_ndarray(format="rgb24")
     except (av.FFmpegError, StopIteration) as error:
         raise DatasetError(f"{where} is no image that can be decoded: {error}") from None

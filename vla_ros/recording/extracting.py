@@ -101,7 +101,7 @@ def _copy(source: Path, first: int, frames: int, destination: Path) -> VideoInfo
         with _reported(source, destination):
             shutil.copyfile(source, destination)
         return whole
-    with _reported(source, destination), av.open(str(source)) as container:
+    with _reported(source, destination), av.open(str(source), metadata_errors="replace") as container:
         stream = container.streams.video[0]
         tick = 1 / (whole.fps * stream.time_base)  # of the stream's clock, from frame to frame
         container.seek(round(first * tick), stream=stream)

@@ -140,6 +140,15 @@ def probe(path: Path, decode: bool = False) -> VideoInfo:
     return info if not decode else VideoInfo(**{**vars(info), "frames": _decodable(path)})
 
 
+def has_text(path: Path) -> bool:
+    """Whether what a video says of itself, as the program that wrote it, is UTF-8; if not, others refuse the file."""
+    try:
+        with av.open(str(path)) as container:
+            return all(stream.metadata is not None for stream in container.streams)
+    except UnicodeDecodeError:
+        return False
+
+
 def cut(source: Path, destination: Path, frames: int) -> None:
     """Copy the first `frames` frames of `source`, which may be unfinished, without coding them anew.
 
@@ -255,7 +264,7 @@ def _reading(path: Path) -> Iterator[tuple[Any, Any]]:
 
 def _opened(path: Path) -> tuple[Any, Any]:
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")
     except (OSError, av.FFmpegError) as error:
         container = _opened_up_to_damage(path)
         if container is None:
@@ -281,7 +290,7 @@ def _opened_up_to_damage(path: Path) -> Any:
             ends.append(at)
     for end in reversed(ends[-2:]):  # the last description may be whole in length, and zeros in part
         with suppress(OSError, av.FFmpegError):
-            return av.open(f"subfile,,start,0,end,{end},,:{path}")
+            return av.open(f"subfile,,start,0,end,{end},,:{path}", metadata_errors="replace")
     return None
 
 

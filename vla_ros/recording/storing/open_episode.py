@@ -190,7 +190,7 @@ class OpenEpisode:
 def _frames_in(path: Path) -> int:
     """By the table of frames that was written into the file; to read all frames of an hour would take seconds."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             frames: int = container.streams.video[0].frames
     except (OSError, av.FFmpegError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error

@@ -46,6 +46,9 @@ def check_video(found: Scan, key: str, path: str, clips: list[tuple[Episode, Seg
     if read.promised > read.frames:
         said = f"it has {read.frames} whole frames of the {read.promised} that its index names: it is torn"
         yield error(Kind.UNREADABLE, path, said, episode)
+    if not read.has_text:
+        said = "what it says of itself is no UTF-8, and LeRobot's reader refuses it: damage beside the frames"
+        yield error(Kind.VIDEO_FORMAT, path, said, episode)
     parts = sorted((round(segment.from_s * found.fps), one.length) for one, segment in clips)
     for (first, length), (following, _) in pairwise(parts):
         if first + length > following:
@@ -83,7 +86,7 @@ def decode(found: Scan, path: str, clips: list[tuple[Episode, Segment]]) -> Iter
     episode = clips[0][0].index if len(clips) == 1 else None
     count, before, alike, longest, reason = 0, None, 0, 0, ""
     try:
-        with av.open(str(found.root / path)) as container:
+        with av.open(str(found.root / path), metadata_errors="replace") as container:
             stream = container.streams.video[0]
             stream.codec_context.options = {"err_detect": "explode"}
             for frame in container.decode(stream):

@@ -149,9 +149,11 @@ class _Work:
             key, first, length = parts[0]
             to = _filled(VIDEO_PATH, places[path], key)
             read = video(self.found, path)
-            if len(parts) == 1 and first == 0 and read is not None and read.frames > length:
+            whole = read.frames if read is not None else 0
+            needed = length if len(parts) == 1 and first == 0 else whole
+            if read is not None and (whole > needed or not read.has_text):
                 (staging.path / to).parent.mkdir(parents=True, exist_ok=True)
-                cut(self.found.root / path, staging.path / to, length)
+                cut(self.found.root / path, staging.path / to, needed)
             else:
                 staging.keep(path, to)
 

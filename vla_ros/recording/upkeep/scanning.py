@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vla_ros.recording.video_reader import TOLERANCE_S
+from vla_ros.recording.video_reader import TOLERANCE_S, has_text
 from vla_ros.values import Array
 
 V30, V21 = "v3.0", "v2.1"
@@ -65,7 +65,10 @@ class Episode:
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """What a video file's packets say: `pts` [s] in order, key frames, and how many frames its header promises."""
+    """What a video file's packets say: `pts` [s] in order, and how many frames its header promises.
+
+    `has_text`: what the file says of itself, as what wrote it, is UTF-8; else PyAV, and with it LeRobot, refuses it.
+    """
 
     codec: str
     can_decode: bool
@@ -75,6 +78,7 @@ class Video:
     extradata: bytes
     pts: tuple[Fraction, ...]
     promised: int
+    has_text: bool = True
 
     @property
     def frames(self) -> int:
@@ -240,6 +244,7 @@ def _video(path: Path, size: int, changed_ns: int) -> Video:
             extradata=bytes(context.extradata or b"") if context is not None else b"",
             pts=tuple(pts),
             promised=stream.frames,
+            has_text=has_text(path),
         )
 
 
