@@ -202,6 +202,7 @@ class UpVlaTraining:
             self.text,
             self.image_tokenizer,
             self.processes.device,
+            self.dtype,
             descriptions,
             counts_pads=self.request.data.end is EndRule.RELEASED,
             pad_to=None if self.recipe.pads_to_longest else _longest(self.config),
