@@ -90,8 +90,18 @@ RECIPES: dict[str, Recipe] = {
     ),
     "up-vla-demo": Recipe(
         image_tokenizer=ImageTokenizerTraining(),
-        stage_1=Stage(steps=600, batch=16, conversations=8, act=0.0, understand=0.3, optimizer=_DEMO),
-        stage_2=Stage(steps=3000, batch=16, conversations=2, optimizer=_DEMO, ema_decay=0.995),
+        # Short, from nothing, so other weights than those of a long training: seeing comes from words, then from acting.
+        stage_1=Stage(steps=1000, batch=8, conversations=16, predict=0.5, act=0.0, understand=3.0, optimizer=_DEMO),
+        stage_2=Stage(
+            steps=3500,
+            batch=16,
+            conversations=4,
+            predict=0.5,
+            act=5.0,
+            understand=0.5,
+            optimizer=_DEMO,
+            ema_decay=0.995,
+        ),
         augmentation=AugmentationConfig(),
     ),
 }
