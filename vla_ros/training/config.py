@@ -90,7 +90,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "up-vla-demo": Recipe(
         image_tokenizer=ImageTokenizerTraining(),
-        # Short, from nothing, so other weights than those of a long training: seeing comes from words, then from acting.
+        # Short and from nothing, so not the published weights: seeing is learnt from words, then from acting.
         stage_1=Stage(steps=1000, batch=8, conversations=16, predict=0.5, act=0.0, understand=3.0, optimizer=_DEMO),
         stage_2=Stage(
             steps=3500,
