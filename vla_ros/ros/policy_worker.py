@@ -132,9 +132,7 @@ class PolicyWorker:
 
     def _infer(self, instant: _Instant, task: _Task) -> None:
         self._last_instant_ns = instant_ns = instant.instant_ns
-        age_ms = ns_to_ms(self._now() - instant_ns)
-        if age_ms > self._max_age_ms:
-            raise Misaligned(f"the newest observation is {age_ms:.0f} ms old, at most {self._max_age_ms:.0f} ms")
+        refuse_stale(self._now(), instant_ns, self._max_age_ms)
         look, action = self._policy.window_spec, self._policy.action_spec
         window = self._look(instant_ns, look.length, look.step_ns, task.since_ns)
         scheduled = self._schedule.committed(instant_ns, action.horizon, action.step_ns)
@@ -176,3 +174,10 @@ class PolicyWorker:
             self._condition = (ERROR, "failing", str(error))
         else:
             self._condition = (ERROR, "failing", f"{type(error).__name__}: {error}")
+
+
+def refuse_stale(now_ns: int, instant_ns: int, max_age_ms: float) -> None:
+    """Raise Misaligned where the newest instant is older than that: it says nothing of what is there now."""
+    age_ms = ns_to_ms(now_ns - instant_ns)
+    if age_ms > max_age_ms:
+        raise Misaligned(f"the newest observation is {age_ms:.0f} ms old, at most {max_age_ms:.0f} ms")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
+from vla_ros.config import InferenceConfig
 from vla_ros.policies.policy import AbsolutePolicy, Imagine
-from vla_ros.ros.policy_worker import Look
+from vla_ros.ros.policy_worker import Look, refuse_stale
 from vla_ros.ros.worker import Worker
 from vla_ros.timing.stamps import ms_to_ns, period_ns, s_to_ns
 from vla_ros.timing.track import Misaligned
@@ -31,14 +33,20 @@ class Thinker:
     """
 
     def __init__(
-        self, policy: AbsolutePolicy, prediction_rate_hz: float, look: Look, publish: Callable[[Prediction], None]
+        self,
+        policy: AbsolutePolicy,
+        config: InferenceConfig,
+        now: Callable[[], int],
+        look: Look,
+        publish: Callable[[Prediction], None],
     ) -> None:
-        """`prediction_rate_hz`: at most so often are frames drawn; 0: never."""
         self.counts = {"imagined": 0, "reflected": 0, "answered": 0}
         self._policy = policy
+        self._now = now
         self._look = look
         self._publish = publish
-        self._prediction_ns = period_ns(prediction_rate_hz) if prediction_rate_hz else None
+        self._max_age_ms = config.max_observation_age_ms
+        self._prediction_ns = period_ns(config.prediction_rate_hz) if config.prediction_rate_hz else None
         period_s = policy.reflective.reflection_period_s if policy.reflective else float("inf")
         self._reflection_ns = s_to_ns(period_s) if period_s < float("inf") else None
         self._problems: dict[str, str] = {}
@@ -79,32 +87,43 @@ class Thinker:
             self._worker.offer(None)
 
     def close(self) -> None:
-        """End the thread; questions that wait are told so."""
+        """End the thread once its present thought is done; questions that wait are told so."""
+        while waiting := self._next_question():  # first, or the thread would answer them all before it ends
+            waiting[1](False, "the policy has ended")
         self._worker.close()
-        while self._questions:
-            self._questions.popleft()[1](False, "the policy has ended")
 
     # --- on the thinker's thread ---
 
     def _work(self, _: None) -> None:
-        while self._questions:
-            self._answer(*self._questions.popleft())
+        while waiting := self._next_question():
+            question, answer = waiting
+            self._try("answer", partial(answer, *self._answered(question)))
         if self._reflection_is_due():
             self._try("reflection", self._reflect)
         if self._expected:
             self._imagined_ns, imagine = self._expected.pop()
             self._try("prediction", lambda: self._imagine(imagine))
 
-    def _answer(self, question: str, answer: Answer) -> None:
+    def _next_question(self) -> tuple[str, Answer] | None:
+        try:
+            return self._questions.popleft()
+        except IndexError:  # asked for on both threads
+            return None
+
+    def _answered(self, question: str) -> tuple[bool, str]:
+        """Whether it could be answered; the answer, or why not."""
         reflective = self._policy.reflective
         assert reflective is not None  # or nobody could ask
         try:
-            answer(True, reflective.answer(self._window(self._seen), question))
-            self.counts["answered"] += 1
+            window = self._window(self._seen)
+            refuse_stale(self._now(), window[-1].instant_ns, self._max_age_ms)
+            said = reflective.answer(window, question)
         except (Misaligned, ValueError) as error:
-            answer(False, str(error))
+            return False, str(error)
         except Exception as error:  # whoever asked is told; the next question may go well
-            answer(False, f"{type(error).__name__}: {error}")
+            return False, f"{type(error).__name__}: {error}"
+        self.counts["answered"] += 1
+        return True, said
 
     def _reflect(self) -> None:
         reflective, seen = self._policy.reflective, self._seen
@@ -128,16 +147,18 @@ class Thinker:
             raise Misaligned("nothing was seen yet")
         instant_ns, since_ns = seen
         spec = self._policy.window_spec
-        return self._look(instant_ns, spec.length, spec.step_ns, since_ns)
+        # An instruction that came after the newest instant: of what is seen there is only that.
+        earliest_ns = instant_ns if since_ns is None else min(instant_ns, since_ns)
+        return self._look(instant_ns, spec.length, spec.step_ns, earliest_ns)
 
     def _reflection_is_due(self) -> bool:
         if self._reflection_ns is None or self._seen is None:
             return False
         instant_ns, since_ns = self._seen
-        if since_ns is None:
+        if since_ns is None or instant_ns < since_ns:
             return False
         if self._reflected is None or self._reflected[1] != since_ns:
-            return instant_ns >= since_ns
+            return True
         return self._is_due(instant_ns, self._reflected[0], self._reflection_ns)
 
     @staticmethod

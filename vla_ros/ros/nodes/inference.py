@@ -56,7 +56,7 @@ class InferenceNode(Node):
         self._streams = Streams(self, robot, cameras, look.proprioception, history_s, self._on_instant)
         see, show = self._streams.window, self._show
         self._worker = PolicyWorker(self._policy, config, self._now_ns, see, self._publish)
-        self._thinker = Thinker(self._policy, config.prediction_rate_hz, see, show)
+        self._thinker = Thinker(self._policy, config, self._now_ns, see, show)
         questions = Questions(self, self._thinker.ask)
         for part in (questions, self._thinker, self._worker):  # the last one first
             self._at_end.callback(part.close)
