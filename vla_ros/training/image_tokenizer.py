@@ -44,11 +44,11 @@ _SHOWN = 8  # frames in the picture
 
 
 class LossWeights(Config):
-    """What each term counts for; see `losses`. Those of the codes come in over the first fifth of the steps."""
+    """What each term counts for; see `losses`."""
 
     squared: float = 4.0  # without it the middle between two colours is where training begins, and stays
     pixels: float = 1.0
-    hardest: float = 0.3
+    hardest: float = 1.0
     edges: float = 1.0
     entropy: float = 0.1
     commitment: float = 0.05
@@ -156,7 +156,7 @@ def train_image_tokenizer(
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _rate(step, config)
         terms = _terms(tokenizer, images_b3hw, config)
-        total = torch.stack([_weight(name, step, config) * term for name, term in terms.items()]).sum()
+        total = torch.stack([getattr(config.weights, name) * term for name, term in terms.items()]).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), 1.0)
@@ -226,12 +226,6 @@ def _spread(tokenizer: Magvit2, images_b3hw: Tensor) -> None:
     last = tokenizer.encoder.quant_conv
     last.weight.div_(std_k[:, None, None, None])
     last.bias.sub_(mean_k).div_(std_k)  # type: ignore[union-attr]
-
-
-def _weight(name: str, step: int, config: ImageTokenizerTraining) -> float:
-    """Of a term at a step; codes are made sure only once there is something in them to be sure of."""
-    weight: float = getattr(config.weights, name)
-    return weight * min(1.0, 5 * step / config.steps) if name in ("entropy", "commitment") else weight
 
 
 def _changed(frames: Frames, config: ImageTokenizerTraining, step: int) -> Tensor:
