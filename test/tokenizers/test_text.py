@@ -93,6 +93,8 @@ def test_folders_that_lack_something_are_named(trained: TextTokenizer, tmp_path:
     with pytest.raises(TextTokenizerError, match=r"tokenizer.json is missing, and so is vocab.json, merges.txt"):
         TextTokenizer.load(tmp_path)
     trained.save(tmp_path)
+    with pytest.raises(TextTokenizerError, match=r"tokenizer.json is a file; a text tokenizer is a folder"):
+        TextTokenizer.load(tmp_path / "tokenizer.json")
     with pytest.raises(TextTokenizerError, match="of 512 entries, and 50295 are needed: .*microsoft/phi-1_5"):
         TextTokenizer.load(tmp_path, PHI_SIZE)
     whole = (tmp_path / "tokenizer.json").read_text()

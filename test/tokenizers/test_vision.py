@@ -112,9 +112,11 @@ def test_clip_is_frozen(clip_folder: Path) -> None:
         encoder.encode(pictures(1, 60, 80, 3))
 
 
-def test_clip_is_saved_as_it_is_read(clip_folder: Path, tmp_path: Path) -> None:
+def test_clip_is_saved_as_it_is_read(clip_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     encoder = ClipVision(clip_folder)
+    capfd.readouterr()
     encoder.save(tmp_path / "kept")
+    assert capfd.readouterr() == ("", "")  # a command draws its own bar
     images = pictures(1, 1, 56, 56, 3)
     assert torch.equal(ClipVision(tmp_path / "kept").encode(images), encoder.encode(images))
 
@@ -153,4 +155,14 @@ def test_folders_without_the_whole_tower_are_named(clip_folder: Path, tmp_path: 
         ClipVision(tmp_path)
     (tmp_path / "model.safetensors").write_bytes((clip_folder / "model.safetensors").read_bytes()[:1000])
     with pytest.raises(VisionEncoderError, match="cannot be read"):
+        ClipVision(tmp_path)
+    with pytest.raises(VisionEncoderError, match="config.json is a file; CLIP's vision tower is a folder"):
+        ClipVision(tmp_path / "config.json")
+
+
+def test_an_empty_file_of_weights_is_told(clip_folder: Path, tmp_path: Path) -> None:
+    """What torch raises for it has no words."""
+    (tmp_path / "config.json").write_bytes((clip_folder / "config.json").read_bytes())
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(VisionEncoderError, match="cannot be read: EOFError"):
         ClipVision(tmp_path)

@@ -61,7 +61,8 @@ class TextTokenizer:
         `size`: the number of entries that it must have; for the released UP-VLA `PHI_SIZE`. Raises TextTokenizerError.
         """
         if not folder.is_dir():
-            raise TextTokenizerError(f"{folder} is not there; a text tokenizer is a folder with {FILE}")
+            problem = "is a file" if folder.exists() else "is not there"
+            raise TextTokenizerError(f"{folder} {problem}; a text tokenizer is a folder with {FILE}")
         tokenizer = cls(_read_file(folder / FILE) if (folder / FILE).exists() else _read_transformers(folder))
         if size is not None and tokenizer.size != size:
             raise TextTokenizerError(

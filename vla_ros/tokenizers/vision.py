@@ -142,7 +142,8 @@ class ClipVision(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the tower as transformers does, for `ClipVision(folder)`."""
-        self.tower.save_pretrained(folder)
+        with _quiet():
+            self.tower.save_pretrained(folder)
 
 
 def clip_images(images_BHW3: Tensor, pixels: int) -> Tensor:
@@ -168,7 +169,8 @@ def clip_images(images_BHW3: Tensor, pixels: int) -> Tensor:
 def _read_tower(folder: Path, dtype: torch.dtype) -> Any:
     """CLIPVisionModel of a folder, with every weight it needs; nothing is fetched."""
     if not folder.is_dir():
-        raise VisionEncoderError(f"{folder} is not there; CLIP's vision tower is a folder with config.json and weights")
+        problem = "is a file" if folder.exists() else "is not there"
+        raise VisionEncoderError(f"{folder} {problem}; CLIP's vision tower is a folder with config.json and weights")
     missing = [] if (folder / "config.json").exists() else ["config.json"]
     if not any((folder / name).exists() for name in (*_CLIP_WEIGHTS, f"{_CLIP_WEIGHTS[0]}.index.json")):
         missing.append(" or ".join(_CLIP_WEIGHTS))
@@ -185,7 +187,8 @@ def _read_tower(folder: Path, dtype: torch.dtype) -> Any:
                 folder, local_files_only=True, dtype=dtype, output_loading_info=True
             )
     except Exception as error:  # a cut-off file raises the error of whichever library reads it
-        raise VisionEncoderError(f"{folder} has a CLIP that cannot be read: {str(error).splitlines()[0]}") from error
+        said = str(error).partition("\n")[0] or type(error).__name__
+        raise VisionEncoderError(f"{folder} has a CLIP that cannot be read: {said}") from error
     absent = sorted(loaded["missing_keys"])
     if absent:
         raise VisionEncoderError(
@@ -196,7 +199,7 @@ def _read_tower(folder: Path, dtype: torch.dtype) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Let transformers not list the weights of CLIP's text tower, which nobody asked for."""
+    """Let transformers draw no bars of its own, nor list the weights of CLIP's text tower, which nobody asked for."""
     from transformers.utils import logging
 
     before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
