@@ -98,6 +98,7 @@ def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, tmp_
     assert train(*words).exit_code == 2, "a training is there, and --resume was not given"
 
     before = (out / "stage-1" / "curves.jsonl").stat().st_mtime_ns
+    (out / "descriptions.1.jsonl").write_text('{"sample": 24, "text": "as before"}\n{"sam')  # of one of two processes
     rest = train(*words, "--resume")
     assert rest.exit_code == 0, rest.output
     assert (out / "stage-1" / "curves.jsonl").stat().st_mtime_ns == before, "what is done is not done again"
@@ -114,6 +115,8 @@ def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, tmp_
     assert {"predict", "act", "understand", "held_out_act", "frames_per_s", "mfu"} <= set(lines[-1])
     asked = described_samples([range(14), range(14, 28), range(28, 42)], 10)
     assert sorted(read_descriptions(out / "descriptions.jsonl")) == asked == [0, 10, 14, 24, 28, 38]
+    assert read_descriptions(out / "descriptions.jsonl")[24] == "as before"
+    assert not list(out.glob("descriptions.*.jsonl"))
     assert Image.open(out / "curves.png").width > 500
     card = out / "checkpoint" / "README.md"
     assert "42 rows" in card.read_text()

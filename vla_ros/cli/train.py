@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -165,7 +166,9 @@ def _read(path: Path | None) -> dict[str, Any]:
 
 def _refuse_unless_fit(out: Path, resume: bool) -> None:
     """A new folder, or one with a training in it and --resume."""
-    is_there = any((out / name).exists() for name in ("text", "image_tokenizer", "stage-1", "checkpoint"))
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first process has looked, and may have begun
+    is_there = any((out / name).exists() for name in ("frames", "text", "image_tokenizer", "stage-1", "checkpoint"))
     if is_there and not resume:
         refuse(f"--out: {out} holds a training already; --resume goes on with it")
     if resume and not is_there:

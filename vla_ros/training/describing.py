@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from vla_ros.models.up_vla import DESCRIBE, UpVla, conversation
+from vla_ros.recording.files import write_atomically
 from vla_ros.tokenizers.text import TextTokenizer
 from vla_ros.tokenizers.vision import VisionEncoder
 from vla_ros.training.distributed import Processes
@@ -32,39 +33,46 @@ def describe(
     processes: Processes,
     tell: Tell,
 ) -> None:
-    """Have the model describe each `every`-th sample; a line for each in `path` (and one more file per process).
+    """Have the model describe each `every`-th sample, a line for each in `path`; what is said already is not again.
 
-    What is there already is not made again.
+    Each of several processes writes a file of its own beside it, which the first one puts together in the end.
     """
-    own = path if processes.world == 1 else path.with_suffix(f".{processes.rank}{path.suffix}")
     prompt = text.encode(conversation(DESCRIBE))
-    asked = described_samples(samples.episodes, every)
-    done = read_descriptions(path)
-    todo = [sample for sample in asked if sample not in done][processes.rank :: processes.world]
+    said = {**read_descriptions(path), **_read_all(_shards(path))}
+    processes.wait()  # nobody writes before all have read
+    missing = [sample for sample in described_samples(samples.episodes, every) if sample not in said]
+    own = missing[processes.rank :: processes.world]
+    path.parent.mkdir(parents=True, exist_ok=True)
     model.eval()
-    own.parent.mkdir(parents=True, exist_ok=True)
-    with own.open("a", encoding="utf-8") as file:
-        for count, sample in enumerate(todo, start=1):
+    with path.with_suffix(f".{processes.rank}{path.suffix}").open("a", encoding="utf-8") as file:
+        file.write("\n")  # after a line that a kill has cut
+        for count, sample in enumerate(own, start=1):
             frames = np.stack([samples.frame(sample, camera) for camera in samples.config.cameras])
             with torch.no_grad():
                 features_BSF = vision.encode(torch.from_numpy(frames)[None].to(processes.device))
                 ids = model.answer(features_BSF, prompt, model.config.max_description)
-            said = text.decode(ids).strip()
-            file.write(json.dumps({"sample": sample, "text": said}, ensure_ascii=False) + "\n")
+            answer = text.decode(ids).strip()
+            file.write(json.dumps({"sample": sample, "text": answer}, ensure_ascii=False) + "\n")
             file.flush()
-            tell("describe", count, len(todo), said)
+            tell("describe", count, len(own), answer)
     processes.wait()
-    if processes.leads and own != path:
-        lines = [
-            line
-            for rank in range(processes.world)
-            for line in path.with_suffix(f".{rank}{path.suffix}").read_text(encoding="utf-8").splitlines(keepends=True)
-        ]
-        with path.open("a", encoding="utf-8") as file:
-            file.writelines(lines)
-        for rank in range(processes.world):
-            path.with_suffix(f".{rank}{path.suffix}").unlink()
+    if processes.leads:
+        shards = _shards(path)
+        said = {**read_descriptions(path), **_read_all(shards)}
+        lines = (json.dumps({"sample": sample, "text": said[sample]}, ensure_ascii=False) for sample in sorted(said))
+        write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+        for shard in shards:
+            shard.unlink()
     processes.wait()
+
+
+def _shards(path: Path) -> list[Path]:
+    """What single processes have written."""
+    return sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))
+
+
+def _read_all(paths: Sequence[Path]) -> dict[int, str]:
+    return {sample: text for path in paths for sample, text in read_descriptions(path).items()}
 
 
 def read_descriptions(path: Path) -> dict[int, str]:
