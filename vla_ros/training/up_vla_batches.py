@@ -52,7 +52,7 @@ class Preparation:
         """What `batch` of `step` is to the model, on its device."""
         config, paper = self.config, self.config.conditioning == "paper"
         codes_BN, future_BN = self._codes(batch)
-        instructions = [self.text.encode(instruction) for instruction in batch.instructions]
+        instructions = [self.text.encode(instruction.strip()) for instruction in batch.instructions]
         forgets, is_blind = self._left_out(batch, step)
         descriptions = [
             [] if forgets[place] else self._description(sample) for place, sample in enumerate(batch.samples.tolist())
