@@ -35,20 +35,20 @@ from vla_ros.training.image_tokenizer import (
 
 AS_THEY_ARE = AugmentationConfig(shift=0, brightness=0, contrast=0, saturation=0, hue=0)
 SETTINGS = ImageTokenizerTraining(
-    pixels=32, steps=6, batch=4, warm_up=2, save_every=3, bfloat16=False, augmentation=AS_THEY_ARE
+    pixels=16, steps=6, batch=4, warm_up=2, save_every=3, bfloat16=False, augmentation=AS_THEY_ARE
 )
 
 
 @pytest.fixture(scope="module")
 def frames() -> NDArray[np.uint8]:
-    """Four squares, each red or blue: one square, one code."""
+    """Two halves, each red or blue; one code for both."""
     colors = np.array([[220, 30, 30], [30, 30, 220]], np.uint8)
-    squares = np.random.default_rng(0).integers(0, 2, (80, 2, 2))
-    return np.kron(colors[squares], np.ones((1, 16, 16, 1), np.uint8))
+    halves = np.random.default_rng(0).integers(0, 2, (80, 2, 1))
+    return np.kron(colors[halves], np.ones((1, 8, 16, 1), np.uint8))
 
 
 def test_it_learns(frames: NDArray[np.uint8], tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"steps": 40, "warm_up": 5, "save_every": 1000})
+    settings = SETTINGS.model_copy(update={"steps": 75, "warm_up": 5, "save_every": 1000})
     trained = train_image_tokenizer(frames, settings, tmp_path)
     one_colour = np.broadcast_to(frames.mean((0, 1, 2)).astype(np.uint8), frames[::20].shape)
     assert trained.psnr_db > psnr_db(frames[::20], one_colour) + 3
@@ -57,9 +57,9 @@ def test_it_learns(frames: NDArray[np.uint8], tmp_path: Path) -> None:
     assert not trained.tokenizer.training
     assert trained.psnr_db == pytest.approx(psnr_db(frames[::20], shown), abs=0.05)
     assert trained.codes_used == len(np.unique(codes_of(trained, frames[::20])))
-    assert Image.open(tmp_path / PICTURE).size == (4 * 32, 2 * 32)
+    assert Image.open(tmp_path / PICTURE).size == (4 * 16, 2 * 16)
     curve = [json.loads(line) for line in (tmp_path / CURVES).read_text().splitlines()]
-    assert [point["step"] for point in curve] == [0, 10, 20, 30]
+    assert [point["step"] for point in curve] == [*range(0, 75, 10)]
     assert curve[-1]["pixels"] < curve[0]["pixels"]
     loaded = load_image_tokenizer(tmp_path)
     assert (loaded.psnr_db, loaded.codes_used) == (trained.psnr_db, trained.codes_used)
@@ -188,9 +188,9 @@ def test_cameras_are_called_as_the_dataset_does(dataset: Path) -> None:
 
 
 def test_frames_of_another_size_or_too_few_are_refused(frames: NDArray[np.uint8], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"frames are \(N, 128, 128, 3\) with N >= 40, got \(80, 32, 32, 3\)"):
+    with pytest.raises(ValueError, match=r"frames are \(N, 128, 128, 3\) with N >= 40, got \(80, 16, 16, 3\)"):
         train_image_tokenizer(frames, ImageTokenizerTraining(), tmp_path)
-    with pytest.raises(ValueError, match=r"N >= 40, got \(39, 32, 32, 3\)"):
+    with pytest.raises(ValueError, match=r"N >= 40, got \(39, 16, 16, 3\)"):
         train_image_tokenizer(frames[:39], SETTINGS, tmp_path)
     with pytest.raises(ValueError, match="size is one of magvit2-release, magvit2-demo, got 'magvit2-huge'"):
         ImageTokenizerTraining(size="magvit2-huge")
