@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from vla_ros.policies import registry
@@ -20,6 +22,13 @@ def test_an_unknown_policy_is_answered_with_those_there_are() -> None:
 def test_the_expert_takes_no_checkpoint() -> None:
     with pytest.raises(ValueError, match=r"policy scripted takes no checkpoint, got 'weights\.pt'; leave it out"):
         registry.load("scripted", robot=PANDA, checkpoint="weights.pt")
+
+
+def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "vla_ros.policies.up_vla", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where there is none
+    with pytest.raises(ValueError, match=r"policy up_vla needs torch, which is not installed: pip install 'vla_ros\["):
+        registry.load("up_vla", robot=PANDA, checkpoint="weights")
 
 
 @pytest.mark.parametrize("name", registry.names())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from types import ModuleType
 from typing import cast
 
 from vla_ros.actions import ActionSpec
@@ -44,7 +45,7 @@ def load(
 
     `device`, `dtype` and `compile` are as in a system's `policy` section. `action` is for policies that leave their
     action space open; it gets the robot's joint names. Raises ValueError for an unknown name, a missing checkpoint, one
-    given to a policy that has no weights, and one that cannot be used.
+    given to a policy that has no weights, one that cannot be used, and for libraries that are not installed.
     """
     entry = _find(name)
     if entry.needs_checkpoint and not checkpoint:
@@ -54,7 +55,18 @@ def load(
     if action is not None and action.is_joint and not action.joint_names:
         action = action.model_copy(update={"joint_names": robot.joint_names})
     computed = {"device": device, "dtype": dtype, "compile": compile} if entry.needs_checkpoint else {}
-    return cast(Policy, importlib.import_module(entry.module).load(robot, checkpoint, action, **computed))
+    return cast(Policy, _module(name, entry).load(robot, checkpoint, action, **computed))
+
+
+def _module(name: str, entry: Entry) -> ModuleType:
+    try:
+        return importlib.import_module(entry.module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("vla_ros"):
+            raise
+        raise ValueError(
+            f"policy {name} needs {error.name}, which is not installed: pip install 'vla_ros[models]'"
+        ) from error
 
 
 def _find(name: str) -> Entry:
