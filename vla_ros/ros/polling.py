@@ -7,6 +7,7 @@ asked for at 100 Hz 10 %, every message taken at 100 Hz 11 %, of which an idle n
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -67,7 +68,8 @@ class PolledService:
         self._service.destroy()
 
     def _respond(self, header: Any, response: Any) -> None:
-        self._service.send_response(response, header)
+        with suppress(RuntimeError):  # it is closed, or whoever asked has gone: there is nobody to be told
+            self._service.send_response(response, header)
 
 
 def _never_called(*_: Any) -> None:
