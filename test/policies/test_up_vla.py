@@ -315,6 +315,12 @@ def test_a_checkpoint_for_another_robot_is_refused(changes: dict[str, Any], mess
         UpVlaPolicy.from_bundle(tiny_up_vla.bundle(**changes), PANDA)
 
 
+def test_a_checkpoint_that_cannot_ask_itself_for_a_description_is_refused(paper: Bundle) -> None:
+    short = paper.manifest.model.model_copy(update={"max_text": 8})
+    with pytest.raises(ValueError, match=r"request for a description is too long: \d+ ids, .* at most 6"):
+        UpVlaPolicy.from_bundle(tiny_up_vla.bundle(model=short), PANDA)
+
+
 def test_a_checkpoint_is_loaded_by_name_for_its_own_robot_and_space(tmp_path: Path, paper: Bundle) -> None:
     checkpoints.save(tmp_path / "c", paper)
     given = {"checkpoint": str(tmp_path / "c"), "device": "cpu", "dtype": "float32"}

@@ -58,6 +58,9 @@ class UpVlaPolicy:
         self._instruction: list[int] = []
         self._description: list[int] = []
         self._resets = 0
+        self._request: list[int] = []  # what it asks itself for a description
+        if self._config.conditioning == "paper":
+            self._request = self._encode(conversation(DESCRIBE), "request for a description")
         self._describing = threading.Lock()  # held for the moment in which a description is put down, or forgotten
         # What no action waits for stands in no action's way on a GPU either.
         on_gpu = self._device.type == "cuda"
@@ -138,7 +141,7 @@ class UpVlaPolicy:
     def reflect(self, window: Window) -> None:
         """Describe what is seen, for the next inferences; dropped where the policy was reset meanwhile."""
         resets = self._resets
-        described = self._say(window, DESCRIBE, self._config.max_description)
+        described = self._say(window, self._request, self._config.max_description)
         # As training reads descriptions: written out, and encoded as a text of its own.
         ids = self._bundle.text.encode(described)[: self._config.max_description]
         with self._describing:
@@ -149,7 +152,8 @@ class UpVlaPolicy:
     def answer(self, window: Window, question: str) -> str:
         """Answer a question about what is seen; raises ValueError for one in another script, or too long."""
         _check_script(question)
-        answer = self._say(window, question.strip(), _LONGEST_ANSWER)
+        prompt = self._encode(conversation(question.strip()), "question")
+        answer = self._say(window, prompt, _LONGEST_ANSWER)
         if not answer:
             raise ValueError("the model has no answer to that")
         return answer
@@ -240,8 +244,7 @@ class UpVlaPolicy:
         names = self._manifest.code_cameras
         return tuple(Prediction(name, time_ns, frame) for name, frame in zip(names, frames, strict=True))
 
-    def _say(self, window: Window, question: str, max_tokens: int) -> str:
-        prompt = self._encode(conversation(question), "question")
+    def _say(self, window: Window, prompt: list[int], max_tokens: int) -> str:
         with torch.cuda.stream(self._aside):
             features = self._features(self._images(window[-1]))
             answered = self._bundle.model.answer(features, prompt, max_tokens)
