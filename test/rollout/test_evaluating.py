@@ -126,6 +126,13 @@ def test_a_delay_stands_for_three_of_four_at_a_whole_tick() -> None:
     assert delay_ms_of([0.001], 8.0) == 8.0
 
 
+def test_a_delay_is_found_where_frames_are_rarer_than_a_policy_may_be_asked() -> None:
+    rollout = RolloutConfig(inference_hz=100.0, camera_hz=15.0, episode_s=0.1)
+    rare = Setup(PANDA, TabletopConfig(cameras=CAMERAS), ArmConfig(), rollout)
+    with Evaluator(rare, "tried", Seeing(), EvaluationConfig(episodes=1, films=0)) as evaluator:
+        assert evaluator.delay_ms > 0.0
+
+
 def test_a_given_delay_is_the_one_that_chunks_have() -> None:
     config = EvaluationConfig(episodes=1, films=0, inference_delay_ms=130.0)
     evaluator, _, _ = run(expert(), config, episode_s=1.0)

@@ -211,8 +211,9 @@ class Evaluator:
     def _found_delay_ms(self) -> float:
         """How long the policy takes on this machine, up to a controller tick, as chunks arrive at one."""
         seed, instruction = next(iter(self._tasks.items()))
-        self._rollout(0.0, _ASKED / self._setup.rollout.inference_hz).run(seed, instruction)
-        found_s = self._inference_s[_WARMING_UP:]
+        asked_hz = min(self._setup.rollout.inference_hz, self._setup.rollout.camera_hz)
+        self._rollout(0.0, _ASKED / asked_hz).run(seed, instruction)
+        found_s = self._inference_s[_WARMING_UP:] or self._inference_s[-1:]  # a task may be done by then
         self._inference_s.clear()
         return delay_ms_of(found_s, ns_to_ms(period_ns(self._setup.arm.rate_hz)))
 
