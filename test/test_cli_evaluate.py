@@ -131,6 +131,25 @@ def test_what_makes_no_sense_is_refused(system: Path, arguments: tuple[str, ...]
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"camera_keys": 3}, "--config: data.camera_keys: Input should be a valid "),
+        ({"camera_keyss": {}}, "--config: data.camera_keyss: Extra inputs are not permitted"),
+        ({"source": "rows"}, "--config: data.source: Input should be 'poses' or 'column'"),
+        ({"camera_keys": {"top": "observation.images.top"}}, "--config: data: camera_keys: top not among cameras"),
+        ("front", "should have a section data, with fields cameras, "),
+    ],
+)
+def test_a_typo_in_what_is_said_of_a_dataset_is_refused(system: Path, tmp_path: Path, data: object, told: str) -> None:
+    file = tmp_path / "data.yaml"
+    file.write_text(yaml.safe_dump({"data": data}))
+    result = evaluate(system, "--dataset", REFERENCE, "--config", file, "--out", tmp_path / "out")
+    assert result.exit_code == 2, result.output
+    assert told in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
 def test_words_that_a_model_never_read_are_refused_before_anything_moves(system: Path, checkpoint: Path) -> None:
     result = evaluate(system, "--checkpoint", checkpoint, "--tasks", "lift the green cube")
     assert result.exit_code == 2

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def read_mapping(file: Path | None) -> dict[str, Any]:
     """The section `data` of a file as `vla-ros train --config` reads it; what is wrong with it is refused."""
     import yaml
+    from pydantic import ValidationError
 
     from vla_ros.training.windows import DataConfig
 
@@ -32,6 +33,15 @@ def read_mapping(file: Path | None) -> dict[str, Any]:
     found = whole.get("data", {}) if isinstance(whole, dict) else None
     if not isinstance(found, dict):
         refuse(f"--config: {file} should have a section data, with fields {', '.join(DataConfig.model_fields)}")
+    try:
+        DataConfig.model_validate(found)
+    except ValidationError as error:
+        refuse(
+            *(
+                f"--config: {'.'.join(['data', *map(str, one['loc'])])}: {one['msg'].removeprefix('Value error, ')}"
+                for one in error.errors()
+            )
+        )
     return found
 
 

@@ -68,6 +68,7 @@ def run(
         chosen = load_system(system, **overrides)
         graph = build_graph(chosen, sim, seed, dry_run)
         _refuse_unless_new(chosen.bag)
+        _refuse_without(chosen.policy.checkpoint)
         if seconds and not dry_run:
             refuse("--seconds needs --dry-run")
         if episodes and dry_run:
@@ -90,6 +91,12 @@ def _refuse_unless_new(bag: str) -> None:
         refuse(f"bag: {bag} exists already, and a recording overwrites nothing; give a new folder")
     if why := obstacle(Path(bag)):
         refuse(f"bag: {bag} cannot be made: {why}")
+
+
+def _refuse_without(checkpoint: str) -> None:
+    """As the inference node would, but before any node starts; what is in the folder, the node knows."""
+    if checkpoint and not Path(checkpoint).is_dir():
+        refuse(f"policy.checkpoint: there is no folder {checkpoint}")
 
 
 def _files(report: Path | None, montage: Path | None) -> tuple[Path, Path, Path]:
