@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from vla_ros.checkpoints import manifest
 from vla_ros.cli.app import app
+from vla_ros.cli.train import _given, _read, _request
 from vla_ros.models import up_vla as model
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.features import REQUESTED, SENT, STATE, Row, of_robot
@@ -209,3 +210,31 @@ def test_a_description_holds_until_the_next_within_an_episode() -> None:
 def test_curves_without_a_line_are_no_picture(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no curves"):
         render_curves({"stage 1": []}, tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [("recipe: 3", "recipe should be sections"), ("- 1", "not list"), ("model: {}", "not model"), ("data: {", "read")],
+)
+def test_a_config_of_another_form_is_refused(dataset: Path, tmp_path: Path, written: str, said: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(written)
+    result = train("--dataset", dataset, "--out", tmp_path / "out", "--config", path)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_the_file_goes_over_the_size_and_options_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    file = {
+        "recipe": {"held_out": 0.0, "augmentation": None, "pads_to_longest": False, "stage_1": {"batch": 2}},
+        "run": {"recompute": True, "seed": 5}, "data": None,
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(file))
+    options = _given({"recipe": {"stage_1": {"steps": 9, "batch": 0}}, "run": {"seed": 0, "recompute": False}})
+    where = {"datasets": (), "out": tmp_path, "start": None}
+    request = _request(where, "up-vla-demo", options, _read(path))
+    assert (request.recipe.held_out, request.recipe.augmentation, request.recipe.pads_to_longest) == (0.0, None, False)
+    assert (request.recipe.stage_1.steps, request.recipe.stage_1.batch) == (9, 2)
+    assert request.recipe.stage_2 == config.RECIPES["up-vla-demo"].stage_2
+    assert (request.run.seed, request.run.recompute) == (0, True)

@@ -75,7 +75,7 @@ def up_vla(
         request = _request(
             {"datasets": tuple(dataset), "conversations": tuple(conversations or ()), "out": out, "start": start},
             size,
-            {"recipe": stages, "run": run},
+            _given({"recipe": stages, "run": run}),
             given,
         )
         from vla_ros.training.up_vla import Until
@@ -116,14 +116,12 @@ def _request(where: dict[str, Any], size: str, wanted: dict[str, Any], given: di
     if size not in RECIPES:
         refuse(f"--size: {size} is none; there are {', '.join(RECIPES)}")
     try:
-        recipe = _over(RECIPES[size].model_dump(), given.get("recipe", {}), wanted["recipe"])
-        if RECIPES[size].image_tokenizer is None:
-            recipe["image_tokenizer"] = None
+        recipe = _over(RECIPES[size].model_dump(), given.get("recipe", {}), wanted.get("recipe", {}))
         return Request(
             size=size,
             recipe=Recipe.model_validate(recipe),
-            data=DataConfig.model_validate({**settled, **(given.get("data") or {})}),
-            run=RunConfig.model_validate(_over({}, given.get("run", {}), wanted["run"])),
+            data=DataConfig.model_validate({**settled, **given.get("data", {})}),
+            run=RunConfig.model_validate(_over({}, given.get("run", {}), wanted.get("run", {}))),
             **where,
         )
     except ValidationError as error:
@@ -136,16 +134,25 @@ def _request(where: dict[str, Any], size: str, wanted: dict[str, Any], given: di
 
 
 def _over(base: dict[str, Any], *layers: dict[str, Any]) -> dict[str, Any]:
-    """Dictionaries laid over each other; what was not given in an upper one (empty, 0, False) leaves what is below."""
+    """Dictionaries laid over each other, section by section."""
     laid = dict(base)
     for layer in layers:
         for name, value in layer.items():
-            if isinstance(value, dict):
-                below = laid.get(name)
-                laid[name] = _over(below if isinstance(below, dict) else {}, value)
-            elif value is not None and (value not in ("", 0) or name == "seed"):
-                laid[name] = value
+            below = laid.get(name)
+            laid[name] = _over(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
     return laid
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Those that were given: others are empty, 0 or False, but for the seed, which may be 0; no empty section."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, dict):
+            if inner := _given(value):
+                found[name] = inner
+        elif value or (name == "seed" and value is not None):
+            found[name] = value
+    return found
 
 
 def _read(path: Path | None) -> dict[str, Any]:
@@ -160,8 +167,11 @@ def _read(path: Path | None) -> dict[str, Any]:
         refuse(f"--config: {path} cannot be read: {error}")
     sections = ("data", "recipe", "run")
     if not isinstance(content, dict) or any(name not in sections for name in content):
-        refuse(f"--config: {path} has the sections {', '.join(sections)}, not {', '.join(map(str, content))}")
-    return content
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        refuse(f"--config: {path} has the sections {', '.join(sections)}, not {found}")
+    if wrong := [name for name, section in content.items() if section is not None and not isinstance(section, dict)]:
+        refuse(f"--config: {path}: {', '.join(wrong)} should be sections with names and values")
+    return {name: section for name, section in content.items() if section is not None}
 
 
 def _refuse_unless_fit(out: Path, resume: bool) -> None:
