@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,13 @@ torch = pytest.importorskip("torch")
 import tiny_up_vla
 from safetensors.torch import save_file
 
-from vla_ros.checkpoints.converting import Deployment
+from vla_ros.checkpoints.converting import Deployment, release_manifest
+from vla_ros.checkpoints.files import DTYPES
 from vla_ros.checkpoints.manifest import load_manifest, save
+from vla_ros.checkpoints.starting import make_start
 from vla_ros.checkpoints.up_vla import to_released
 from vla_ros.cli import app
+from vla_ros.cli.checkpoint import Kept
 from vla_ros.models.up_vla import SIZES, UpVla
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES
 
@@ -41,7 +46,7 @@ def ours(tmp_path: Path) -> Path:
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A release of a size called tiny, and the tokenizers that go with it, in folders as they are published."""
     tiny = tiny_up_vla.bundle()
-    released = {"conditioning": "released", "state_dims": 0}
+    released = {"conditioning": "released", "state_dims": 0, "features": 4}
     monkeypatch.setitem(SIZES, "tiny", tiny.manifest.model.model_copy(update=released))
     monkeypatch.setitem(MAGVIT2_SIZES, "tiny", tiny.manifest.image_tokenizer)
     weights = to_released(UpVla(SIZES["tiny"]).state_dict())
@@ -53,6 +58,14 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_file(tiny.image_tokenizer.state_dict(), tmp_path / "magvitv2" / "pytorch_model.safetensors")
     tiny.text.save(tmp_path / "phi")
     return tmp_path
+
+
+def save_clip(folder: Path) -> None:
+    """A tiny CLIP's tower of 4 features of 16 numbers."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.CLIPVisionConfig(**sizes, image_size=32, patch_size=16)
+    transformers.CLIPVisionModel(config).save_pretrained(folder)
 
 
 def with_tokenizers(sources: Path) -> tuple[object, ...]:
@@ -142,6 +155,10 @@ def test_training_starts_from_show_o(sources: Path) -> None:
     result = run("convert", *given, "--start", "--clip", sources / "clip")
     assert result.exit_code == 1
     assert f"{sources / 'clip'}: there is no such folder; a local copy of CLIP" in result.stderr
+    save_clip(sources / "clip")
+    result = run("convert", *given, "--start", "--clip", sources / "clip", "--seed", 3)
+    assert result.exit_code == 0 and "an action head of seed 3" in result.output, result.output
+    assert load_manifest(sources / "start").trained["seed"] == 3
 
 
 @pytest.mark.parametrize(
@@ -154,7 +171,9 @@ def test_training_starts_from_show_o(sources: Path) -> None:
         (("--rotation", "quaternion"), "values of an action: 8, but model.action_dims: 7"),
         (("--gripper", "wide"), "gripper: Input should be 'none'"),
         (("--size", "huge"), "huge: unknown size; there are up-vla-release"),
-        (("--to", "released"), "--image-tokenizer, --text: a release is made of a checkpoint of ours alone"),
+        (("--to", "released"), "--image-tokenizer, --text, --size: a release is made of a checkpoint of ours alone"),
+        (("--seed", "4"), "--seed: nothing is drawn without --start"),
+        (("--camera", ""), "camera.name: String should have at least 1 character"),
     ],
 )
 def test_wrong_requests_are_refused(sources: Path, options: tuple[str, ...], said: str) -> None:
@@ -177,9 +196,20 @@ def test_tokenizers_have_to_be_given(sources: Path) -> None:
 def test_defaults_are_told_as_they_are() -> None:
     told = " ".join(run("convert", "--help").output.replace("│", " ").split())
     default = Deployment()
-    for value in (default.robot, default.camera.name, f"{default.rate_hz:g}, CALVIN's", "0.02 m and 0.05 rad"):
-        assert str(value) in told
-    assert (default.position_scale_m, default.rotation_scale_rad) == (0.02, 0.05)
+    for value in (
+        default.robot, default.camera.name, f"{default.camera.width}x{default.camera.height}",
+        f"{default.rate_hz:g}, CALVIN's", f"{default.position_scale_m:g}, CALVIN's",
+        f"{default.rotation_scale_rad:g}, CALVIN's", f"{default.rotation.value}, CALVIN's",
+        f"{default.frame.value}, CALVIN's", default.anchor.value, f"{default.gripper.value}, CALVIN's",
+        parameter(release_manifest, "size"), parameter(make_start, "seed"),
+    ):  # fmt: skip
+        assert f"[default: ({value})]" in told, value
+    assert f"otherwise they stay (--start: {parameter(make_start, 'dtype')})" in told
+    assert [kept.value for kept in Kept] == list(DTYPES)
+
+
+def parameter(function: Callable[..., object], name: str) -> object:
+    return inspect.signature(function).parameters[name].default
 
 
 def test_help_needs_no_torch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,26 @@ def test_what_cannot_be_converted_leaves_nothing(sources: Path, manifest: UpVlaM
     assert "does not hold the weights of this MAGVIT-v2" in refused()
 
 
+def test_numbers_that_are_none_are_not_converted(sources: Path, manifest: UpVlaManifest, released: Tensors) -> None:
+    file = sources / "release" / "unwrapped_model" / "pytorch_model.bin"
+    released["showo.lm_head.bias"][3] = 1e6
+    torch.save(released, file)
+    with pytest.raises(CheckpointError, match="values that are too large for float16, in showo.lm_head.bias"):
+        convert(sources, manifest, sources / "ours", "float16")
+    convert(sources, manifest, sources / "rough", "bfloat16")
+    released["showo.lm_head.bias"][3] = float("nan")
+    torch.save(released, file)
+    with pytest.raises(CheckpointError, match="values that are no finite numbers, in showo.lm_head.bias"):
+        convert(sources, manifest, sources / "ours")
+    assert not (sources / "ours").exists()
+
+
+def test_what_is_ours_already_is_not_converted(sources: Path, manifest: UpVlaManifest) -> None:
+    ours = convert(sources, manifest, sources / "ours")
+    with pytest.raises(CheckpointError, match="is a checkpoint of vla_ros already; --to released makes a release"):
+        from_release(ours, sources / "again", manifest, image_tokenizer=sources / "magvitv2", text=sources / "phi")
+
+
 def test_what_the_release_has_no_name_for_is_not_written(tiny: Bundle, tmp_path: Path) -> None:
     save(tmp_path / "ours", tiny)
     with pytest.raises(CheckpointError, match=r"no name: state_projector\.0\.bias, "):
@@ -131,9 +152,9 @@ def test_clip_goes_along(sources: Path, config: UpVlaConfig, monkeypatch: pytest
     tower = transformers.CLIPVisionConfig(**size, num_hidden_layers=2, num_attention_heads=2)
     transformers.CLIPVisionModel(tower).save_pretrained(sources / "clip")
     given = {"image_tokenizer": sources / "magvitv2", "text": sources / "phi", "clip": sources / "clip"}
-    from_release(sources / "release", sources / "other", release_manifest(Deployment(), "tiny", True), **given)
     with pytest.raises(CheckpointError, match="gives 4 features of 16 numbers for 1 cameras, and the model takes 8"):
-        load(sources / "other")
+        from_release(sources / "release", sources / "other", release_manifest(Deployment(), "tiny", True), **given)
+    assert not (sources / "other").exists()
     monkeypatch.setitem(SIZES, "tiny", config.model_copy(update={"features": 4}))
     manifest = release_manifest(Deployment(), "tiny", True)
     from_release(sources / "release", sources / "ours", manifest, **given)
@@ -141,8 +162,10 @@ def test_clip_goes_along(sources: Path, config: UpVlaConfig, monkeypatch: pytest
     images = torch.randint(0, 256, (1, 1, 48, 64, 3), dtype=torch.uint8)
     seen = load(sources / "ours").vision
     assert seen and torch.equal(seen.encode(images), ClipVision(sources / "clip").encode(images))
-    with pytest.raises(CheckpointError, match="holds no CLIP vision tower"):
+    with pytest.raises(CheckpointError, match=f"^{sources / 'phi'} has no CLIP vision tower: config.json"):
         from_release(sources / "release", sources / "third", manifest, **{**given, "clip": sources / "phi"})
+    os.truncate(sources / "ours" / "clip" / "model.safetensors", 5000)
+    assert "has a CLIP that cannot be read" in inspect(sources / "ours").problems[0]
 
 
 # --- to start from
@@ -166,6 +189,11 @@ def test_what_show_o_has_beside_is_told(sources: Path, manifest: UpVlaManifest, 
     save_file({name: each.contiguous() for name, each in beside.items()}, sources / "show_o" / "model.safetensors")
     found = from_show_o(manifest, sources / "show_o", sources / "magvitv2", sources / "phi")
     assert found.manifest.trained["left out"] == ["showo.model.rotary_emb.inv_freq"]
+
+
+def test_a_trained_action_head_is_not_dropped(sources: Path, manifest: UpVlaManifest) -> None:
+    with pytest.raises(CheckpointError, match="has an action head: it is UP-VLA's and not Show-o's; convert it"):
+        from_show_o(manifest, sources / "release", sources / "magvitv2", sources / "phi")
 
 
 def test_a_start_is_a_checkpoint(sources: Path, manifest: UpVlaManifest) -> None:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from vla_ros.checkpoints import files
 from vla_ros.checkpoints.files import CheckpointError, write_tensors
+from vla_ros.checkpoints.inspecting import inspect
 from vla_ros.checkpoints.manifest import Bundle, CameraInput, UpVlaManifest, load, load_manifest, save
 from vla_ros.recording.upkeep import staging
 from vla_ros.tokenizers.text import TextTokenizer
@@ -206,6 +207,9 @@ def test_a_vision_encoder_that_the_model_does_not_take_is_refused(tiny: Bundle, 
     other = tiny.manifest.model_copy(update={"cameras": cameras})
     with pytest.raises(CheckpointError, match="gives 12 features of 16 numbers for 3 cameras, and the model takes 8"):
         save(tmp_path / "a", Bundle(other, tiny.model, tiny.image_tokenizer, tiny.vision, tiny.text))
+    save(tmp_path / "b", tiny)
+    (tmp_path / "b" / "manifest.json").write_text(other.model_dump_json())
+    assert [problem for problem in inspect(tmp_path / "b").problems if "gives 12 features" in problem]
 
 
 def test_what_is_no_checkpoint_is_told(tmp_path: Path, saved: Path) -> None:

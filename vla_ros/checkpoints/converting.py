@@ -19,14 +19,16 @@ from vla_ros.checkpoints.files import (
     write_tensors,
     write_torch,
 )
-from vla_ros.checkpoints.loading import blank, require
+from vla_ros.checkpoints.loading import blank, require, require_finite
 from vla_ros.checkpoints.manifest import (
     CLIP,
     IMAGE_TOKENIZER,
+    MANIFEST,
     MODEL,
     CameraInput,
     Normalization,
     UpVlaManifest,
+    check_vision,
     load_clip,
     load_manifest,
     load_text,
@@ -115,6 +117,8 @@ def from_release(
     openai/clip-vit-large-patch14-336, needed for questions only; all local. `dtype`: one of DTYPES, or None for the
     release's. Raises CheckpointError; then there is no `folder`.
     """
+    if (source / MANIFEST).is_file():
+        raise CheckpointError(f"{source} is a checkpoint of vla_ros already; --to released makes a release of it")
     file, tokens = find_weights(source), find_weights(image_tokenizer)
     tensors, tokenizer = read_tensors(file), read_tensors(tokens)
     if is_show_o(manifest.model, shapes_of(tensors)):
@@ -123,11 +127,14 @@ def from_release(
     require(tokens, image_tokenizer_shapes(manifest.image_tokenizer), tokenizer, "MAGVIT-v2")
     words = load_text(text, manifest.model.vocabulary)
     tower = None if clip is None else load_clip(clip)
+    check_vision(clip or source, manifest, tower)
+    kind = None if dtype is None else DTYPES[dtype]
+    require_finite(file, tensors, kind, on_progress)
+    require_finite(tokens, tokenizer)
     facts = {"converted from": file.name, "released as": _dtypes(tensors), "kept as": dtype or _dtypes(tensors)}
     manifest = manifest.model_copy(update={"trained": facts})
     with new_checkpoint(folder, manifest, words, released_card(manifest)) as new:
         parts = parts_of_ours(tensors)
-        kind = None if dtype is None else DTYPES[dtype]
         write_tensors(new / MODEL, parts, {"vla_ros": manifest.format}, dtype=kind, on_progress=on_progress)
         write_tensors(new / IMAGE_TOKENIZER, tokenizer, on_progress=on_progress)
         if tower is not None:

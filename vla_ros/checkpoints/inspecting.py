@@ -21,6 +21,8 @@ from vla_ros.checkpoints.manifest import (
     TEXT,
     VISION,
     UpVlaManifest,
+    check_vision,
+    load_clip,
     load_manifest,
     load_text,
 )
@@ -28,7 +30,7 @@ from vla_ros.checkpoints.starting import show_o_shapes
 from vla_ros.checkpoints.up_vla import find_weights, released_shapes
 from vla_ros.models.up_vla import SIZES, UpVla
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES
-from vla_ros.tokenizers.vision import SmallVision, SmallVisionConfig
+from vla_ros.tokenizers.vision import SmallVision, SmallVisionConfig, VisionEncoder
 
 UNKNOWN = "unknown weights"
 
@@ -69,7 +71,7 @@ class Inspection:
 
 
 def inspect(path: Path) -> Inspection:
-    """Look at a checkpoint of ours, at a release's folder, or at one file; no weight is read.
+    """Look at a checkpoint of ours, at a release's folder, or at one file; no weight is read but those of CLIP.
 
     Raises CheckpointError where nothing can be said of it; what is wrong with a checkpoint of ours is told.
     """
@@ -145,14 +147,23 @@ def _ours(folder: Path) -> Inspection:
             problems += [f"{name}: {line}" for line in found.difference.lines()]
         except CheckpointError as error:
             problems.append(str(error))
-    try:
-        load_text(folder / TEXT, manifest.model.vocabulary)
-    except CheckpointError as error:
-        problems.append(str(error))
-    if manifest.vision == "clip" and not (folder / CLIP / "config.json").is_file():
-        problems.append(f"{folder / CLIP}: there is no CLIP vision tower in it")
+    for check in (
+        lambda: load_text(folder / TEXT, manifest.model.vocabulary),
+        lambda: check_vision(folder, manifest, _vision(folder, manifest)),
+    ):
+        try:
+            check()
+        except CheckpointError as error:
+            problems.append(str(error))
     what = f"UP-VLA, {manifest.size}, a checkpoint of vla_ros"
     return Inspection(folder, what, tuple(weights), manifest, _others(folder, weights), tuple(changed), tuple(problems))
+
+
+def _vision(folder: Path, manifest: UpVlaManifest) -> VisionEncoder | None:
+    """The vision encoder of a checkpoint, a small one without its weights."""
+    if isinstance(manifest.vision, SmallVisionConfig):
+        return blank(SmallVision, manifest.vision)
+    return None if manifest.vision is None else load_clip(folder / CLIP)
 
 
 def _others(path: Path, weights: list[Weights]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vla_ros.checkpoints.comparison import Shapes, compare, shapes_of
-from vla_ros.checkpoints.files import CheckpointError, read_tensors
+from vla_ros.checkpoints.files import CheckpointError, Progress, read_tensors
 
 Network = TypeVar("Network", bound=nn.Module)
 Sizes = TypeVar("Sizes")
@@ -41,6 +41,20 @@ def require(file: Path, expected: Shapes, tensors: Mapping[str, Tensor], network
         )
 
 
+def require_finite(
+    file: Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype | None = None,
+    on_progress: Progress | None = None,
+) -> None:
+    """Raise CheckpointError for values of `file` that are no finite numbers, or would be none as `dtype`."""
+    for done, (name, tensor) in enumerate(tensors.items(), 1):
+        kept = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+        _require_finite(file, name, (tensor,), (kept,))
+        if on_progress:
+            on_progress(f"checks {file.name}", done, len(tensors))
+
+
 def fill(
     file: Path,
     network: Network,
@@ -50,16 +64,25 @@ def fill(
 ) -> Network:
     """Give a `blank` network its weights, each of one part or of several below each other.
 
-    Floating point becomes `dtype`. Raises CheckpointError for values that are no finite numbers.
+    Floating point becomes `dtype`. Raises CheckpointError for values that are no finite numbers, or none any more.
     """
     state = {}
     for name, each in parts.items():
         moved = [part.to(device, dtype if part.is_floating_point() else part.dtype, copy=True) for part in each]
+        _require_finite(file, name, each, moved)
         state[name] = torch.cat(moved) if len(moved) > 1 else moved[0]
-        if not torch.isfinite(state[name]).all():
-            raise CheckpointError(f"{file} holds values that are no finite numbers, in {name}")
     network.load_state_dict(state, assign=True)
     return network.eval()
+
+
+def _require_finite(file: Path, name: str, given: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
+    """Raise where a weight as it is kept holds no finite numbers; the text says whether it was so before."""
+    if all(torch.isfinite(part).all() for part in kept):
+        return
+    if all(torch.isfinite(part).all() for part in given):
+        kind = str(kept[0].dtype).removeprefix("torch.")
+        raise CheckpointError(f"{file} holds values that are too large for {kind}, in {name}")
+    raise CheckpointError(f"{file} holds values that are no finite numbers, in {name}")
 
 
 class _NothingDrawn(TorchFunctionMode):

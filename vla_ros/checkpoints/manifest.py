@@ -20,7 +20,7 @@ from vla_ros.checkpoints.up_vla import RELEASED_FILE
 from vla_ros.models.up_vla import UpVla, UpVlaConfig, Vocabulary
 from vla_ros.tokenizers.magvit2 import Magvit2, Magvit2Config
 from vla_ros.tokenizers.text import TextTokenizer, TextTokenizerError
-from vla_ros.tokenizers.vision import ClipVision, SmallVision, SmallVisionConfig, VisionEncoder
+from vla_ros.tokenizers.vision import ClipVision, SmallVision, SmallVisionConfig, VisionEncoder, VisionEncoderError
 from vla_ros.values import Config
 
 FORMAT = "vla_ros/up_vla/1"
@@ -53,7 +53,7 @@ class Normalization(Config):
 class CameraInput(Config):
     """A camera and the size of its frames [pixels] in training."""
 
-    name: str
+    name: str = Field(min_length=1)
     width: int = Field(gt=0)
     height: int = Field(gt=0)
 
@@ -138,7 +138,7 @@ def save(folder: Path, bundle: Bundle, card: str = "") -> None:
     ):
         if told != there:
             raise CheckpointError(f"{folder}: the manifest's {what} is not the one to be saved: {told} and {there}")
-    _check_vision(folder, manifest, bundle.vision)
+    check_vision(folder, manifest, bundle.vision)
     with new_checkpoint(folder, manifest, bundle.text, card) as new:
         write_tensors(new / MODEL, bundle.model.state_dict(), {"vla_ros": manifest.format})
         write_tensors(new / IMAGE_TOKENIZER, bundle.image_tokenizer.state_dict())
@@ -223,11 +223,12 @@ def _load_vision(
         vision = load_network(folder / VISION, blank(SmallVision, manifest.vision), dtype, device)
     elif manifest.vision is not None:
         vision = load_clip(folder / CLIP, dtype, device)
-    _check_vision(folder, manifest, vision)
+    check_vision(folder, manifest, vision)
     return vision
 
 
-def _check_vision(folder: Path, manifest: UpVlaManifest, vision: VisionEncoder | None) -> None:
+def check_vision(folder: Path, manifest: UpVlaManifest, vision: VisionEncoder | None) -> None:
+    """Raise CheckpointError where a vision encoder gives other features than the model takes."""
     model, cameras = manifest.model, len(manifest.cameras)
     given = None if vision is None else (cameras * vision.features_per_camera, vision.width)
     if given not in (None, (model.features, model.feature_width)):
@@ -241,8 +242,8 @@ def load_clip(folder: Path, dtype: torch.dtype = torch.float32, device: torch.de
     """CLIP's vision tower in a folder; raises CheckpointError."""
     try:
         return ClipVision(folder, dtype, device)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} holds no CLIP vision tower: {error}") from error
+    except VisionEncoderError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _vision_config(vision: VisionEncoder | None) -> SmallVisionConfig | str | None:

@@ -40,6 +40,10 @@ def from_show_o(
     require_sources(show_o, image_tokenizer, text, clip, needs_clip=manifest.vision is not None)
     file = find_weights(show_o)
     tensors = read_tensors(file)
+    if any(name.startswith(_RELEASED_HEAD) for name in tensors):
+        raise CheckpointError(
+            f"{file} has an action head: it is UP-VLA's and not Show-o's; convert it without --start"
+        )
     if difference := show_o_difference(manifest.model, shapes_of(tensors)):
         raise CheckpointError(
             "\n  ".join([f"{file} does not hold Show-o's weights for {manifest.size}:", *difference.lines()])
@@ -66,10 +70,14 @@ def make_start(
     clip: Path | None,
     seed: int = 0,
     dtype: str = "float32",
-) -> None:
-    """Save what `from_show_o` gives as a folder; `dtype`: one of DTYPES. Raises CheckpointError."""
+) -> UpVlaManifest:
+    """Save what `from_show_o` gives as a folder; `dtype`: one of DTYPES. What it is, is returned.
+
+    Raises CheckpointError.
+    """
     bundle = from_show_o(manifest, show_o, image_tokenizer, text, clip, "cpu", DTYPES[dtype], seed)
     save(folder, bundle, _card(bundle.manifest))
+    return bundle.manifest
 
 
 def show_o_shapes(config: UpVlaConfig) -> Shapes:

@@ -74,11 +74,16 @@ def convert(
         bool,
         typer.Option("--start", help="SOURCE is Show-o 512 with CLIP: make what training starts from; needs --clip."),
     ] = False,
-    seed: Annotated[int, typer.Option(help="--start: of the action head, which Show-o does not have.")] = 0,
-    dtype: Annotated[
-        Kept | None, typer.Option(help="Round the weights to this type; otherwise they stay.", show_default=False)
+    seed: Annotated[
+        int | None, typer.Option(help="--start: of the action head, which Show-o does not have.", show_default="0")
     ] = None,
-    size: Annotated[str, typer.Option(help="Which model it is.")] = "up-vla-release",
+    dtype: Annotated[
+        Kept | None,
+        typer.Option(
+            help="Round the weights to this type; otherwise they stay (--start: float32).", show_default=False
+        ),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="Which model it is.", show_default="up-vla-release")] = None,
     robot: Annotated[
         str | None,
         typer.Option(help="The arm it is for.", show_default="panda", autocompletion=complete_robot),
@@ -126,13 +131,15 @@ def convert(
             "robot": robot, "camera": camera, "camera_size": camera_size, "rate_hz": rate_hz, "rotation": rotation,
             "position_scale_m": position_scale_m, "rotation_scale_rad": rotation_scale_rad, "frame": frame,
             "anchor": anchor, "gripper": gripper, "image_tokenizer": image_tokenizer, "text": text, "clip": clip,
-            "dtype": dtype, "start": start or None,
+            "dtype": dtype, "start": start or None, "seed": seed, "size": size,
         }  # fmt: skip
         if to is Names.RELEASED:
             if wrong := [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]:
                 refuse(f"{', '.join(wrong)}: a release is made of a checkpoint of ours alone")
             _to_release(source, out)
             return
+        if seed is not None and not start:
+            refuse("--seed: nothing is drawn without --start")
         missing = [
             name
             for name, value in (("--image-tokenizer", image_tokenizer), ("--text", text), ("--clip", clip))
@@ -140,9 +147,10 @@ def convert(
         ]
         if image_tokenizer is None or text is None or missing:
             refuse(f"{', '.join(missing)}: missing; say where the local copy is (see --help)")
-        manifest = _manifest(given, size, clip is not None)
+        manifest = _manifest(given, clip is not None)
         if start:
-            _start(source, out, manifest, image_tokenizer, text, clip, seed, dtype.value if dtype else "float32")
+            drawn = {"seed": seed, "dtype": dtype.value if dtype else None}
+            _start(source, out, manifest, image_tokenizer, text, clip, drawn)
         else:
             _from_release(source, out, manifest, image_tokenizer, text, clip, dtype.value if dtype else None)
 
@@ -150,7 +158,7 @@ def convert(
 # --- converting
 
 
-def _manifest(given: dict[str, Any], size: str, has_clip: bool) -> UpVlaManifest:
+def _manifest(given: dict[str, Any], has_clip: bool) -> UpVlaManifest:
     """The manifest of what is asked for; refuses what cannot be."""
     from pydantic import ValidationError
 
@@ -162,7 +170,8 @@ def _manifest(given: dict[str, Any], size: str, has_clip: bool) -> UpVlaManifest
         default = Deployment()
         catalogue.find(fields.get("robot", default.robot))
         fields["camera"] = _camera(default, given["camera"], given["camera_size"])
-        return release_manifest(Deployment(**fields), size, has_clip)
+        size = {} if given["size"] is None else {"size": given["size"]}
+        return release_manifest(Deployment(**fields), has_clip=has_clip, **size)
     except ValidationError as error:
         refuse(*(f"{'.'.join(map(str, each['loc'])) or 'actions'}: {each['msg']}" for each in error.errors()))
     except ValueError as error:
@@ -195,14 +204,16 @@ def _from_release(
 
 
 def _start(
-    source: Path, out: Path, manifest: UpVlaManifest, image_tokenizer: Path, text: Path, clip: Path | None, seed: int,
-    dtype: str,
+    source: Path, out: Path, manifest: UpVlaManifest, image_tokenizer: Path, text: Path, clip: Path | None,
+    drawn: dict[str, Any],
 ) -> None:  # fmt: skip
     from vla_ros.checkpoints import starting
 
-    starting.make_start(out, manifest, source, image_tokenizer, text, clip, seed, dtype)
+    drawn = {name: value for name, value in drawn.items() if value is not None}
+    made = starting.make_start(out, manifest, source, image_tokenizer, text, clip, **drawn)
     typer.echo(
-        f"{out}: training starts from it, with an action head of seed {seed}: vla-ros train up_vla --start {out}"
+        f"{out}: training starts from it, with an action head of seed {made.trained['seed']}: "
+        f"vla-ros train up_vla --start {out}"
     )
 
 
