@@ -59,7 +59,7 @@ class Recipe(Config):
     stage_2: Stage
     augmentation: AugmentationConfig | None = None
     pads_to_longest: bool = True  # the release pads every sequence to the model's greatest length
-    describe_every_s: float = Field(default=1.0, gt=0)
+    describe_every_s: float = Field(default=2.0, gt=0)
     description_dropout: float = Field(default=0.1, ge=0, le=1)
     state_dropout: float = Field(default=0.0, ge=0, le=1)  # the state replaced by zeros: its mean
     held_out: float = Field(default=0.04, ge=0, lt=1)  # of the episodes: they tell what is learnt by heart
