@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from tiny_up_vla import HEIGHT, PIXELS, WIDTH
 
 from vla_ros.actions import GripperConvention
-from vla_ros.checkpoints.manifest import Bundle, CameraInput
+from vla_ros.checkpoints.manifest import Bundle, CameraInput, Normalization
 from vla_ros.policies.policy import Inference
 from vla_ros.policies.up_vla import UpVlaPolicy
 from vla_ros.recording.config import RecordingConfig
@@ -68,9 +69,22 @@ def released() -> Bundle:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("bundle", [tiny_up_vla.bundle(), released()], ids=["paper", "released"])
-def test_a_policy_gives_what_was_trained(bundle: Bundle, dataset: Path, tmp_path: Path) -> None:
+def with_gripper(gripper: GripperConvention) -> Bundle:
+    told = tiny_up_vla.bundle().manifest
+    action = told.action.model_copy(update={"gripper": gripper})
+    scale = Normalization(offset=(0.0,) * len(action.dimensions), scale=(1.0,) * len(action.dimensions))
+    model = told.model.model_copy(update={"action_dims": len(action.dimensions)})
+    return tiny_up_vla.bundle(model=model, action=action, normalization=scale)
+
+
+GRIPPERS = ("none", "open_unit", "closed_signed", "width_m")
+BUNDLES = {"released": released, **{one: partial(with_gripper, GripperConvention(one)) for one in GRIPPERS}}
+
+
+@pytest.mark.parametrize("kind", BUNDLES)
+def test_a_policy_gives_what_was_trained(kind: str, dataset: Path, tmp_path: Path) -> None:
     """Frames, codes, features, description, instruction, state: all through the code of either, black box by box."""
+    bundle = BUNDLES[kind]()
     manifest, config = bundle.manifest, bundle.manifest.model
     is_paper = config.conditioning == "paper"
     data = DataConfig(
@@ -78,7 +92,10 @@ def test_a_policy_gives_what_was_trained(bundle: Bundle, dataset: Path, tmp_path
         action=manifest.action, end=EndRule.HOLD if is_paper else EndRule.RELEASED,
     )  # fmt: skip
     samples = ActionSamples([dataset], data, tmp_path / "cache")
-    scales = {"normalization": normalization(samples), "state": state_normalization(samples) if is_paper else None}
+    scales = {
+        "normalization": normalization(samples, is_paper),
+        "state": state_normalization(samples) if is_paper else None,
+    }
     manifest = manifest.model_copy(update=scales)
     bundle = replace(bundle, manifest=manifest)
     said = {}
@@ -96,7 +113,7 @@ def test_a_policy_gives_what_was_trained(bundle: Bundle, dataset: Path, tmp_path
     windows = preparation.windows(batch, 0)
     inferences = [acted(bundle, dataset, samples, index, said.get(index, "")) for index in batch.samples.tolist()]
 
-    objective = UpVlaObjective(bundle.model, bundle.vision, {"predict": 1.0, "act": 1.0})
+    objective = UpVlaObjective(bundle.model, bundle.vision, {"predict": 1.0, "act": 1.0}, has_gripper=kind != "none")
     with torch.no_grad():
         trained = objective(Part(windows))
         hidden_BLW = objective.model(
@@ -138,6 +155,9 @@ def loss(bundle: Bundle, windows: Windows, batch: ActionBatch, inferences: list[
     if bundle.manifest.model.conditioning == "released":
         assert windows.is_pad_BK is None, "the release has its padding count"
         return float(error_BKA.sum())
+    if bundle.manifest.action.gripper is GripperConvention.NONE:
+        return float(error_BKA[~batch.is_pad.numpy()].sum())
+    assert set(np.unique(wanted_BKA[..., -1].round(6))) == {0.0, 1.0}, "open and closed, whatever the convention"
     open_BK, p_BK = wanted_BKA[..., -1], given_BKA[..., -1]
     error_BKA[..., -1] = -open_BK * np.log(p_BK) - (1 - open_BK) * np.log(1 - p_BK)
     return float(error_BKA[~batch.is_pad.numpy()].sum())

@@ -51,5 +51,12 @@ def test_the_gripper_is_a_probability_and_padding_does_not_count() -> None:
     assert float(loss.total) == pytest.approx(4 * 0.25 + closed + opened, rel=1e-5)
 
 
+def test_a_gripper_beyond_its_ends_is_at_its_end() -> None:
+    predicted = torch.full((1, 1, 1), -3.0)
+    at_end = action_loss(predicted, torch.zeros(1, 1, 1), gripper_is_logit=True)
+    beyond = action_loss(predicted, torch.full((1, 1, 1), -0.2), gripper_is_logit=True)
+    assert float(beyond.total) == float(at_end.total) > 0.0
+
+
 def test_nothing_to_count_is_no_loss() -> None:
     assert float(prediction_loss(torch.randn(1, 2, 5), torch.full((1, 2), IGNORED)).mean) == 0.0

@@ -68,13 +68,14 @@ def action_loss(
 ) -> Summed:
     """Mean squared error over rows and dimensions: loss_act.
 
-    `gripper_is_logit`: the last dimension counts by binary cross entropy instead, against 0 closed .. 1 open (the
-    paper's). Rows of `is_pad_BK` do not count; the release has them count.
+    `gripper_is_logit`: the last dimension counts by binary cross entropy instead (the paper's), against a share of
+    0..1; what a sensor says beyond counts as that end. Rows of `is_pad_BK` do not count; the release has them count.
     """
     predicted, actions = predicted_BKA.float(), actions_BKA.float()
     errors = (predicted - actions).square()
     if gripper_is_logit:
-        gripper = F.binary_cross_entropy_with_logits(predicted[..., -1], actions[..., -1], reduction="none")
+        share = actions[..., -1].clamp(0.0, 1.0)  # beyond, the loss would have no floor
+        gripper = F.binary_cross_entropy_with_logits(predicted[..., -1], share, reduction="none")
         errors = torch.cat([errors[..., :-1], gripper[..., None]], -1)
     counted = torch.ones_like(errors) if is_pad_BK is None else (~is_pad_BK)[..., None].expand_as(errors).float()
     return Summed((errors * counted).sum(), counted.sum())

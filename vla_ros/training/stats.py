@@ -16,19 +16,21 @@ _ENOUGH = 5000
 _LEAST_SCALE = 1e-4
 
 
-def normalization(samples: ActionSamples) -> Normalization:
+def normalization(samples: ActionSamples, gripper_is_probability: bool = False) -> Normalization:
     """Of actions: the 1 % and 99 % quantiles of each dimension become -1 and 1; padding does not count.
 
-    A gripper value that is a share of its opening (0..1 or -1..1) stays as it is.
+    A gripper value that is a share of its opening (0..1 or -1..1) stays as it is; as a probability, each becomes 0..1.
     """
     rows = []
     for index in _spread(len(samples)):
         actions, is_pad = samples.actions(int(index))
         rows.append(actions[~is_pad])
-    found = _between_quantiles(np.concatenate(rows))
-    if samples.action.gripper in (GripperConvention.NONE, GripperConvention.WIDTH_M):
+    values, gripper = np.concatenate(rows), samples.action.gripper
+    found = _between_quantiles(values)
+    if gripper is GripperConvention.NONE or (gripper is GripperConvention.WIDTH_M and not gripper_is_probability):
         return found
-    return Normalization(offset=(*found.offset[:-1], 0.0), scale=(*found.scale[:-1], 1.0))
+    zero, one = _ends(gripper, values[:, -1]) if gripper_is_probability else (0.0, 1.0)
+    return Normalization(offset=(*found.offset[:-1], zero), scale=(*found.scale[:-1], one - zero))
 
 
 def state_normalization(samples: ActionSamples) -> Normalization | None:
@@ -41,6 +43,15 @@ def state_normalization(samples: ActionSamples) -> Normalization | None:
 def normalized(values: Array, by: Normalization) -> Array:
     """Real values (..., A) as the model has them."""
     return np.asarray((values - np.array(by.offset)) / np.array(by.scale), dtype=np.float64)
+
+
+def _ends(gripper: GripperConvention, values: Array) -> tuple[float, float]:
+    """The values of a gripper that are 0 and 1 as a probability; of widths [m] the least and the greatest there is."""
+    if gripper is GripperConvention.WIDTH_M:
+        least = float(values.min())
+        return least, max(float(values.max()), least + _LEAST_SCALE)
+    is_signed = gripper in (GripperConvention.OPEN_SIGNED, GripperConvention.CLOSED_SIGNED)
+    return (-1.0 if is_signed else 0.0), 1.0
 
 
 def _spread(length: int) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vla_ros.actions import GripperConvention
 from vla_ros.checkpoints.manifest import Bundle, CameraInput, UpVlaManifest, save
 from vla_ros.models.up_vla import DESCRIBE, SIZES, UpVla, UpVlaConfig, conversation
 from vla_ros.policies.up_vla import words_of
@@ -227,7 +228,8 @@ class UpVlaTraining:
         if self.start is not None:
             model.load_state_dict(self.start.model.state_dict())
         model.recompute = self.request.run.recompute
-        return UpVlaObjective(model, vision, weights)
+        has_gripper = self.samples.action.gripper is not GripperConvention.NONE
+        return UpVlaObjective(model, vision, weights, has_gripper)
 
     def _vision(self) -> SmallVision | ClipVision | None:
         """The vision encoder as training begins."""

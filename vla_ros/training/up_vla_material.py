@@ -98,7 +98,9 @@ class Material:
     @cached_property
     def actions(self) -> Normalization:
         """What actions are scaled by: as the start was trained, otherwise by their statistics."""
-        return normalization(self.samples) if self.trained_start is None else self.trained_start.normalization
+        if self.trained_start is not None:
+            return self.trained_start.normalization
+        return normalization(self.samples, gripper_is_probability=self.config.conditioning == "paper")
 
     @cached_property
     def state(self) -> Normalization | None:

@@ -56,12 +56,16 @@ class Part:
 class UpVlaObjective(Objective[Part]):
     """The model with its vision encoder, as one module whose forward gives the sums of the losses that have a weight.
 
-    What no weighted loss reaches is frozen.
+    What no weighted loss reaches is frozen. With conditioning `paper` the last value of an action, where there is a
+    gripper (`has_gripper`), is learnt as a probability.
     """
 
-    def __init__(self, model: UpVla, vision: VisionEncoder | None, weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, model: UpVla, vision: VisionEncoder | None, weights: Mapping[str, float], has_gripper: bool = True
+    ) -> None:
         super().__init__()
         self.model = model
+        self._gripper_is_logit = has_gripper and model.config.conditioning == "paper"
         self.vision = vision if isinstance(vision, nn.Module) else None
         self.weights = {name: weight for name, weight in weights.items() if weight}
         sees = model.config.conditioning == "paper" or UNDERSTAND in self.weights
@@ -109,7 +113,7 @@ class UpVlaObjective(Objective[Part]):
 
     def _act(self, windows: Windows) -> dict[str, Tensor]:
         """Losses of windows."""
-        config, sequence = self.model.config, windows.sequence
+        sequence = windows.sequence
         features_BSF = None if windows.images_BVHW3 is None else self._features(windows.images_BVHW3)
         hidden_BLW = self.model(sequence, features_BSF, windows.state_BP)
         totals: dict[str, Tensor] = {}
@@ -118,8 +122,8 @@ class UpVlaObjective(Objective[Part]):
             totals[PREDICT] = prediction_loss(logits_BLV, windows.labels_BL).total
         if ACT in self.weights:
             predicted_BKA = self.model.act(hidden_BLW, sequence)
-            is_logit = config.conditioning == "paper"
-            totals[ACT] = action_loss(predicted_BKA, windows.actions_BKA, windows.is_pad_BK, is_logit).total
+            actions_BKA, is_pad_BK = windows.actions_BKA, windows.is_pad_BK
+            totals[ACT] = action_loss(predicted_BKA, actions_BKA, is_pad_BK, self._gripper_is_logit).total
         return totals
 
     def _features(self, images_BVHW3: Tensor) -> Tensor:
