@@ -41,9 +41,7 @@ def from_show_o(
     file = find_weights(show_o)
     tensors = read_tensors(file)
     if any(name.startswith(_RELEASED_HEAD) for name in tensors):
-        raise CheckpointError(
-            f"{file} has an action head: it is UP-VLA's and not Show-o's; convert it without --start"
-        )
+        raise CheckpointError(f"{file} has an action head: it is UP-VLA's and not Show-o's; convert it without --start")
     if difference := show_o_difference(manifest.model, shapes_of(tensors)):
         raise CheckpointError(
             "\n  ".join([f"{file} does not hold Show-o's weights for {manifest.size}:", *difference.lines()])
