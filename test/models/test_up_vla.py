@@ -195,7 +195,7 @@ def test_everything_that_is_seen_moves_the_actions_and_the_next_frame() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_answers_with_memory_are_those_without(seed: int) -> None:
+def test_answers_with_a_cache_are_those_without(seed: int) -> None:
     model = model_of(PAPER, seed)
     _, seen = batch_of(PAPER, [[]], None)
     features_1SF = seen["features_BSF"]
@@ -286,6 +286,9 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
     codes_BN, seen = batch_of(PAPER, [[1]], None)
     with pytest.raises(ValueError, match=r"codes of shape \(1, 12\), got \(1, 11\)"):
         action_sequence(PAPER, [[1]], codes_BN[:, 1:])
+    one_for_both = action_sequence(PAPER, [[1], [2]], codes_BN.expand(2, -1))
+    with pytest.raises(ValueError, match=r"codes of the next frame have shape \(2, 12\), got \(1, 12\)"):
+        future_labels(PAPER, one_for_both, codes_BN)
     with pytest.raises(ValueError, match="as many descriptions, got 2"):
         action_sequence(PAPER, [[1]], codes_BN, [[], []])
     with pytest.raises(ValueError, match="takes no description"):

@@ -289,6 +289,11 @@ def future_labels(config: UpVlaConfig, sequence: Sequence, future_BN: Tensor) ->
     """
     if sequence.image is None:
         raise ValueError("a conversation predicts no frame; make the sequence by action_sequence")
+    if future_BN.shape != (len(sequence.ids_BL), config.all_codes):
+        raise ValueError(
+            f"codes of the next frame have shape {(len(sequence.ids_BL), config.all_codes)}, "
+            f"got {tuple(future_BN.shape)}"
+        )
     labels_BL = sequence.ids_BL.masked_fill(sequence.ids_BL == config.vocabulary.pad, IGNORED)
     labels_BL[:, sequence.image.start + 1 : sequence.image.stop - 1] = future_BN + config.vocabulary.first_code
     return labels_BL
@@ -350,7 +355,7 @@ class UpVla(nn.Module):
         if config.state_dims:
             self.state_projector = _two_layers(config.state_dims, width)
         self.action_head = ActionHead(config)
-        self._start()
+        self._initialize()
 
     def forward(self, sequence: Sequence, features_BSF: Tensor | None = None, state_BP: Tensor | None = None) -> Tensor:
         """Hidden states after the final norm, (B, L, W).
@@ -390,8 +395,8 @@ class UpVla(nn.Module):
         vocabulary = self.config.vocabulary
         sequence, _ = understanding_sequence(self.config, [prompt], system=system, device=features_BSF.device)
         x_BLW = self._embed(sequence, features_BSF, None)
-        memory = Memory.empty(self.config, x_BLW, x_BLW.shape[1] + max_tokens)
-        hidden_BLW = self._run_blocks(x_BLW, sequence.attended_BLL, memory)
+        cache = KeyValueCache.empty(self.config, x_BLW, x_BLW.shape[1] + max_tokens)
+        hidden_BLW = self._run_blocks(x_BLW, sequence.attended_BLL, cache)
         answered: list[int] = []
         while len(answered) < max_tokens:
             text = slice(0, vocabulary.text_size)
@@ -401,7 +406,7 @@ class UpVla(nn.Module):
                 break
             answered.append(token)
             token_BL = torch.tensor([[token]], device=x_BLW.device)
-            hidden_BLW = self._run_blocks(self.embedding(token_BL), None, memory)
+            hidden_BLW = self._run_blocks(self.embedding(token_BL), None, cache)
         return answered
 
     def _embed(self, sequence: Sequence, features_BSF: Tensor | None, state_BP: Tensor | None) -> Tensor:
@@ -420,25 +425,25 @@ class UpVla(nn.Module):
             x_BLW = x_BLW.masked_scatter(places, self.state_projector(state_BP).to(x_BLW.dtype))
         return x_BLW
 
-    def _run_blocks(self, x_BLW: Tensor, attended_BLL: Tensor | None, memory: Memory | None = None) -> Tensor:
-        """All blocks and the final norm; with a memory, positions follow those it holds."""
-        begin = memory.length if memory is not None else 0
+    def _run_blocks(self, x_BLW: Tensor, attended_BLL: Tensor | None, cache: KeyValueCache | None = None) -> Tensor:
+        """All blocks and the final norm; with a cache, positions follow those it holds."""
+        begin = cache.length if cache is not None else 0
         rotation = _rotation(self.config, begin, begin + x_BLW.shape[1], x_BLW.device)
         mask = None
         if attended_BLL is not None:
             # What is added to the scores: given the bool, attention would make this anew in every block.
             mask = torch.zeros_like(attended_BLL, dtype=x_BLW.dtype).masked_fill_(~attended_BLL, -torch.inf)[:, None]
         for index, block in enumerate(self.blocks):
-            held = memory.of(index) if memory is not None else None
+            cached = cache.of(index) if cache is not None else None
             if self.recompute and self.training:
-                x_BLW = checkpoint(block, x_BLW, rotation, mask, held, begin, use_reentrant=False)
+                x_BLW = checkpoint(block, x_BLW, rotation, mask, cached, begin, use_reentrant=False)
             else:
-                x_BLW = block(x_BLW, rotation, mask, held, begin)
-        if memory is not None:
-            memory.length += x_BLW.shape[1]
+                x_BLW = block(x_BLW, rotation, mask, cached, begin)
+        if cache is not None:
+            cache.length += x_BLW.shape[1]
         return cast("Tensor", self.norm(x_BLW))
 
-    def _start(self) -> None:
+    def _initialize(self) -> None:
         """Start weights: every product keeps the scale of its input, the blocks' last ones less the deeper it is."""
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
@@ -471,20 +476,20 @@ class Block(nn.Module):
         x_BLW: Tensor,
         rotation: tuple[Tensor, Tensor],
         mask: Tensor | None,
-        held: Tensor | None = None,
+        cached: Tensor | None = None,
         begin: int = 0,
     ) -> Tensor:
-        """One block; `mask` is added to the scores (B, H, L, L). `held`: this block's part of a memory."""
+        """One block; `mask` is added to the scores (B, H, L, L). `cached`: this block's part of a key-value cache."""
         width = x_BLW.shape[-1]
         projected = self.project(self.norm(x_BLW))
         query_BLW, key_BLW, value_BLW, mlp = projected.split([width, width, width, projected.shape[-1] - 3 * width], -1)
         q_BHLD = _rotate(self.query_norm(self._split(query_BLW)), rotation).transpose(1, 2)
         k_BHLD = _rotate(self.key_norm(self._split(key_BLW)), rotation).transpose(1, 2)
         v_BHLD = self._split(value_BLW).transpose(1, 2)
-        if held is not None:
+        if cached is not None:
             end = begin + x_BLW.shape[1]
-            held[0, :, :, begin:end], held[1, :, :, begin:end] = k_BHLD, v_BHLD
-            k_BHLD, v_BHLD = held[0, :, :, :end], held[1, :, :, :end]
+            cached[0, :, :, begin:end], cached[1, :, :, begin:end] = k_BHLD, v_BHLD
+            k_BHLD, v_BHLD = cached[0, :, :, :end], cached[1, :, :, :end]
         attended_BHLD = F.scaled_dot_product_attention(q_BHLD, k_BHLD, v_BHLD, mask)
         attention_BLW = self.attention_out(attended_BHLD.transpose(1, 2).flatten(2))
         return cast("Tensor", x_BLW + attention_BLW + self.mlp_out(F.gelu(mlp, approximate="tanh")))
@@ -518,27 +523,27 @@ class ActionHead(nn.Module):
         k_BHKD, v_BHKD = self.key_value(projected_BKW).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q_BH1D = self.query(self.latent).unflatten(-1, (self.heads, -1)).transpose(0, 1).expand(len(k_BHKD), -1, -1, -1)
         pooled_BW = F.scaled_dot_product_attention(q_BH1D, k_BHKD, v_BHKD).flatten(1)
-        x_BW = _scale_norm(self.latent + self.attention_out(pooled_BW), self.attention_gain)
+        x_BW = _rms_norm(self.latent + self.attention_out(pooled_BW), self.attention_gain)
         value_BM, gate_BM = self.mlp_in(x_BW).chunk(2, -1)
-        x_BW = _scale_norm(x_BW + self.mlp_out(value_BM * F.silu(gate_BM)), self.mlp_gain)
+        x_BW = _rms_norm(x_BW + self.mlp_out(value_BM * F.silu(gate_BM)), self.mlp_gain)
         return cast("Tensor", self.actions(x_BW).unflatten(-1, (self.rows, -1)))
 
 
 @dataclass
-class Memory:
+class KeyValueCache:
     """Keys and values of every position so far, in room made beforehand: (layers, 2, B, H, room, D)."""
 
-    kept: Tensor
+    keys_values: Tensor
     length: int = 0
 
     @classmethod
-    def empty(cls, config: UpVlaConfig, x_BLW: Tensor, room: int) -> Memory:
+    def empty(cls, config: UpVlaConfig, x_BLW: Tensor, room: int) -> KeyValueCache:
         """Room for `room` positions, of the batch, type and device of `x_BLW`."""
         return cls(x_BLW.new_empty(config.layers, 2, len(x_BLW), config.heads, room, config.head_width))
 
     def of(self, index: int) -> Tensor:
         """The part of block `index`."""
-        return self.kept[index]
+        return self.keys_values[index]
 
 
 def _two_layers(inputs: int, width: int) -> nn.Sequential:
@@ -562,7 +567,7 @@ def _rotate(x_BLHD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat([*(each.to(x_BLHD.dtype) for each in turned), passing], -1)
 
 
-def _scale_norm(x_BW: Tensor, gain_W: Tensor) -> Tensor:
+def _rms_norm(x_BW: Tensor, gain_W: Tensor) -> Tensor:
     """X by its root mean square, at least 1e-8."""
     root = x_BW.shape[-1] ** 0.5
     scaled_BW: Tensor = F.normalize(x_BW, dim=-1, eps=1e-8 * root) * root * gain_W
