@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from vla_ros.control.arm import ArmConfig
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.robots.panda import PANDA
 from vla_ros.rollout.demonstrations import DemonstrationConfig, Setup, record_demonstrations
+from vla_ros.rollout.evaluating import EvaluationConfig
 from vla_ros.simulation.world import DEFAULT_CAMERAS, TabletopConfig
+from vla_ros.training.open_loop import compare
 
 REFERENCE = Path(__file__).parent / "reference" / "lerobot-0.6.1"
 PNG = b"\x89PNG"
@@ -45,6 +48,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     manifest.save(folder, tiny_up_vla.bundle())
     return folder
+
+
+def test_help_says_the_defaults_that_hold() -> None:
+    told = " ".join(CliRunner().invoke(app, ["evaluate", "--help"], env={"COLUMNS": "200"}).output.split())
+    usual, samples = EvaluationConfig(), inspect.signature(compare).parameters["samples"].default
+    for words, value in (
+        ("Simulated episodes", usual.episodes), ("Of the first episode", usual.seed),
+        ("Successes and failures to film, of each", usual.films), ("Rows of the dataset, evenly", samples),
+    ):  # fmt: skip
+        assert f"{words}; otherwise {value}." in told
 
 
 def test_an_expert_in_closed_loop_leaves_a_report_pictures_and_a_film(system: Path, tmp_path: Path) -> None:
@@ -148,6 +161,18 @@ def test_a_typo_in_what_is_said_of_a_dataset_is_refused(system: Path, tmp_path: 
     assert result.exit_code == 2, result.output
     assert told in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
+
+
+def test_a_film_that_cannot_be_written_is_named(system: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(system.read_text())
+    content["simulation"] |= {"episode_s": 0.5}
+    (short := tmp_path / "short.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "failure-seed-1000.mp4").mkdir()
+    result = evaluate(short, "--episodes", 1, "--films", 1, "--delay-ms", 0, "--out", tmp_path)
+    assert result.exit_code == 1, result.output
+    assert "failure-seed-1000.mp4" in result.stderr
+    assert (tmp_path / "report.json").exists(), "what was found out is kept"
+    assert isinstance(result.exception, SystemExit)
 
 
 def test_words_that_a_model_never_read_are_refused_before_anything_moves(system: Path, checkpoint: Path) -> None:

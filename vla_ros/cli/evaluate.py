@@ -15,6 +15,7 @@ from vla_ros.cli.common import (
     clear_errors,
     complete_policy,
     complete_system,
+    dataset_errors,
     load_system,
     obstacle,
     refuse,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from vla_ros.rollout.evaluating import Evaluation, EvaluationConfig, Evaluator, Outcome
     from vla_ros.viewing.evaluation import Film
 
+#: For help alone, which loads nothing: a test holds them to what `EvaluationConfig` and `compare` have.
 _EPISODES, _SEED, _FILMS, _SAMPLES = 50, 1000, 3, 500
 _MOMENTS = 6  # of an episode that are drawn
 
@@ -79,7 +81,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Judge a policy: by the episodes in which it succeeds, or with --dataset by what was recorded."""
-    with clear_errors():
+    with clear_errors(), dataset_errors():
         closed_loop = {
             "--episodes": episodes, "--seed": seed, "--tasks": tasks, "--control": control or None,
             "--delay-ms": delay_ms, "--films": films, "--require-successes": require_successes or None,
@@ -102,7 +104,7 @@ def evaluate(
             from vla_ros.cli.evaluate_dataset import evaluate_dataset, read_mapping
 
             mapping = read_mapping(config)
-            evaluate_dataset(chosen, load_policy(chosen), dataset, samples or _SAMPLES, mapping, folder)
+            evaluate_dataset(chosen, load_policy(chosen), dataset, samples, mapping, folder)
             return
         wanted = _config(
             {

@@ -46,7 +46,7 @@ def read_mapping(file: Path | None) -> dict[str, Any]:
 
 
 def evaluate_dataset(
-    system: SystemConfig, policy: Policy, dataset: Path, samples: int, mapping: dict[str, Any], folder: Path
+    system: SystemConfig, policy: Policy, dataset: Path, samples: int | None, mapping: dict[str, Any], folder: Path
 ) -> None:
     """Compare with progress, write and show what came out; what cannot be compared is refused."""
     from rich.console import Console
@@ -63,9 +63,9 @@ def evaluate_dataset(
                 policy,
                 catalogue.find(system.robot),
                 dataset,
-                samples,
-                mapping,
+                mapping=mapping,
                 on_progress=lambda done, total: say("compared", done, total),
+                **({} if samples is None else {"samples": samples}),
             )
         found.write(folder / "report.json", checkpoint=system.policy.checkpoint)
     except ValueError as error:  # also a DatasetError
