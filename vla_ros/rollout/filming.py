@@ -62,7 +62,7 @@ class Filming(Watcher):
 def write_video(film: Film, rate_hz: float, path: Path) -> Path:
     """Write the film into the mp4 `path`, at the speed of the world, and give the path back; makes its folder.
 
-    Raises EncoderError where it cannot be written, ModuleNotFoundError where Pillow is missing.
+    Raises EncoderError where it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     encoder: VideoEncoder | None = None

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image as PillowImage
+from PIL import ImageDraw, ImageFont
 
 from vla_ros.values import NANOSECONDS_PER_MILLISECOND, NANOSECONDS_PER_SECOND, Image, Prediction
 
@@ -110,10 +112,7 @@ class Film:
 
 
 def pictures(film: Film) -> Iterator[Image]:
-    """(H, W, 3) of every instant, H and W even: each camera, and right of it what was expected of it.
-
-    Raises ModuleNotFoundError with what to install where Pillow is missing.
-    """
+    """(H, W, 3) of every instant, H and W even: each camera, and right of it what was expected of it."""
     for time_ns in film.times_ns:
         yield picture(film, time_ns)
 
@@ -136,11 +135,8 @@ def picture(film: Film, time_ns: int) -> Image:
 
 
 def _composed(film: Film, time_ns: int, tiles: Sequence[tuple[str, Image]], height: int) -> Image:
-    from PIL import Image as Pictures
-    from PIL import ImageDraw, ImageFont
-
     width = sum(tile.shape[1] for _, tile in tiles)
-    canvas = Pictures.new("RGB", (width + width % 2, height + height % 2 + 2 * _LINE), "white")
+    canvas = PillowImage.new("RGB", (width + width % 2, height + height % 2 + 2 * _LINE), "white")
     draw = ImageDraw.Draw(canvas)
     font, small = ImageFont.load_default(_TEXT), ImageFont.load_default(_SMALL)
     draw.text((6, _LINE / 2), _words(film), fill=_INK, font=font, anchor="lm")
@@ -154,7 +150,7 @@ def _composed(film: Film, time_ns: int, tiles: Sequence[tuple[str, Image]], heig
         text = f"{elapsed_s:.1f} s   {label}" if place == 0 else label
         color = _EXPECTED if "predicted" in label else _QUIET
         draw.text((left + 6, 1.5 * _LINE), text, fill=color, font=small, anchor="lm")
-        canvas.paste(Pictures.fromarray(tile), (left, 2 * _LINE))
+        canvas.paste(PillowImage.fromarray(tile), (left, 2 * _LINE))
         left += tile.shape[1]
     return np.asarray(canvas)
 
@@ -168,10 +164,8 @@ def _scaled(image: Image, height: int) -> Image:
     """`image` at that height, its pixels as large as they are."""
     if image.shape[0] == height:
         return image
-    from PIL import Image as Pictures
-
     width = round(image.shape[1] * height / image.shape[0])
-    return np.asarray(Pictures.fromarray(image).resize((width, height), Pictures.Resampling.NEAREST))
+    return np.asarray(PillowImage.fromarray(image).resize((width, height), PillowImage.Resampling.NEAREST))
 
 
 # --- all films as one picture
