@@ -94,9 +94,9 @@ def _refuse_unless_new(bag: str) -> None:
 
 
 def _refuse_without(checkpoint: str) -> None:
-    """As the inference node would, but before any node starts; what is in the folder, the node knows."""
-    if checkpoint and not Path(checkpoint).is_dir():
-        refuse(f"policy.checkpoint: there is no folder {checkpoint}")
+    """As the inference node would, but before any node starts; what is in it, the node knows."""
+    if checkpoint and not Path(checkpoint).exists():
+        refuse(f"policy.checkpoint: {checkpoint} is not there")
 
 
 def _files(report: Path | None, montage: Path | None) -> tuple[Path, Path, Path]:
