@@ -8,15 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from vla_ros.checkpoints.files import CheckpointError
-from vla_ros.recording.config import RecordingConfig
-from vla_ros.recording.files import DatasetError
-from vla_ros.recording.lerobot_v3 import DatasetWriter
 from vla_ros.tokenizers.magvit2 import normalized, pixels
 from vla_ros.training.augmentation import AugmentationConfig
 from vla_ros.training.image_tokenizer import (
@@ -29,7 +25,6 @@ from vla_ros.training.image_tokenizer import (
     load_image_tokenizer,
     losses,
     psnr_db,
-    read_frames,
     train_image_tokenizer,
 )
 
@@ -48,22 +43,27 @@ def frames() -> NDArray[np.uint8]:
 
 
 def test_it_learns(frames: NDArray[np.uint8], tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"steps": 75, "warm_up": 5, "save_every": 1000})
+    settings = SETTINGS.model_copy(update={"steps": 65, "warm_up": 5, "save_every": 1000})
     trained = train_image_tokenizer(frames, settings, tmp_path)
-    one_colour = np.broadcast_to(frames.mean((0, 1, 2)).astype(np.uint8), frames[::20].shape)
-    assert trained.psnr_db > psnr_db(frames[::20], one_colour) + 3
+    one_colour = np.broadcast_to(frames.mean((0, 1, 2)).astype(np.uint8), held_out(frames).shape)
+    assert trained.psnr_db > psnr_db(held_out(frames), one_colour) + 2
     with torch.inference_mode():
-        shown = pixels(trained.tokenizer.decode(codes_of(trained, frames[::20]))).numpy()
+        shown = pixels(trained.tokenizer.decode(codes_of(trained, held_out(frames)))).numpy()
     assert not trained.tokenizer.training
-    assert trained.psnr_db == pytest.approx(psnr_db(frames[::20], shown), abs=0.05)
-    assert trained.codes_used == len(np.unique(codes_of(trained, frames[::20])))
+    assert trained.psnr_db == pytest.approx(psnr_db(held_out(frames), shown), abs=0.05)
+    assert trained.codes_used == len(np.unique(codes_of(trained, held_out(frames))))
     assert Image.open(tmp_path / PICTURE).size == (4 * 16, 2 * 16)
     curve = [json.loads(line) for line in (tmp_path / CURVES).read_text().splitlines()]
-    assert [point["step"] for point in curve] == [*range(0, 75, 10)]
+    assert [point["step"] for point in curve] == [*range(0, 65, 10)]
     assert curve[-1]["pixels"] < curve[0]["pixels"]
     loaded = load_image_tokenizer(tmp_path)
     assert (loaded.psnr_db, loaded.codes_used) == (trained.psnr_db, trained.codes_used)
     assert torch.equal(codes_of(loaded, frames[:5]), codes_of(trained, frames[:5]))
+
+
+def held_out(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Of 80 frames: blocks 10, 30 and 50 of 60 are rows 14, 40 and 41, 67 (and none of their neighbours)."""
+    return frames[[14, 40, 41, 67]]
 
 
 def codes_of(trained: Trained, frames: NDArray[np.uint8]) -> torch.Tensor:
@@ -157,41 +157,11 @@ def test_psnr_by_hand() -> None:
     assert psnr_db(black, other) == pytest.approx((20 * math.log10(25.5) + 100) / 2)
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("image-tokenizer") / "dataset"
-    with DatasetWriter(root, tiny.FEATURES, RecordingConfig(fps=tiny.FPS)) as writer:
-        for _ in range(3):
-            tiny.record_one(writer)
-    return root
-
-
-def test_frames_of_every_episode_are_read(dataset: Path) -> None:
-    greys = [tiny.grey(episode, row, "wrist") for episode in range(3) for row in range(tiny.length(episode))]
-    read = read_frames([dataset], ["wrist"], 32)
-    assert read.shape == (len(greys), 32, 32, 3) and read.dtype == np.uint8
-    assert np.abs(read.mean((1, 2, 3)) - greys).max() < 4
-
-
-def test_fewer_frames_are_spread_evenly(dataset: Path) -> None:
-    rows = [(episode, row) for episode in range(3) for row in range(tiny.length(episode))]
-    read = read_frames([dataset, dataset], ["front"], 32, count=len(rows))  # every other one
-    expected = [tiny.grey(*rows[number % len(rows)], "front") for number in range(0, 2 * len(rows), 2)]
-    assert np.abs(read.mean((1, 2, 3)) - expected).max() < 4
-
-
-def test_cameras_are_called_as_the_dataset_does(dataset: Path) -> None:
-    keys = {"top": "observation.images.wrist"}
-    assert np.array_equal(read_frames([dataset], ["top"], 32, keys=keys), read_frames([dataset], ["wrist"], 32))
-    with pytest.raises(DatasetError, match="has no camera top; there are: front, wrist"):
-        read_frames([dataset], ["top"], 32)
-
-
 def test_frames_of_another_size_or_too_few_are_refused(frames: NDArray[np.uint8], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"frames are \(N, 128, 128, 3\) with N >= 40, got \(80, 16, 16, 3\)"):
+    with pytest.raises(ValueError, match=r"frames are \(N, 128, 128, 3\) with N >= 60, got \(80, 16, 16, 3\)"):
         train_image_tokenizer(frames, ImageTokenizerTraining(), tmp_path)
-    with pytest.raises(ValueError, match=r"N >= 40, got \(39, 16, 16, 3\)"):
-        train_image_tokenizer(frames[:39], SETTINGS, tmp_path)
+    with pytest.raises(ValueError, match=r"N >= 60, got \(59, 16, 16, 3\)"):
+        train_image_tokenizer(frames[:59], SETTINGS, tmp_path)
     with pytest.raises(ValueError, match="size is one of magvit2-release, magvit2-demo, got 'magvit2-huge'"):
         ImageTokenizerTraining(size="magvit2-huge")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -23,12 +23,10 @@ from torch.nn import functional
 from torch.optim import AdamW
 
 from vla_ros.checkpoints.files import CheckpointError, read_metadata, read_tensors, write_tensors
-from vla_ros.policies.images import square
 from vla_ros.recording.files import write_atomically
-from vla_ros.recording.reader import DatasetReader
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES, Magvit2, Magvit2Config, normalized, pixels
 from vla_ros.training.augmentation import AugmentationConfig, augment, draw
-from vla_ros.values import Config, Image
+from vla_ros.values import Config
 
 Frames = NDArray[np.uint8]  # (N, H, W, 3), rgb
 
@@ -37,7 +35,8 @@ SUMMARY = "image_tokenizer.json"  # written last: the training is done where it 
 CURVES = "image_tokenizer.jsonl"
 PICTURE = "image_tokenizer.png"
 STATE = "image_tokenizer.resume.safetensors"
-_HELD_OUT_EVERY = 20  # each so many frames one is kept to be measured on
+_BLOCKS = 60  # into which the frames are cut, in their order, so that those held out are no neighbours of others
+_HELD_OUT = 20  # one of so many blocks is held out
 _MEASURED = 64  # frames by which the latent is spread at the beginning
 _CURVE_EVERY = 10  # steps
 _SHOWN = 8  # frames in the picture
@@ -97,31 +96,6 @@ class Trained:
     codes_used: int
 
 
-def read_frames(
-    datasets: Sequence[Path],
-    cameras: Sequence[str],
-    side: int,
-    count: int = 8000,
-    keys: Mapping[str, str] | None = None,
-) -> Frames:
-    """At most `count` frames (N, side, side, 3) of these cameras, spread evenly over all episodes.
-
-    `keys`: camera -> what the datasets call it, where that differs. Raises DatasetError.
-    """
-    readers = [DatasetReader(path, [(keys or {}).get(name, name) for name in cameras]) for path in datasets]
-    step = max(1, math.ceil(sum(len(reader) for reader in readers) * len(cameras) / count))
-    found: list[Image] = []
-    before = 0  # rows of the episodes read
-    for reader in readers:
-        for episode, meta in enumerate(reader.meta.episodes):
-            rows = np.arange(-before % step, meta.length, step)
-            before += meta.length
-            for camera in reader.cameras:
-                found += [square(image, side) for image in reader.images(episode, camera, rows)] if len(rows) else []
-        reader.close()
-    return np.stack(found) if found else np.empty((0, side, side, 3), np.uint8)
-
-
 def train_image_tokenizer(
     frames: Frames,
     config: ImageTokenizerTraining,
@@ -131,21 +105,22 @@ def train_image_tokenizer(
 ) -> Trained:
     """Train on frames (N, S, S, 3), S = `config.pixels`; weights, curves, a summary and a picture go into `out`.
 
-    What was broken off in `out` is gone on with, to the same result. One frame in 20 is held out.
+    What was broken off in `out` is gone on with, to the same result. One part in 20 of the frames is held out to be
+    measured on, in three pieces: frames are best in the order in which they were recorded.
 
     Raises:
         ValueError: the frames are of another size, or too few.
         CheckpointError: what lies in `out` was trained otherwise, or cannot be written.
     """
-    if frames.shape[1:] != (config.pixels, config.pixels, 3) or len(frames) < 2 * _HELD_OUT_EVERY:
-        raise ValueError(
-            f"frames are (N, {config.pixels}, {config.pixels}, 3) with N >= {2 * _HELD_OUT_EVERY}, got {frames.shape}"
-        )
+    if frames.shape[1:] != (config.pixels, config.pixels, 3) or len(frames) < _BLOCKS:
+        raise ValueError(f"frames are (N, {config.pixels}, {config.pixels}, 3) with N >= {_BLOCKS}, got {frames.shape}")
     torch.manual_seed(config.seed)
     tokenizer = Magvit2(MAGVIT2_SIZES[config.size]).to(device)
     optimizer = AdamW(tokenizer.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     start = _resume(out, config, tokenizer, optimizer)
-    learnt = np.flatnonzero(np.arange(len(frames)) % _HELD_OUT_EVERY)
+    blocks = np.arange(len(frames)) * _BLOCKS // len(frames)
+    is_held_out = blocks % _HELD_OUT == _HELD_OUT // 2
+    learnt = np.flatnonzero(~is_held_out)
     if start == 0:
         chosen = learnt[np.linspace(0, len(learnt) - 1, min(len(learnt), _MEASURED)).round().astype(int)]
         _spread(tokenizer, normalized(torch.from_numpy(frames[chosen]).to(device)))
@@ -167,7 +142,7 @@ def train_image_tokenizer(
         report(Progress(step, config.steps, values))
         if (step + 1) % config.save_every == 0 and step + 1 < config.steps:
             _save_state(out, config, tokenizer, optimizer, step + 1)
-    return _finish(tokenizer.eval(), frames[::_HELD_OUT_EVERY], config, out)
+    return _finish(tokenizer.eval(), frames[is_held_out], config, out)
 
 
 def load_image_tokenizer(out: Path, device: torch.device | str = "cpu") -> Trained:
@@ -285,7 +260,8 @@ def _resume(out: Path, config: ImageTokenizerTraining, tokenizer: Magvit2, optim
             **{key: stored[f"{key}.{name}"].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")},
         }
     step = int(stored["step"])
-    lines = [line for line in (out / CURVES).read_text().splitlines() if json.loads(line)["step"] < step]
+    curve = (out / CURVES).read_text().splitlines() if (out / CURVES).exists() else []
+    lines = [line for line in curve if json.loads(line)["step"] < step]
     write_atomically(out / CURVES, "".join(f"{line}\n" for line in lines).encode())
     return step
 
