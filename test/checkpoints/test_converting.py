@@ -18,7 +18,7 @@ from vla_ros.checkpoints.inspecting import inspect
 from vla_ros.checkpoints.manifest import Bundle, UpVlaManifest, load, save
 from vla_ros.checkpoints.starting import from_show_o, make_start
 from vla_ros.checkpoints.up_vla import to_ours
-from vla_ros.models.up_vla import SIZES, UpVlaConfig
+from vla_ros.models.up_vla import SIZES, UpVla, UpVlaConfig
 from vla_ros.tokenizers.text import TextTokenizer
 from vla_ros.tokenizers.vision import ClipVision
 
@@ -139,9 +139,14 @@ def test_what_is_ours_already_is_not_converted(sources: Path, manifest: UpVlaMan
         from_release(ours, sources / "again", manifest, image_tokenizer=sources / "magvitv2", text=sources / "phi")
 
 
-def test_what_the_release_has_no_name_for_is_not_written(tiny: Bundle, tmp_path: Path) -> None:
-    save(tmp_path / "ours", tiny)
-    with pytest.raises(CheckpointError, match=r"no name: state_projector\.0\.bias, "):
+@pytest.mark.parametrize("state_dims", [8, 0])
+def test_what_the_official_code_does_not_know_is_not_released(tiny: Bundle, tmp_path: Path, state_dims: int) -> None:
+    """Even where every weight has a released name."""
+    model = UpVla(tiny.manifest.model.model_copy(update={"state_dims": state_dims}))
+    state = tiny.manifest.state if state_dims else None
+    manifest = tiny.manifest.model_copy(update={"model": model.config, "state": state})
+    save(tmp_path / "ours", Bundle(manifest, model, tiny.image_tokenizer, tiny.vision, tiny.text))
+    with pytest.raises(CheckpointError, match="conditioned as in the paper, .* the official code does not know"):
         to_release(tmp_path / "ours", tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
@@ -264,6 +269,8 @@ def test_what_is_nearest_is_told_with_what_lies_between(sources: Path, released:
     save_file({"some.weight": torch.zeros(3), "other.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     (weights,) = inspect(tmp_path / "other.safetensors").weights
     assert weights.what == "unknown weights (1 of other, 1 of some)" and not weights.is_known
+    save_file({}, tmp_path / "other.safetensors")
+    assert inspect(tmp_path / "other.safetensors").what == "unknown weights (no tensor at all)"
 
 
 def test_what_keeps_a_checkpoint_from_loading_is_told(sources: Path, manifest: UpVlaManifest) -> None:

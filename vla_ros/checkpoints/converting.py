@@ -43,7 +43,7 @@ from vla_ros.checkpoints.up_vla import (
     to_released,
 )
 from vla_ros.geometry import RotationForm
-from vla_ros.models.up_vla import SIZES, UpVla
+from vla_ros.models.up_vla import SIZES, UpVla, UpVlaConfig
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES, Magvit2, Magvit2Config
 from vla_ros.values import Config
 
@@ -145,24 +145,27 @@ def to_release(folder: Path, out: Path, on_progress: Progress | None = None) -> 
     """Write the weights of a checkpoint of ours as the official code loads them; what it was is returned.
 
     `out` gets `unwrapped_model/pytorch_model.bin` and the image tokenizer in `magvitv2`. Raises CheckpointError where
-    there are weights for which the release has no name; then there is no `out`.
+    there is something that the official code does not know; then there is no `out`.
     """
     manifest = load_manifest(folder)
+    if manifest.model.conditioning != "released":
+        raise CheckpointError(
+            f"{folder} is conditioned as in the paper, on its own descriptions, which the official code does not know"
+        )
     tensors, tokenizer = read_tensors(folder / MODEL), read_tensors(folder / IMAGE_TOKENIZER)
     require(folder / MODEL, shapes_of(blank(UpVla, manifest.model).state_dict()), tensors, manifest.size)
     require(folder / IMAGE_TOKENIZER, image_tokenizer_shapes(manifest.image_tokenizer), tokenizer, "MAGVIT-v2")
-    released = to_released(tensors)
-    if ours := [name for name in released if name in tensors]:
-        raise CheckpointError(f"{folder} holds weights for which the release has no name: {', '.join(ours)}")
     with replacing_folder(out, str(RELEASED_FILE)) as new:
-        write_torch(new / RELEASED_FILE, released, on_progress=on_progress)
+        write_torch(new / RELEASED_FILE, to_released(tensors), on_progress=on_progress)
         write_tensors(new / RELEASED_IMAGE_TOKENIZER, tokenizer, on_progress=on_progress)
     return manifest
 
 
-def sizes_differ(manifest: UpVlaManifest) -> bool:
-    """Whether a model has other sizes than the release, so that the official code has to be told them."""
-    return manifest.model != SIZES["up-vla-release"]
+def changes(model: UpVlaConfig, known: UpVlaConfig) -> list[str]:
+    """What of a model is not as in a known one: "layers: 2 instead of 24"."""
+    return [
+        f"{name}: {value} instead of {getattr(known, name)}" for name, value in model if getattr(known, name) != value
+    ]
 
 
 def image_tokenizer_shapes(config: Magvit2Config) -> dict[str, tuple[int, ...]]:

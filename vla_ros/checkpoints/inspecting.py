@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from vla_ros.checkpoints.comparison import Difference, Shapes, compare, shapes_of
-from vla_ros.checkpoints.converting import RELEASED_IMAGE_TOKENIZER, image_tokenizer_shapes
+from vla_ros.checkpoints.converting import RELEASED_IMAGE_TOKENIZER, changes, image_tokenizer_shapes
 from vla_ros.checkpoints.files import CheckpointError, read_metadata, read_tensors
 from vla_ros.checkpoints.loading import blank
 from vla_ros.checkpoints.manifest import (
@@ -107,6 +107,8 @@ def weigh(file: Path, expected: tuple[str, Shapes] | None = None) -> Weights:
 
 def nearest(shapes: Shapes) -> tuple[str, Difference]:
     """The known model that weights of these shapes are, or are nearest to, and what lies between."""
+    if not shapes:
+        return f"{UNKNOWN} (no tensor at all)", Difference()
     name, difference = max(_differences(shapes), key=lambda known: (-len(known[1].unexpected), -known[1].count))
     shares_most = 2 * len(difference.unexpected) < len(shapes)
     if shares_most:
@@ -129,11 +131,7 @@ def _differences(shapes: Shapes) -> Iterator[tuple[str, Difference]]:
 def _ours(folder: Path) -> Inspection:
     manifest = load_manifest(folder)
     known = SIZES.get(manifest.size)
-    changed = [
-        f"{name}: {value} instead of {getattr(known, name)}"
-        for name, value in (manifest.model if known else ())
-        if getattr(known, name) != value
-    ]
+    changed = changes(manifest.model, known) if known else []
     expected: list[tuple[str, str, Callable[[], Shapes]]] = [
         (MODEL, manifest.size, lambda: shapes_of(blank(UpVla, manifest.model).state_dict())),
         (IMAGE_TOKENIZER, "image tokenizer", lambda: image_tokenizer_shapes(manifest.image_tokenizer)),

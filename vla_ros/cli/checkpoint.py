@@ -219,12 +219,16 @@ def _start(
 
 def _to_release(source: Path, out: Path) -> None:
     from vla_ros.checkpoints import converting
+    from vla_ros.models.up_vla import SIZES
 
     with progress() as say:
         manifest = converting.to_release(source, out, say)
     typer.echo(f"{out}: released names, of {source}")
-    if converting.sizes_differ(manifest):
-        typer.echo("its sizes are not the release's; the official code has to be told them")
+    typer.echo("the official code scales no action; what is real = offset + scale * action has to be done after it:")
+    for name, each in manifest.normalization:
+        typer.echo(f"  {name}: {', '.join(f'{value:.6g}' for value in each)}")
+    for change in converting.changes(manifest.model, SIZES["up-vla-release"]):
+        typer.echo(f"the official code has to be told: {change}")
 
 
 def _motion(manifest: UpVlaManifest) -> str:
