@@ -65,7 +65,7 @@ class ImageTokenizerTraining(Config):
     weights: LossWeights = LossWeights()
     augmentation: AugmentationConfig = (
         AugmentationConfig()
-    )  # the policy is trained on codes of frames changed like this
+    )  # as the policy's, which learns from the codes of such frames
     bfloat16: bool = True  # of the matrix products; on CPUs with AMX twice as fast
     save_every: int = Field(default=500, gt=0)  # steps, for resuming
     seed: int = 0
