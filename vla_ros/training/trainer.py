@@ -70,7 +70,7 @@ class Trainer(Generic[Part]):
         """Train to the last step; returns all weights, whole, on the CPU: the averages where the stage has them.
 
         Raises Interrupted when asked to stop (all is saved), CheckpointError for a checkpoint of another training,
-        FloatingPointError for a loss that is no number (the checkpoint before it stays).
+        FloatingPointError for a loss or a gradient that is no number (the checkpoint before it stays).
         """
         first, seconds = load_newest(self._job.folder, self._saved, self._job.about)
         if first < self._job.stage.steps:
@@ -100,8 +100,10 @@ class Trainer(Generic[Part]):
                 if curves is not None:
                     curves.add(done, values)
                 job.tell(job.name, done, steps, _said(values))
-                if not math.isfinite(values["loss"]):
-                    raise FloatingPointError(f"{job.name}: the loss at step {done} is {values['loss']}")
+                for what in ("loss", "gradient_norm"):  # the loss is of the weights before the update
+                    if not math.isfinite(values[what]):
+                        named = what.replace("_", " ")
+                        raise FloatingPointError(f"{job.name}: the {named} at step {done} is {values[what]}")
                 if ends or saves:
                     save(job.folder, self._saved, done, spent_s, job.about, job.processes)
                     if job.processes.leads:
