@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vla_ros.training import conversations
 from vla_ros.training.batches import ConversationBatches, Share
 from vla_ros.training.conversations import Conversations, read
 
@@ -67,6 +68,19 @@ def test_batches_follow_from_the_step_and_are_shared_evenly(folder: Path) -> Non
     for question, answer, images in zip(whole.questions, whole.answers, whole.images, strict=True):
         assert question[1:] == answer[1:]
         assert images.unique().tolist() == [60 * (int(answer[1:]) % 3)]
+
+
+def test_pictures_stay_in_memory_while_there_is_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversations, "_ROOM_BYTES", 3 * 8 * 8)  # of one
+    entries = [{"image": f"{k}.png", "conversations": said((f"q{k}", f"a{k}"))} for k in range(2)]
+    talks = Conversations([write(folder, *entries)], pixels=8, views=1)
+    before = [talks.turn(index).images for index in range(2)]
+    assert np.array_equal(talks.turn(1).images, before[1])
+    for number in range(2):
+        (folder / f"{number}.png").unlink()
+    assert np.array_equal(talks.turn(0).images, before[0])
+    with pytest.raises(ValueError, match=r"1\.png is no image"):
+        talks.turn(1)
 
 
 @pytest.mark.parametrize(

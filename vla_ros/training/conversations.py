@@ -17,6 +17,7 @@ from vla_ros.policies.images import square
 
 _IMAGE = "<image>"  # where in a question LLaVA has its image; a model of ours always has it in front
 _HUMAN, _MODEL = "human", "gpt"
+_ROOM_BYTES = 2**30  # of resized pictures that are kept: all of a small set, the first ones of a great one
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _conversation(entry: Any, folder: Path, where: str) -> Conversation:
 
 
 class Conversations:
-    """Every turn of json files as a `Turn`, in order; resized pictures are kept in memory as they are read."""
+    """Every turn of json files as a `Turn`, in order; resized pictures stay in memory while there is room."""
 
     def __init__(self, paths: Sequence[Path], pixels: int, views: int, images: Path | None = None) -> None:
         """`views`: how many images the model sees; one image alone stands for all. Raises ValueError as `read`."""
@@ -93,6 +94,7 @@ class Conversations:
             if len(one.images) not in (1, views):
                 raise ValueError(f"{one.images[0]} and so on: {len(one.images)} images; the model sees {views}")
         self._kept: dict[Path, NDArray[np.uint8]] = {}
+        self._most_kept = _ROOM_BYTES // (3 * pixels**2)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_kept": {}}
@@ -115,11 +117,13 @@ class Conversations:
         return tuple(dict.fromkeys(text for one in self._conversations for turn in one.turns for text in turn))
 
     def _image(self, path: Path) -> NDArray[np.uint8]:
-        if path not in self._kept:
-            try:
-                with PillowImage.open(path) as file:
-                    image = np.asarray(file.convert("RGB"))
-            except (OSError, UnidentifiedImageError) as error:
-                raise ValueError(f"{path} is no image that can be read: {error}") from None
-            self._kept[path] = square(image, self._pixels)
-        return self._kept[path]
+        if (kept := self._kept.get(path)) is not None:
+            return kept
+        try:
+            with PillowImage.open(path) as file:
+                image = square(np.asarray(file.convert("RGB")), self._pixels)
+        except (OSError, UnidentifiedImageError) as error:
+            raise ValueError(f"{path} is no image that can be read: {error}") from None
+        if len(self._kept) < self._most_kept:
+            self._kept[path] = image
+        return image
