@@ -25,12 +25,16 @@ from vla_ros.tokenizers.text import TextTokenizer
 from vla_ros.training import config
 from vla_ros.training.card import record_success
 from vla_ros.training.describing import carried_on, described_samples, read_descriptions
+from vla_ros.training.distributed import Processes
 from vla_ros.training.image_tokenizer import ImageTokenizerTraining
+from vla_ros.training.up_vla import UpVlaTraining
+from vla_ros.training.up_vla_material import Request
 from vla_ros.training.windows import TCP_STEPS
 from vla_ros.viewing.curves import render_curves
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "lerobot-0.6.1"
 INSTRUCTIONS = ("lift the red cube", "lift the blue cube", "lift the red cube")
+FRAMES = 20  # of an episode
 FAST = config.OptimizerConfig(learning_rate=1e-3, warmup_steps=0, clip_norm=1.0)
 
 
@@ -64,12 +68,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with DatasetWriter(root, features, RecordingConfig(fps=fps)) as writer:
         for task in INSTRUCTIONS:
             writer.begin(task)
-            for frame in range(14):
+            for frame in range(FRAMES):
                 values = {feature.key: np.zeros(feature.shape[0]) for feature in features.columns}
                 joints = np.array(PANDA.home_rad)
                 ahead = np.array([*joints, 0.4 + 0.01 * frame, 0.0, 0.3, 1.0, 0.0, 0.0, 0.0, 0.08 * (frame < 7)])
                 values |= {STATE: np.array([*joints, 0.08]), SENT: ahead, REQUESTED: ahead}
-                image = np.full((48, 64, 3), 15 * frame, np.uint8)
+                image = np.full((48, 64, 3), 10 * frame, np.uint8)
                 writer.add(Row(frame, {"front": image, "wrist": image}, values))
             writer.save(EpisodeDetails(task, success=True))
     return root
@@ -99,7 +103,7 @@ def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, tmp_
     assert train(*words).exit_code == 2, "a training is there, and --resume was not given"
 
     before = (out / "stage-1" / "curves.jsonl").stat().st_mtime_ns
-    (out / "descriptions.1.jsonl").write_text('{"sample": 24, "text": "as before"}\n{"sam')  # of one of two processes
+    (out / "descriptions.1.jsonl").write_text('{"sample": 30, "text": "as\u2028before"}\n{"sam')
     rest = train(*words, "--resume")
     assert rest.exit_code == 0, rest.output
     assert (out / "stage-1" / "curves.jsonl").stat().st_mtime_ns == before, "what is done is not done again"
@@ -111,18 +115,25 @@ def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, tmp_
     assert told.proprioception == ("joints", "gripper")
     assert (told.cameras[0].width, told.cameras[0].height) == (64, 48)
     assert told.trained["held_out_episodes"] == [1]
+    assert told.description_period_s == 1.0, "as often as it was described in training"
     assert told.trained["stages"]["stage 2"]["step"] == 3
     lines = [json.loads(line) for line in (out / "stage-2" / "curves.jsonl").read_text().splitlines()]
     assert {"predict", "act", "understand", "held_out_act", "frames_per_s", "mfu"} <= set(lines[-1])
-    asked = described_samples([range(14), range(14, 28), range(28, 42)], 10)
-    assert sorted(read_descriptions(out / "descriptions.jsonl")) == asked == [0, 10, 14, 24, 28, 38]
-    assert read_descriptions(out / "descriptions.jsonl")[24] == "as before"
+    asked = described_samples([range(20), range(20, 40), range(40, 60)], 10)
+    assert sorted(read_descriptions(out / "descriptions.jsonl")) == asked == [0, 10, 20, 30, 40, 50]
+    assert read_descriptions(out / "descriptions.jsonl")[30] == "as\u2028before", "no new line"
     assert not list(out.glob("descriptions.*.jsonl"))
     assert Image.open(out / "curves.png").width > 500
     card = out / "checkpoint" / "README.md"
-    assert "42 rows" in card.read_text()
+    assert "60 rows" in card.read_text()
     record_success(out / "checkpoint", "23 of 50")
     assert "| success rate | 23 of 50 |\n" in card.read_text()
+
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump({**yaml.safe_load(written.read_text()), "recipe": {"state_dropout": 0.5}}))
+    refused = train(*words[:-1], other, "--resume")
+    assert refused.exit_code == 1
+    assert "is of another training: the recipe was" in refused.output
 
     again = train("--dataset", dataset, "--out", tmp_path / "more", "--start", out / "checkpoint", "--config", written)
     assert again.exit_code == 0, again.output
@@ -148,6 +159,7 @@ def test_datasets_of_others_train_as_well(tmp_path: Path) -> None:
     assert told.model.action_rows == 5
     assert told.action.joint_names
     assert told.proprioception == ("observation.state",)
+    assert told.description_period_s is None, "it never learnt to speak"
 
 
 def test_a_release_is_trained_further_as_it_was(dataset: Path, tmp_path: Path) -> None:
@@ -200,6 +212,13 @@ def test_what_cannot_be_is_said_in_a_line(dataset: Path, tmp_path: Path, words: 
     assert isinstance(result.exception, SystemExit), result.exception
     assert said in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(("world", "what"), [(8, "stage_1.batch: 4"), (4, "stage_1.conversations: 2")])
+def test_what_processes_cannot_share_is_said_before_anything_is_read(tmp_path: Path, world: int, what: str) -> None:
+    request = Request((), tmp_path, "tiny", config.RECIPES["tiny"], conversations=(tmp_path / "talk.json",))
+    with pytest.raises(ValueError, match=f"{what} cannot be shared evenly by {world} processes in 1 parts"):
+        UpVlaTraining(request, Processes(0, world), lambda what, done, total, said: None)
 
 
 def test_a_description_holds_until_the_next_within_an_episode() -> None:

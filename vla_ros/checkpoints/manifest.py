@@ -64,6 +64,7 @@ class UpVlaManifest(Config):
     `cameras` are what the model sees, in order; those of `code_cameras` reach it as codes, and their future is
     predicted; with `vision` all of them reach it as features, too. `pixels` is the side of what the image tokenizer
     gets. `proprioception` names the values of the state, `words` what it knows of language; empty: any English.
+    `description_period_s` is how often it was told anew, in its own words, what it sees; None: never.
     """
 
     format: Literal["vla_ros/up_vla/1"] = "vla_ros/up_vla/1"
@@ -81,7 +82,7 @@ class UpVlaManifest(Config):
     normalization: Normalization
     instructions: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
-    description_period_s: float = Field(default=2.0, gt=0.0)
+    description_period_s: float | None = Field(default=None, gt=0.0)
     trained: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -87,8 +87,9 @@ class UpVlaPolicy:
 
     @property
     def reflection_period_s(self) -> float:
-        """How often the scene is described anew; infinite where a description conditions nothing."""
-        return self._manifest.description_period_s if self._config.conditioning == "paper" else math.inf
+        """How often the scene is described anew; infinite where no description was in what it was trained on."""
+        period_s = self._manifest.description_period_s
+        return math.inf if period_s is None or self._config.conditioning == "released" else period_s
 
     @property
     def description(self) -> str:

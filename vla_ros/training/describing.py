@@ -80,7 +80,7 @@ def read_descriptions(path: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
     found: dict[int, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):  # splitlines() knows others, which a text may hold
         try:
             said = json.loads(line)
         except json.JSONDecodeError:

@@ -62,6 +62,7 @@ class UpVlaTraining:
         """Raises ValueError for a size, a recipe or a start that do not go together with the data; DatasetError."""
         self.request, self.processes, self.tell = request, processes, tell
         self.recipe, self.out = request.recipe, request.out
+        self._check_shares()
         for leads_turn in (True, False):  # the first process makes the cache of frames, the others find it
             if leads_turn == processes.leads:
                 material = Material(request, lambda what, done, total: tell(what, done, total, ""))
@@ -70,6 +71,17 @@ class UpVlaTraining:
         self.samples, self.conversations, self.start = material.samples, material.conversations, material.start
         self.config = material.config
         self.dtype = best_precision(processes.device, request.run.precision)
+
+    def _check_shares(self) -> None:
+        """Raise ValueError for batches that processes and their parts cannot share evenly."""
+        for name, stage in (("stage_1", self.recipe.stage_1), ("stage_2", self.recipe.stage_2)):
+            conversations = stage.conversations if self.request.conversations else 0
+            for what, count in (("batch", stage.batch), ("conversations", conversations)):
+                if count % (self.processes.world * stage.parts):
+                    raise ValueError(
+                        f"{name}.{what}: {count} cannot be shared evenly by {self.processes.world} processes "
+                        f"in {stage.parts} parts each"
+                    )
 
     def run(self, until: Until = Until.ACT) -> Path:
         """Do what is not yet done, up to `until`; returns what that made: a folder or a file.
@@ -162,7 +174,7 @@ class UpVlaTraining:
         objective.load_state_dict(weights)
         folder = self.out / CHECKPOINT
         if self.processes.leads:
-            manifest = self._manifest(objective.vision)
+            manifest = self._manifest(objective.vision, is_told=bool(said))
             bundle = Bundle(manifest, objective.model, self.image_tokenizer.cpu(), objective.vision, self.text)
             save(folder, bundle, model_card(manifest, sum(one.numel() for one in objective.parameters())))
         self.processes.wait()
@@ -247,7 +259,7 @@ class UpVlaTraining:
 
     # --- what is told of it
 
-    def _manifest(self, vision: SmallVision | ClipVision | None) -> UpVlaManifest:
+    def _manifest(self, vision: SmallVision | ClipVision | None, is_told: bool) -> UpVlaManifest:
         request, samples, data = self.request, self.samples, self.request.data
         sizes = samples.frame_sizes
         of_ours = data.source == "poses" and data.state_keys == (STATE,)
@@ -266,6 +278,7 @@ class UpVlaTraining:
             normalization=self.material.actions,
             instructions=samples.instructions,
             words=tuple(sorted({word for text in samples.instructions for word in words_of(text)})),
+            description_period_s=self.recipe.describe_every_s if is_told else None,
             trained=self._trained(),
         )
 
@@ -294,6 +307,7 @@ class UpVlaTraining:
 
     def _about(self, stage: Stage) -> dict[str, str]:
         """What may not change in the middle of a stage."""
+        changing = {"augmentation", "pads_to_longest", "description_dropout", "state_dropout", "held_out"}
         return {
             "the model": self.config.model_dump_json(),
             "the stage": stage.model_dump_json(exclude={"steps", "parts"}),
@@ -301,6 +315,9 @@ class UpVlaTraining:
             "the precision": str(self.dtype),
             "the number of rows": str(len(self.samples)),
             "the number of conversations": str(0 if self.conversations is None else len(self.conversations)),
+            "the data": self.request.data.model_dump_json(),
+            "the datasets": ", ".join(path.name for path in self.request.datasets),
+            "the recipe": self.recipe.model_dump_json(include=changing),
         }
 
     def _draw(self) -> None:
