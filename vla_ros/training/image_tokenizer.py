@@ -63,9 +63,7 @@ class ImageTokenizerTraining(Config):
     learning_rate: float = Field(default=2e-3, gt=0)
     warm_up: int = Field(default=100, ge=0)  # steps
     weights: LossWeights = LossWeights()
-    augmentation: AugmentationConfig = (
-        AugmentationConfig()
-    )  # as the policy's, which learns from the codes of such frames
+    augmentation: AugmentationConfig = AugmentationConfig()  # the policy learns from codes of such frames
     bfloat16: bool = True  # of the matrix products; on CPUs with AMX twice as fast
     save_every: int = Field(default=500, gt=0)  # steps, for resuming
     seed: int = 0
