@@ -24,16 +24,15 @@ from torch import Tensor, nn
 from vla_ros.models.up_vla import SIZES, Sequence, UpVla, UpVlaConfig, action_sequence
 from vla_ros.policies.images import square
 from vla_ros.policies.replaying import Replayed
+from vla_ros.policies.up_vla import _LENGTH_STEP
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES, Magvit2, normalized, pixels
 from vla_ros.tokenizers.vision import SmallVision, SmallVisionConfig
 
 #: Dense bfloat16 operations a second with float32 sums, from NVIDIA's data sheets.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
 GOAL_SPEED_UP, GOAL_OVER_PRODUCTS, GOAL_CHUNKS_HZ = 10.0, 1.5, 5.0
-GRAPH_STEP = 32  # lengths on a GPU are multiples of it, as the policy's are
 INSTRUCTION, DESCRIPTION, QUESTION = [5] * 13, [6] * 30, [7] * 12  # ids; a short sentence each
 CAMERA = (480, 640, 3)
-SIDES = {"up-vla-release": 512, "up-vla-demo": 128}  # of the square image whose codes the model reads
 
 
 class Times(NamedTuple):
@@ -96,16 +95,15 @@ class Inputs:
         return self.features_BSF, self.state_BP
 
 
-def inputs(
-    config: UpVlaConfig, device: torch.device, dtype: torch.dtype, pad_to: int | None = None, multiple: int = 1
-) -> Inputs:
-    """One observation; its length `pad_to`, or as it comes, up to a multiple of `multiple`."""
+def inputs(config: UpVlaConfig, device: torch.device, dtype: torch.dtype, pad_to: int | None = None) -> Inputs:
+    """One observation; its length `pad_to`, or as the policy has it: as it comes, on a GPU up to a round number."""
     is_paper = config.conditioning == "paper"
     codes_BN = torch.zeros(1, config.all_codes, dtype=torch.int64, device=device)
     described = [DESCRIPTION] if is_paper else None
     sequence = action_sequence(config, [INSTRUCTION], codes_BN, described, pad_to)
-    if length_over := sequence.ids_BL.shape[1] % multiple:
-        longer = sequence.ids_BL.shape[1] + multiple - length_over
+    length_over = sequence.ids_BL.shape[1] % _LENGTH_STEP
+    if device.type == "cuda" and pad_to is None and length_over:
+        longer = sequence.ids_BL.shape[1] + _LENGTH_STEP - length_over
         sequence = action_sequence(config, [INSTRUCTION], codes_BN, described, longer)
     features_BSF = torch.randn(1, config.features, config.feature_width, device=device, dtype=dtype)
     state_BP = torch.randn(1, config.state_dims, device=device, dtype=dtype)
@@ -115,13 +113,14 @@ def inputs(
 def products(model: UpVla, length: int) -> Callable[[], None]:
     """The matrix products of one forward with its action head, each with its own weights, and nothing else."""
     config, weight = model.config, model.lm_head.weight
-    rows = {"blocks": length, "action_head": config.action_rows}
+    rows = {"blocks": length, "action_head.projection": config.action_rows, "action_head.key_value": config.action_rows}
+    rows |= {"action_head": 1}  # what follows the pooling
     if config.conditioning == "paper":
         rows |= {"projector": config.features, "state_projector": 1}
     pairs = [
-        (weight.new_ones(rows[part], layer.in_features), layer.weight.T)
+        (weight.new_ones(next(rows[part] for part in rows if name.startswith(part)), layer.in_features), layer.weight.T)
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and (part := name.partition(".")[0]) in rows
+        if isinstance(layer, nn.Linear) and name.startswith(tuple(rows))
     ]
     heads_HLD = weight.new_ones(config.heads, length, config.head_width)
     scores_HLL = weight.new_ones(config.heads, length, length)
@@ -184,7 +183,7 @@ def bounds(size: str, timer: Timer, dtype: torch.dtype, compiles: bool) -> tuple
     slow = timer.times(straightforward(config, model, device))
     show("straightforward float32", slow)
     model = model.to(dtype)
-    given = inputs(config, device, dtype, multiple=GRAPH_STEP if on_gpu else 1)
+    given = inputs(config, device, dtype)
     length = given.sequence.ids_BL.shape[1]
     multiply, nothing = products(model, length), torch.zeros(1, device=device)
 
@@ -210,9 +209,10 @@ def bounds(size: str, timer: Timer, dtype: torch.dtype, compiles: bool) -> tuple
 
 def components(size: str, timer: Timer, dtype: torch.dtype, image_tokenizer: str) -> float:
     """Each component of one size; chunks a second, from camera frames to actions."""
-    config, device, side = SIZES[size], timer.device, SIDES[size]
+    config, device, codes = SIZES[size], timer.device, MAGVIT2_SIZES[image_tokenizer]
+    side = math.isqrt(config.image_codes) * codes.pixels_per_code  # of the square image whose codes the model reads
     with device:
-        model, tokenizer = UpVla(config).eval().to(dtype), Magvit2(MAGVIT2_SIZES[image_tokenizer]).eval()
+        model, tokenizer = UpVla(config).eval().to(dtype), Magvit2(codes).eval()
         small = SmallVisionConfig(pixels=side, cameras=2, width=config.feature_width)
         vision = SmallVision(small).eval().to(dtype) if config.conditioning == "paper" else None
     frames = [np.zeros(CAMERA, np.uint8)] * (vision.config.cameras if vision else config.views)
@@ -227,10 +227,13 @@ def components(size: str, timer: Timer, dtype: torch.dtype, image_tokenizer: str
         _, hidden_BLW = run()
     codes_BN = torch.zeros(config.views, config.image_codes, dtype=torch.int64, device=device)
 
-    def see(images_BVHW3: Tensor) -> None:
-        tokenizer.encode(normalized(images_BVHW3[0, : config.views]))
-        if vision is not None:
-            vision.encode(images_BVHW3)
+    def encode(images_BVHW3: Tensor) -> tuple[Tensor]:
+        return (tokenizer.encode(normalized(images_BVHW3[0, : config.views])),)
+
+    def encode_all(images_BVHW3: Tensor) -> tuple[Tensor, ...]:
+        return encode(images_BVHW3) if vision is None else (*encode(images_BVHW3), vision.encode(images_BVHW3))
+
+    see, see_codes = Replayed(encode_all, device), Replayed(encode, device)
 
     def chunk() -> None:
         see(images())
@@ -241,9 +244,10 @@ def components(size: str, timer: Timer, dtype: torch.dtype, image_tokenizer: str
     times = timer.times(chunk)
     show("frames to actions", times, f"{1000 / times.ms:.1f} chunks/s (goal {GOAL_CHUNKS_HZ:g})")
     show("  resize frames", timer.times(images), f"{len(frames)} of {CAMERA[1]} x {CAMERA[0]} to {side}")
-    show("  encode image", timer.times(lambda: tokenizer.encode(normalized(seen[0, : config.views]))))
+    show("  encode image", timer.times(lambda: see_codes(seen)))
     if vision is not None:
-        show("  encode for understanding", timer.times(lambda: vision.encode(seen)))
+        see_features = Replayed(lambda images_BVHW3: (vision.encode(images_BVHW3),), device)
+        show("  encode for understanding", timer.times(lambda: see_features(seen)))
     show("  lay out the sequence", timer.times(lambda: inputs(config, device, dtype)))
     show(
         "  backbone",
