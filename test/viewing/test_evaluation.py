@@ -80,6 +80,16 @@ def test_moments_step_aside_to_where_something_was_predicted() -> None:
     assert replace(film(), expected=()).thinned(3).times_ns[-1] == at(5)
 
 
+def test_what_is_thinned_stays_so() -> None:
+    """A film is thinned when it is kept, and again when it is drawn among others."""
+    frames = [(at(0.1 * k), flat((k, 0, 0))) for k in range(101)]
+    foreseen = (Expected(at(0), Prediction("front", at(second), flat((0, 0, 9)))) for second in (0.8, 1.0, 3.2))
+    once = replace(film(), seen={"front": frames}, expected=tuple(foreseen)).thinned(6)
+    assert len(set(once.times_ns)) == 6
+    assert once.thinned(6).times_ns == once.times_ns
+    assert film().thinned(9).times_ns == film().times_ns, "and there are no more moments than frames"
+
+
 def test_a_montage_has_a_line_for_each_camera_and_one_for_what_was_expected(tmp_path: Path) -> None:
     file = render("tried: 1 of 2", [film(), film(False, "lift the blue cube")], tmp_path / "new" / "all.png")
     shown = (image.imread(file)[..., :3] * 255).round().astype(int)

@@ -90,8 +90,10 @@ class Film:
         """The same at `moments` instants from the first to the last frame: all that a montage shows.
 
         They lie evenly, but for a step aside to the next instant that something was predicted for: a policy that is
-        asked now and then predicts little.
+        asked now and then predicts little. A film that has no more instants stays as it is.
         """
+        if len(self.times_ns) <= moments:
+            return self
         times_ns = np.array(self.times_ns)
         even_ns = np.linspace(times_ns[0], times_ns[-1], moments)
         aside_ns = 0.5 * (times_ns[-1] - times_ns[0]) / max(1, moments - 1)
