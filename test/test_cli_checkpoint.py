@@ -170,7 +170,7 @@ def test_training_starts_from_show_o(sources: Path) -> None:
         (("--camera-size", "200"), "--camera-size: '200' is no size; it should be like 200x200"),
         (("--rate-hz", "0"), "rate_hz: Input should be greater than 0"),
         (("--rotation", "matrix"), "rotation: Input should be 'euler_xyz'"),
-        (("--rotation", "quaternion"), "values of an action: 8, but model.action_dims: 7"),
+        (("--rotation", "quaternion"), "error: actions: values of an action: 8, but model.action_dims: 7"),
         (("--gripper", "wide"), "gripper: Input should be 'none'"),
         (("--size", "huge"), "huge: unknown size; there are up-vla-release"),
         (("--to", "released"), "--image-tokenizer, --text, --size: a release is made of a checkpoint of ours alone"),

@@ -108,9 +108,11 @@ class Case:
         return {key: future.result() for key, future in filled.items()}
 
     def mutations(self) -> list[str]:
-        """Deliberate errors of weights named in the json, the hardest to notice first."""
+        """Deliberate errors of weights named in the json, the hardest to notice first; ours name some."""
         listed = self.description["sensitivity"] or {}
         weights = [name for name in listed if name.split()[0] in ("transpose", "roll")]
+        if not weights and self.path.parent == OURS:
+            raise ValueError(f"{self.path} names no deliberate error, so that a case that is met may mean nothing")
         return sorted(weights, key=lambda name: listed[name]["largest"][1])
 
     def differing(self, results: Mapping[str, Result]) -> list[str]:

@@ -199,7 +199,10 @@ def load_manifest(folder: Path) -> UpVlaManifest:
     try:
         return UpVlaManifest.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, each['loc'])) or 'manifest'}: {each['msg']}" for each in error.errors()]
+        problems = [
+            f"{'.'.join(map(str, each['loc'])) or 'manifest'}: {each['msg'].removeprefix('Value error, ')}"
+            for each in error.errors()
+        ]
         raise CheckpointError("\n  ".join([f"{path} is no manifest of UP-VLA:", *problems])) from error
 
 

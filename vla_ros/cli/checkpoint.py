@@ -173,7 +173,12 @@ def _manifest(given: dict[str, Any], has_clip: bool) -> UpVlaManifest:
         size = {} if given["size"] is None else {"size": given["size"]}
         return release_manifest(Deployment(**fields), has_clip=has_clip, **size)
     except ValidationError as error:
-        refuse(*(f"{'.'.join(map(str, each['loc'])) or 'actions'}: {each['msg']}" for each in error.errors()))
+        refuse(
+            *(
+                f"{'.'.join(map(str, each['loc'])) or 'actions'}: {each['msg'].removeprefix('Value error, ')}"
+                for each in error.errors()
+            )
+        )
     except ValueError as error:
         refuse(str(error))
 
