@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +227,41 @@ def test_what_was_described_before_a_reset_is_dropped(paper: Bundle, monkeypatch
     monkeypatch.setattr(paper.model, "answer", reset_meanwhile)
     policy.reflect([observation()])
     assert policy.description == ""
+
+
+def test_thoughts_on_another_thread_change_nothing_but_the_description(paper: Bundle) -> None:
+    """While it describes and answers without a pause, every chunk is one of the two that it gives undisturbed."""
+    policy = UpVlaPolicy(paper, PANDA)
+    expected = {}
+    for instruction in INSTRUCTIONS:
+        policy.reset(instruction)
+        without = infer(policy).chunk.actions
+        policy.reflect([observation()])
+        expected[instruction] = (without, infer(policy).chunk.actions)
+    ended, thought = threading.Event(), []
+
+    def think() -> None:
+        while not ended.is_set():
+            policy.reflect([observation()])
+            thought.append(policy.answer([observation(1)], "where is the red cube?"))
+
+    found = set()
+    with ThreadPoolExecutor(1) as other, ExitStack() as at_end:
+        at_end.callback(ended.set)
+        thinking = other.submit(think)
+        for number in itertools.count():
+            instruction = INSTRUCTIONS[number % 2]
+            policy.reset(instruction)
+            for _ in range(5):
+                inference = infer(policy)
+                apart = [np.abs(inference.chunk.actions - one).max() for one in expected[instruction]]
+                assert min(apart) < 1e-7
+                found.add(int(np.argmin(apart)))
+                inference.imagine()
+            if thinking.done() or (number >= 8 and len(found) == 2 and len(thought) > 2):
+                break
+    thinking.result()
+    assert len(set(thought)) == 1
 
 
 def test_it_answers_by_what_it_sees(paper: Bundle) -> None:
