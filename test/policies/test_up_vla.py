@@ -70,13 +70,13 @@ def infer(policy: UpVlaPolicy, seen: Observation | None = None) -> Inference:
 
 
 def told(bundle: Bundle, instruction: str = INSTRUCTIONS[0]) -> UpVlaPolicy:
-    policy = UpVlaPolicy.from_bundle(bundle, PANDA)
+    policy = UpVlaPolicy(bundle, PANDA)
     policy.reset(instruction)
     return policy
 
 
 def test_it_is_what_the_protocols_ask_for(bundle: Bundle) -> None:
-    policy = UpVlaPolicy.from_bundle(bundle, PANDA)
+    policy = UpVlaPolicy(bundle, PANDA)
     assert isinstance(policy, Reflective)
     assert isinstance(policy, SeesCameras)
     assert policy.action_spec == bundle.manifest.action
@@ -86,7 +86,7 @@ def test_it_is_what_the_protocols_ask_for(bundle: Bundle) -> None:
 
 
 def test_it_sees_frames_instruction_and_proprioception_and_nothing_else(paper: Bundle) -> None:
-    look = UpVlaPolicy.from_bundle(paper, PANDA).window_spec
+    look = UpVlaPolicy(paper, PANDA).window_spec
     assert (look.cameras, look.proprioception, look.length) == (("front", "wrist"), ("joints", "gripper"), 1)
     actions = infer(told(paper)).chunk.actions
     # The world's state, the commands and a third camera are there to be looked at, and change nothing.
@@ -296,11 +296,11 @@ def test_as_released_it_neither_describes_nor_answers() -> None:
 )
 def test_an_instruction_that_it_cannot_read_is_refused(paper: Bundle, instruction: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        UpVlaPolicy.from_bundle(paper, PANDA).reset(instruction)
+        UpVlaPolicy(paper, PANDA).reset(instruction)
 
 
 def test_a_checkpoint_that_lists_no_words_reads_any_english() -> None:
-    policy = UpVlaPolicy.from_bundle(tiny_up_vla.bundle(words=()), PANDA)
+    policy = UpVlaPolicy(tiny_up_vla.bundle(words=()), PANDA)
     policy.reset("Don't touch the café's cup!")
     with pytest.raises(ValueError, match="Latin letters"):
         policy.reset("поднять")
@@ -325,11 +325,11 @@ def test_words_are_what_stands_between_the_rest() -> None:
 )
 def test_wrong_cameras_are_refused(paper: Bundle, cameras: dict[str, tuple[int, int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        UpVlaPolicy.from_bundle(paper, PANDA).check_cameras(cameras)
+        UpVlaPolicy(paper, PANDA).check_cameras(cameras)
 
 
 def test_larger_frames_of_the_same_shape_and_other_cameras_are_welcome(paper: Bundle) -> None:
-    policy = UpVlaPolicy.from_bundle(paper, PANDA)
+    policy = UpVlaPolicy(paper, PANDA)
     policy.check_cameras(SIZES | {"front": (640, 480), "top": (16, 16)})
 
 
@@ -351,13 +351,13 @@ def test_frames_of_another_shape_than_configured_are_not_acted_on(paper: Bundle)
 )
 def test_a_checkpoint_for_another_robot_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        UpVlaPolicy.from_bundle(tiny_up_vla.bundle(**changes), PANDA)
+        UpVlaPolicy(tiny_up_vla.bundle(**changes), PANDA)
 
 
 def test_a_checkpoint_that_cannot_ask_itself_for_a_description_is_refused(paper: Bundle) -> None:
     short = paper.manifest.model.model_copy(update={"max_text": 8})
     with pytest.raises(ValueError, match=r"request for a description is too long: \d+ ids, .* at most 6"):
-        UpVlaPolicy.from_bundle(tiny_up_vla.bundle(model=short), PANDA)
+        UpVlaPolicy(tiny_up_vla.bundle(model=short), PANDA)
 
 
 def test_a_checkpoint_is_loaded_by_name_for_its_own_robot_and_space(tmp_path: Path, paper: Bundle) -> None:

@@ -136,7 +136,7 @@ def acted(bundle: Bundle, dataset: Path, samples: ActionSamples, index: int, sai
     row = DatasetReader(dataset).row(index)
     joints, width = np.split(row.values[STATE].astype(np.float64), [7])
     seen = Observation(0, row.images, {"joints": joints, "gripper": width})
-    policy = UpVlaPolicy.from_bundle(bundle, PANDA)
+    policy = UpVlaPolicy(bundle, PANDA)
     policy.reset(samples.sample(index).instruction)
     if bundle.manifest.model.conditioning == "paper":
         policy.reflect([seen])

@@ -70,11 +70,6 @@ class UpVlaPolicy:
         self._run = Replayed(decide, self._device)
         self._length_step = _LENGTH_STEP if on_gpu or compiled else 1
 
-    @classmethod
-    def from_bundle(cls, bundle: Bundle, robot: Robot) -> UpVlaPolicy:
-        """For weights that are in memory; raises ValueError where they are not for this robot."""
-        return cls(bundle, robot)
-
     @property
     def action_spec(self) -> ActionSpec:
         """What the checkpoint's rows mean."""
