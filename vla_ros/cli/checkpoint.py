@@ -173,14 +173,14 @@ def _manifest(given: dict[str, Any], has_clip: bool) -> UpVlaManifest:
         size = {} if given["size"] is None else {"size": given["size"]}
         return release_manifest(Deployment(**fields), has_clip=has_clip, **size)
     except ValidationError as error:
-        refuse(
-            *(
-                f"{'.'.join(map(str, each['loc'])) or 'actions'}: {each['msg'].removeprefix('Value error, ')}"
-                for each in error.errors()
-            )
-        )
+        refuse(*(_told(each["loc"], each["msg"]) for each in error.errors()))
     except ValueError as error:
         refuse(str(error))
+
+
+def _told(location: tuple[int | str, ...], message: str) -> str:
+    """A problem with the option that it is of, if it is of one."""
+    return ": ".join([*([".".join(map(str, location))] if location else []), message.removeprefix("Value error, ")])
 
 
 def _camera(default: Deployment, name: str | None, size: str | None) -> dict[str, Any]:
