@@ -135,6 +135,12 @@ def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, tmp_
     assert refused.exit_code == 1
     assert "is of another training: the recipe was" in refused.output
 
+    other.write_text(yaml.safe_dump({"data": {"state_keys": []}}))
+    blind = ("--dataset", dataset, "--out", tmp_path / "blind", "--start", out / "checkpoint", "--config", other)
+    refused = train(*blind)
+    assert refused.exit_code == 1
+    assert "takes 8 values of proprioception, and the data has 0" in refused.output
+
     again = train("--dataset", dataset, "--out", tmp_path / "more", "--start", out / "checkpoint", "--config", written)
     assert again.exit_code == 0, again.output
     more = manifest.load(tmp_path / "more" / "checkpoint")

@@ -47,7 +47,7 @@ class Job:
     dtype: torch.dtype = torch.float32
     tell: Tell = lambda what, done, total, said: None
     about: Mapping[str, str] = field(default_factory=dict)  # may not differ when a run goes on
-    on_saved: Callable[[], None] = lambda: None  # on the process that leads
+    on_saved: Callable[[], None] = lambda: None  # on the way, on the process that leads
 
 
 class Trainer(Generic[Part]):
@@ -106,7 +106,7 @@ class Trainer(Generic[Part]):
                         raise FloatingPointError(f"{job.name}: the {named} at step {done} is {values[what]}")
                 if ends or saves:
                     save(job.folder, self._saved, done, spent_s, job.about, job.processes)
-                    if job.processes.leads:
+                    if job.processes.leads and not ends:
                         job.on_saved()
                     last_saved = time.monotonic()
                 meter.restart()  # what is not training does not count as its speed

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vla_ros.actions import GripperConvention
 from vla_ros.checkpoints.manifest import Bundle, CameraInput, UpVlaManifest, save
-from vla_ros.models.up_vla import DESCRIBE, SIZES, UpVla, UpVlaConfig, conversation
+from vla_ros.models.up_vla import DESCRIBE, SIZES, UpVla, conversation
 from vla_ros.policies.up_vla import words_of
 from vla_ros.recording.features import STATE
 from vla_ros.tokenizers.magvit2 import Magvit2
@@ -33,7 +33,7 @@ from vla_ros.training.image_tokenizer import SUMMARY, Progress, load_image_token
 from vla_ros.training.labels import EndRule
 from vla_ros.training.progress import Tell, best_precision, read_curves
 from vla_ros.training.trainer import CURVES, Job, Trainer
-from vla_ros.training.up_vla_batches import Preparation, chosen, parts
+from vla_ros.training.up_vla_batches import Preparation, chosen, longest, parts
 from vla_ros.training.up_vla_material import Material, Request
 from vla_ros.training.up_vla_objective import ACT, PREDICT, UNDERSTAND, Part, UpVlaObjective
 from vla_ros.viewing.curves import render_curves
@@ -96,10 +96,13 @@ class UpVlaTraining:
             Until.ACT: self._learn_to_act,
         }
         made = self.out
-        for stage, do in stages.items():
-            made = do()
-            if stage == until:
-                break
+        try:
+            for stage, do in stages.items():
+                made = do()
+                if stage == until:
+                    break
+        finally:
+            self._draw()
         return made
 
     # --- tokenizers
@@ -218,7 +221,7 @@ class UpVlaTraining:
             self.dtype,
             descriptions,
             counts_pads=self.request.data.end is EndRule.RELEASED,
-            pad_to=None if self.recipe.pads_to_longest else _longest(self.config),
+            pad_to=None if self.recipe.pads_to_longest else longest(self.config),
             seed=self.request.run.seed,
         )
 
@@ -321,19 +324,15 @@ class UpVlaTraining:
         }
 
     def _draw(self) -> None:
-        """The curves so far, as a picture."""
+        """The curves so far, as a picture, where there are some."""
         runs = {name: read_curves(_folder(self.out, name) / CURVES) for name in ("stage 1", "stage 2")}
-        render_curves(runs, self.out / PICTURE, self.request.size)
+        if self.processes.leads and any(runs.values()):
+            render_curves(runs, self.out / PICTURE, self.request.size)
 
 
 def _even(count: int, processes: int) -> int:
     """As many as can be shared evenly."""
     return count - count % processes
-
-
-def _longest(config: UpVlaConfig) -> int:
-    """Of a released sequence: text, image codes between their ends, action queries."""
-    return config.max_text + 1 + 1 + config.all_codes + 1 + config.action_rows
 
 
 def _folder(out: Path, stage: str) -> Path:

@@ -72,13 +72,16 @@ class Preparation:
         )
 
     def talks(self, batch: ConversationBatch) -> Talks:
-        """What a batch of conversations is to the model, on its device."""
-        end = self.config.vocabulary.end_of_text
-        sequence, labels_BL = understanding_sequence(
-            self.config,
-            [self.text.encode(conversation(question)) for question in batch.questions],
-            [[*self.text.encode(f" {answer}"), end] for answer in batch.answers],
-        )
+        """What a batch of conversations is to the model, on its device.
+
+        As in the release none is longer than an action sequence: the beginning of what was said before is left out,
+        then the end of an answer.
+        """
+        end, room = self.config.vocabulary.end_of_text, longest(self.config) - 3 - self.config.features
+        prompts = [self.text.encode(conversation(question)) for question in batch.questions]
+        answers = [[*self.text.encode(f" {answer}"), end][: room - 1] for answer in batch.answers]
+        prompts = [prompt[-(room - len(answer)) :] for prompt, answer in zip(prompts, answers, strict=True)]
+        sequence, labels_BL = understanding_sequence(self.config, prompts, answers)
         return Talks(sequence.to(self.device), batch.images.to(self.device), labels_BL.to(self.device))
 
     def _description(self, sample: int) -> list[int]:
@@ -121,6 +124,14 @@ def parts(
                 for place in range(pieces)
             ],
         )
+
+
+def longest(config: UpVlaConfig) -> int:
+    """Ids of the longest action sequence there is: what is said before the image codes, they, action queries."""
+    before = 1 + config.max_text + (config.state_dims > 0)
+    if config.conditioning == "paper":
+        before += config.features + config.max_description
+    return before + 1 + config.all_codes + 1 + config.action_rows
 
 
 def chosen(samples: ActionSamples, indices: NDArray[np.int64]) -> ActionSamples:

@@ -59,6 +59,11 @@ class Material:
         self.samples = ActionSamples(request.datasets, request.data, request.out / "frames", on_progress)
         if (before := self.trained_start) is not None and before.action != self.samples.action:
             raise ValueError(f"{request.start} gives actions {before.action}, and the data has {self.samples.action}")
+        if self.start is not None and self.config.state_dims not in (0, self.samples.state_dims):
+            raise ValueError(
+                f"{request.start} takes {self.config.state_dims} values of proprioception, and the data has "
+                f"{self.samples.state_dims} (data.state_keys: {', '.join(request.data.state_keys) or 'none'})"
+            )
         paths, views = request.conversations, len(request.data.cameras)
         self.conversations = Conversations(paths, request.data.pixels, views) if paths else None
 
