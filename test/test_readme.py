@@ -25,7 +25,7 @@ BLOCKS = [
 ]
 #: Those of recording need what the ones before them left.
 RECORDING = next(block for block in BLOCKS if any(command[1] == "replay" for command in block))
-#: Those of training take an hour; test_up_vla_from_end_to_end.py goes the same way with less.
+#: Those of training take an hour; training/test_up_vla.py and test_cli_evaluate.py go the same way with less.
 TRAINING = next(block for block in BLOCKS if any(command[1] == "train" for command in block))
 COMMANDS = [command for block in BLOCKS if block not in (RECORDING, TRAINING) for command in block]
 #: The one that never ends by itself; test_supervising.py runs and interrupts it.
