@@ -160,7 +160,8 @@ def test_training_starts_from_show_o(sources: Path) -> None:
     save_clip(sources / "clip")
     result = run("convert", *given, "--start", "--clip", sources / "clip", "--seed", 3)
     assert result.exit_code == 0 and "an action head of seed 3" in result.output, result.output
-    assert load_manifest(sources / "start").trained["seed"] == 3
+    assert load_manifest(sources / "start").start["seed"] == 3
+    assert "seed 3, left out nothing" in " ".join(run("inspect", sources / "start").output.split())
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_what_show_o_has_beside_is_told(sources: Path, manifest: UpVlaManifest, 
     beside = {**show_o, "showo.model.rotary_emb.inv_freq": torch.zeros(4)}
     save_file({name: each.contiguous() for name, each in beside.items()}, sources / "show_o" / "model.safetensors")
     found = from_show_o(manifest, sources / "show_o", sources / "magvitv2", sources / "phi")
-    assert found.manifest.trained["left out"] == ["showo.model.rotary_emb.inv_freq"]
+    assert found.manifest.start["left out"] == ["showo.model.rotary_emb.inv_freq"]
 
 
 def test_a_trained_action_head_is_not_dropped(sources: Path, manifest: UpVlaManifest) -> None:
@@ -203,7 +203,9 @@ def test_a_trained_action_head_is_not_dropped(sources: Path, manifest: UpVlaMani
 
 def test_a_start_is_a_checkpoint(sources: Path, manifest: UpVlaManifest) -> None:
     make_start(sources / "start", manifest, sources / "show_o", sources / "magvitv2", sources / "phi", None, 3)
-    assert load(sources / "start").manifest.trained["seed"] == 3
+    found = load(sources / "start").manifest
+    assert found.start["seed"] == 3
+    assert not found.trained  # it has not learnt to act: what an action means is training's to find out
     assert "it has to be trained" in " ".join((sources / "start" / "README.md").read_text().split())
 
 

@@ -64,6 +64,7 @@ class UpVlaManifest(Config):
     `cameras` are what the model sees, in order; those of `code_cameras` reach it as codes, and their future is
     predicted; with `vision` all of them reach it as features, too. `pixels` is the side of what the image tokenizer
     gets. `proprioception` names the values of the state, `words` what it knows of language; empty: any English.
+    `start` tells of weights that have not learnt to act yet, `trained` of those that have: of a training, a release.
     `description_period_s` is how often it was told anew, in its own words, what it sees; None: never.
     """
 
@@ -83,6 +84,7 @@ class UpVlaManifest(Config):
     instructions: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     description_period_s: float | None = Field(default=None, gt=0.0)
+    start: dict[str, Any] = Field(default_factory=dict)
     trained: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ def from_show_o(
 
     `show_o` is a folder of showlab/show-o-w-clip-vit-512x512, `image_tokenizer` of showlab/magvitv2, `text` of
     microsoft/phi-1_5, `clip` of openai/clip-vit-large-patch14-336 (needed where `manifest.vision` is "clip").
-    `manifest.trained` tells what came from where. Raises CheckpointError naming everything that is missing.
+    `manifest.start` tells what came from where. Raises CheckpointError naming everything that is missing.
     """
     require_sources(show_o, image_tokenizer, text, clip, needs_clip=manifest.vision is not None)
     file = find_weights(show_o)
@@ -51,7 +51,7 @@ def from_show_o(
     parts = parts_of_ours({name: tensor for name, tensor in tensors.items() if name in wanted})
     model = fill(file, blank(UpVla, manifest.model), {**parts, **_drawn(manifest.model, seed)}, dtype, device)
     return Bundle(
-        manifest.model_copy(update={"trained": {"start": str(file), "seed": seed, "left out": left_out}}),
+        manifest.model_copy(update={"start": {"weights": str(file), "seed": seed, "left out": left_out}}),
         model,
         load_network(find_weights(image_tokenizer), blank(Magvit2, manifest.image_tokenizer), torch.float32, device),
         None if manifest.vision is None or clip is None else load_clip(clip, dtype, device),
@@ -146,6 +146,6 @@ def _drawn(config: UpVlaConfig, seed: int) -> Mapping[str, tuple[Tensor, ...]]:
 def _card(manifest: UpVlaManifest) -> str:
     return f"""# UP-VLA before training
 
-Show-o's weights ({manifest.trained["start"]}) with an action head drawn from seed {manifest.trained["seed"]}: it has to
+Show-o's weights ({manifest.start["weights"]}) with an action head drawn from seed {manifest.start["seed"]}: it has to
 be trained before it moves anything. `vla-ros train up_vla --start` begins from it.
 """

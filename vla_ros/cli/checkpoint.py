@@ -217,7 +217,7 @@ def _start(
     drawn = {name: value for name, value in drawn.items() if value is not None}
     made = starting.make_start(out, manifest, source, image_tokenizer, text, clip, **drawn)
     typer.echo(
-        f"{out}: training starts from it, with an action head of seed {made.trained['seed']}: "
+        f"{out}: training starts from it, with an action head of seed {made.start['seed']}: "
         f"vla-ros train up_vla --start {out}"
     )
 

@@ -103,6 +103,7 @@ def _manifest_lines(manifest: UpVlaManifest) -> list[tuple[str, str]]:
          f"{action.rotation.value}, gripper {action.gripper.value}"),
         ("understands", words or "any English"),
         *(("instruction", text) for text in manifest.instructions[:3]),
+        *(_trained_lines("starts from", manifest.start) if manifest.start else ()),
         *(line for name, value in manifest.trained.items() for line in _trained_lines(name, value)),
     ]  # fmt: skip
 
