@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny_up_vla
+from diagnostic_msgs.srv import AddDiagnostics
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -24,6 +26,7 @@ from vla_ros.policies.policy import Inference, WindowSpec
 from vla_ros.robots.panda import PANDA
 from vla_ros.ros import asking, convert, qos
 from vla_ros.ros.nodes.inference import InferenceNode
+from vla_ros.ros.polling import PolledService
 from vla_ros.simulation.world import STATE_NAMES, WorldState
 from vla_ros.values import NANOSECONDS_PER_MILLISECOND, Committed, ModelChunk, Window
 
@@ -252,6 +255,18 @@ def test_where_nobody_answers_questions_that_is_said(ros_domain_id: int) -> None
     told = f"nobody serves /vla/ask in ROS domain {ros_domain_id}: is a system running there"
     with pytest.raises(RuntimeError, match=told):
         asking.ask("where is the red cube?", 0.2)
+
+
+def test_who_asks_a_policy_that_ends_need_not_wait(make_watcher: Callable[[], Any]) -> None:
+    watcher = make_watcher()
+    service = PolledService(watcher, AddDiagnostics, topics.ASK)
+    with ThreadPoolExecutor(1) as person:
+        answer = person.submit(asking.ask, "where is the red cube?", 30.0)
+        watcher.until(service.take_all, "a question")
+        service.close()
+        watcher.until(answer.done, "what is said instead of an answer")
+    with pytest.raises(RuntimeError, match="the policy has ended, and has not answered"):
+        answer.result()
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,11 @@ def ask(question: str, timeout_s: float) -> str:
             otherwise = f"nobody serves {topics.ASK} in ROS domain {domain}: is a system running there?"
             person.wait(client.service_is_ready, min(_APPEAR_S, timeout_s), otherwise)
             future = client.call_async(AddDiagnostics.Request(load_namespace=question))
-            person.wait(future.done, timeout_s, "the policy has not answered")
+            person.wait(
+                lambda: future.done() or not client.service_is_ready(), timeout_s, "the policy has not answered"
+            )
+            if not future.done():
+                raise operating.Unanswered("the policy has ended, and has not answered")
             response = future.result()
         finally:
             person.destroy_node()
