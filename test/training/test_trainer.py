@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import toy
 
 from vla_ros.checkpoints.files import CheckpointError
-from vla_ros.training.progress import Curves, Meter, read_curves
+from vla_ros.training.progress import Curves, Meter, read_curves, training_flops
 from vla_ros.training.saving import steps_done
 from vla_ros.training.trainer import Interrupted
 from vla_ros.training.up_vla_objective import Part
@@ -163,6 +163,19 @@ def test_curves_beyond_the_checkpoint_are_made_again(tmp_path: Path) -> None:
     Curves(tmp_path / "curves.jsonl", 3).close()
     assert [line["step"] for line in read_curves(tmp_path / "curves.jsonl")] == [1, 2, 3]
     assert read_curves(tmp_path / "curves.jsonl")[0] == {"step": 1, "loss": 0.333333}
+
+
+def test_a_step_s_flops_are_those_of_its_products() -> None:
+    """Closed form, 2 a multiplication: projections, attention over L positions, the MLP; three times the forward."""
+    config, batch = toy.CONFIG, 4
+    sequence = toy.action_sequence(config, [[5, 6]] * batch, torch.zeros(batch, 4, dtype=torch.int64))
+    features, state = torch.randn(batch, 2, 16), torch.randn(batch, 3)
+    model, length, width = toy.UpVla(config), sequence.ids_BL.shape[1], config.width
+    per_position = 4 * width * width + 2 * width * config.mlp_width
+    attention = 2 * length * length * width
+    projectors = 2 * (16 * width + width * width) + 3 * width + width * width
+    forward = 2 * batch * (config.layers * (length * per_position + attention) + projectors)
+    assert training_flops(model, lambda model: model(sequence, features, state)) == 3 * forward
 
 
 def test_the_meter_counts_from_the_last_time() -> None:

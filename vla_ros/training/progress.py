@@ -106,9 +106,16 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) 
 
 def training_flops(module: nn.Module, run: Callable[[nn.Module], object]) -> float:
     """FLOPs of a training step by the usual count: three times those of the forward pass, which `run` does."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    ours = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}  # torch knows those of GPUs
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=ours) as counter:
         run(module)
     return 3.0 * float(counter.get_total_flops())
+
+
+def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *rest: Any, **named: Any) -> int:
+    """Of attention of these shapes (B, H, L, D): the scores, and the sums of values by them."""
+    heads = query[0] * query[1]
+    return 2 * heads * query[2] * key[2] * (query[3] + value[3])
 
 
 def best_precision(device: torch.device, wanted: str) -> torch.dtype:
