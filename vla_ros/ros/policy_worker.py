@@ -21,8 +21,8 @@ Look = Callable[[int, int, int, int | None], Window]  # instant_ns, length, step
 Publish = Callable[[ActionChunk, tuple[Prediction, ...]], None]
 Condition = tuple[bytes, str, str]  # level, state, reason
 
-#: Stamps of a camera jitter; an instant this much before the next inference is due is taken already.
-_RATE_TOLERANCE_NS = ms_to_ns(5.0)
+#: Stamps of a camera jitter; an instant this much too early for its turn is taken already.
+RATE_TOLERANCE_NS = ms_to_ns(5.0)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class PolicyWorker:
             self._last_instant_ns = None
             self.instruct(self._wanted.instruction)  # what was decided before is in the future now
         last_ns = self._last_instant_ns
-        if last_ns is None or instant_ns - last_ns >= self._period_ns - _RATE_TOLERANCE_NS:
+        if last_ns is None or instant_ns - last_ns >= self._period_ns - RATE_TOLERANCE_NS:
             replaced = self._worker.offer(_Instant(instant_ns, time.perf_counter()))
             self.counts["overtaken"] += replaced is not None
 

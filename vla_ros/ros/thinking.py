@@ -8,16 +8,14 @@ from functools import partial
 
 from vla_ros.config import InferenceConfig
 from vla_ros.policies.policy import AbsolutePolicy, Imagine
-from vla_ros.ros.policy_worker import Look, refuse_stale
+from vla_ros.ros.policy_worker import RATE_TOLERANCE_NS, Look, refuse_stale
 from vla_ros.ros.worker import Worker
-from vla_ros.timing.stamps import ms_to_ns, period_ns, s_to_ns
+from vla_ros.timing.stamps import period_ns, s_to_ns
 from vla_ros.timing.track import Misaligned
 from vla_ros.values import Prediction, Window
 
 Answer = Callable[[bool, str], None]  # whether it could be answered; the answer, or why not
 
-#: Stamps of a camera jitter; what is this much too early for its turn is taken already.
-_RATE_TOLERANCE_NS = ms_to_ns(5.0)
 #: On a busy machine the thread that gives the actions goes first.
 _NICENESS = 10
 #: More questions than this are refused while others wait.
@@ -166,7 +164,7 @@ class Thinker:
         """Whether a period has passed since the last turn, or time has jumped back."""
         if period_ns is None:
             return False
-        return last_ns is None or not 0 <= instant_ns - last_ns < period_ns - _RATE_TOLERANCE_NS
+        return last_ns is None or not 0 <= instant_ns - last_ns < period_ns - RATE_TOLERANCE_NS
 
     def _try(self, what: str, work: Callable[[], None]) -> None:
         try:
