@@ -14,7 +14,7 @@ def scenes(
     system: System,
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.", show_default=False)],
     count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first scene.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first scene; far from those of episodes.")] = 100_000,
 ) -> None:
     """Render scenes of a simulated system, and say what is in them, in LLaVA's json.
 
