@@ -168,8 +168,12 @@ def test_datasets_of_others_train_as_well(tmp_path: Path) -> None:
     assert told.description_period_s is None, "it never learnt to speak"
 
 
-def test_a_release_is_trained_further_as_it_was(dataset: Path, tmp_path: Path) -> None:
-    """Conditioning `released`: one view, no features, no state; its rule at the end of episodes, all its pads."""
+@pytest.mark.parametrize("has_acted", [True, False])
+def test_a_release_is_trained_further_as_it_was(dataset: Path, tmp_path: Path, has_acted: bool) -> None:
+    """Conditioning `released`: one view, no features, no state; its rule at the end of episodes, all its pads.
+
+    Weights that have not acted, as Show-o's, bring no scale of actions.
+    """
     tokenizer = magvit2.Magvit2(magvit2.MAGVIT2_SIZES["tiny"])
     text = TextTokenizer.train(INSTRUCTIONS, 300)
     sizes = {"conditioning": "released", "image_codes": 4, "max_text": 10, "state_dims": 0}
@@ -178,7 +182,7 @@ def test_a_release_is_trained_further_as_it_was(dataset: Path, tmp_path: Path) -
         size="tiny", model=network.config, image_tokenizer=tokenizer.config, robot="panda",
         cameras=(manifest.CameraInput(name="front", width=64, height=48),), code_cameras=("front",), pixels=16,
         action=TCP_STEPS, normalization=manifest.Normalization(offset=(0.0,) * 7, scale=(0.01,) * 7),
-        trained={"on": "x"},
+        **{"trained" if has_acted else "start": {"on": "x"}},
     )  # fmt: skip
     start = tmp_path / "start"
     manifest.save(start, manifest.Bundle(told, network, tokenizer, None, text))
@@ -188,10 +192,15 @@ def test_a_release_is_trained_further_as_it_was(dataset: Path, tmp_path: Path) -
     refused = train(*words, "--conversations", REFERENCE / "meta" / "info.json")
     assert refused.exit_code == 1
     assert "no vision encoder" in refused.output
+    shorter = {"data": {"action": TCP_STEPS.model_copy(update={"horizon": 5}).model_dump(mode="json")}}
+    (tmp_path / "shorter.yaml").write_text(yaml.safe_dump(shorter))
+    refused = train(*words, "--config", tmp_path / "shorter.yaml", "--out", tmp_path / "shorter")
+    assert refused.exit_code == 1
+    assert ("gives actions" if has_acted else "gives 10 rows of 7 values, and the data has 5 of 7") in refused.output
     result = train(*words)
     assert result.exit_code == 0, result.output
     trained = manifest.load(tmp_path / "out" / "checkpoint")
-    assert trained.manifest.normalization == told.normalization
+    assert (trained.manifest.normalization == told.normalization) is has_acted
     assert trained.manifest.state is None
     assert not torch.equal(trained.model.action_head.actions.weight, network.action_head.actions.weight)
     assert torch.equal(trained.model.projector[0].weight, network.projector[0].weight), "nothing trains it here"

@@ -59,6 +59,12 @@ class Material:
         self.samples = ActionSamples(request.datasets, request.data, request.out / "frames", on_progress)
         if (before := self.trained_start) is not None and before.action != self.samples.action:
             raise ValueError(f"{request.start} gives actions {before.action}, and the data has {self.samples.action}")
+        rows, dims = self.samples.action.horizon, len(self.samples.action.dimensions)
+        if (rows, dims) != (self.config.action_rows, self.config.action_dims):
+            raise ValueError(
+                f"{request.start} gives {self.config.action_rows} rows of {self.config.action_dims} values, and the "
+                f"data has {rows} of {dims}"
+            )
         if self.start is not None and self.config.state_dims not in (0, self.samples.state_dims):
             raise ValueError(
                 f"{request.start} takes {self.config.state_dims} values of proprioception, and the data has "
