@@ -52,11 +52,13 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> Non
 
 def test_a_torn_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
     toy.train(tmp_path, 2, toy.Batches())
-    (tmp_path / ".step-00000003.tmp").mkdir()  # what a kill while saving leaves
-    (tmp_path / ".step-00000003.tmp" / "weights.safetensors").write_bytes(b"half")
+    for torn in (tmp_path / ".step-00000003.tmp", tmp_path / ".step-00000007.tmp"):  # what a kill while saving leaves
+        torn.mkdir()
+        (torn / "weights.safetensors").write_bytes(b"half")
     assert steps_done(tmp_path) == 2
     toy.train(tmp_path, 3, toy.Batches())
     assert steps_done(tmp_path) == 3
+    assert not list(tmp_path.glob(".step-*"))
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:

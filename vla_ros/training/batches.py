@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -79,8 +80,14 @@ def shuffled(length: int, batch: int, step: int, seed: int) -> NDArray[np.int64]
     """
     places = np.arange(step * batch, (step + 1) * batch)
     rounds = places // length
-    orders = {int(n): np.random.default_rng([seed, int(n)]).permutation(length) for n in np.unique(rounds)}
+    orders = {int(n): _round(length, seed, int(n)) for n in np.unique(rounds)}
     return np.array([orders[int(n)][place] for n, place in zip(rounds, places % length, strict=True)], dtype=np.int64)
+
+
+@lru_cache(maxsize=4)  # two rounds of windows, and of conversations: of millions, drawing one takes longer than a batch
+def _round(length: int, seed: int, number: int) -> NDArray[np.int64]:
+    """The order of one round; of its few readers none writes."""
+    return np.random.default_rng([seed, number]).permutation(length)
 
 
 class ActionBatches:

@@ -47,7 +47,8 @@ def save(folder: Path, saved: Saved, step: int, seconds: float, about: Mapping[s
     if processes.leads:
         final = folder / f"{_PREFIX}{step:08d}"
         temporary = folder / f".{final.name}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
+        for torn in folder.glob(f".{_PREFIX}*.tmp"):  # what a kill has left of another
+            shutil.rmtree(torn, ignore_errors=True)
         make_folder(temporary)
         for name, tensors in files.items():
             write_tensors(temporary / name, tensors)
