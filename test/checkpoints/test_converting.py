@@ -228,6 +228,13 @@ def test_everything_that_is_missing_is_named_at_once(tmp_path: Path, manifest: U
     ]
 
 
+def test_a_file_in_place_of_a_folder_is_told(sources: Path, manifest: UpVlaManifest) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer\.json: it is a file, and a folder is needed; a local copy of"
+    ):
+        from_show_o(manifest, sources / "show_o", sources / "magvitv2", sources / "phi" / "tokenizer.json")
+
+
 # --- what is told
 
 

@@ -19,6 +19,8 @@ from vla_ros.tokenizers.magvit2 import Magvit2
 #: What Show-o does not have; under our names and the released ones.
 _HEAD = ("action_head.", "state_projector.")
 _RELEASED_HEAD = ("token_learner.", "to_logits.")
+#: Why a path is no folder: whether there is something.
+_NO_FOLDER = {False: "there is no such folder", True: "it is a file, and a folder is needed"}
 
 
 def from_show_o(
@@ -121,7 +123,7 @@ def _weights(path: Path) -> str:
 
 def _text(folder: Path) -> str:
     if not folder.is_dir():
-        return "there is no such folder"
+        return _NO_FOLDER[folder.exists()]
     found = [name for name in ("tokenizer.json", "vocab.json") if (folder / name).is_file()]
     return "" if found else "there is no tokenizer.json in it, and no vocab.json"
 
@@ -130,7 +132,7 @@ def _clip(folder: Path | None) -> str:
     if folder is None:
         return "not given"
     if not folder.is_dir():
-        return "there is no such folder"
+        return _NO_FOLDER[folder.exists()]
     return "" if (folder / "config.json").is_file() else "there is no config.json in it"
 
 
