@@ -227,6 +227,7 @@ def test_what_cannot_be_is_said_in_a_line(dataset: Path, tmp_path: Path, words: 
     assert isinstance(result.exception, SystemExit), result.exception
     assert said in result.output
     assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists(), "and before anything takes time"
 
 
 @pytest.mark.parametrize(("world", "what"), [(8, "stage_1.batch: 4"), (4, "stage_1.conversations: 2")])

@@ -56,6 +56,8 @@ class Material:
         self.request = request
         self.start: Bundle | None = None if request.start is None else load(request.start)
         self._check()
+        paths, views = request.conversations, len(request.data.cameras)
+        self.conversations = Conversations(paths, request.data.pixels, views) if paths else None
         self.samples = ActionSamples(request.datasets, request.data, request.out / "frames", on_progress)
         if (before := self.trained_start) is not None and before.action != self.samples.action:
             raise ValueError(f"{request.start} gives actions {before.action}, and the data has {self.samples.action}")
@@ -70,8 +72,6 @@ class Material:
                 f"{request.start} takes {self.config.state_dims} values of proprioception, and the data has "
                 f"{self.samples.state_dims} (data.state_keys: {', '.join(request.data.state_keys) or 'none'})"
             )
-        paths, views = request.conversations, len(request.data.cameras)
-        self.conversations = Conversations(paths, request.data.pixels, views) if paths else None
 
     @cached_property
     def config(self) -> UpVlaConfig:
