@@ -51,7 +51,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = model.SIZES["up-vla-demo"].model_copy(update=sizes)
     monkeypatch.setitem(model.SIZES, "tiny", tiny)
     recipe = config.Recipe(
-        image_tokenizer=ImageTokenizerTraining(size="tiny", pixels=32, steps=2, batch=2),
+        image_tokenizer=ImageTokenizerTraining(size="tiny", steps=2, batch=2),
         stage_1=config.Stage(steps=2, batch=4, conversations=2, act=0.0, optimizer=FAST),
         stage_2=config.Stage(steps=3, batch=4, conversations=2, parts=2, optimizer=FAST, ema_decay=0.9),
         describe_every_s=1.0,

@@ -124,6 +124,7 @@ class UpVlaTraining:
         if self.start is None and self.processes.leads and not (folder / SUMMARY).exists():
             config = self.recipe.image_tokenizer
             assert config is not None  # see _check
+            config = config.model_copy(update={"pixels": self.request.data.pixels})
             cameras = self.request.data.code_cameras
             rows = range(0, len(self.samples), max(1, len(self.samples) * len(cameras) // _FRAMES))
             frames = [self.samples.frame(row, camera) for camera in cameras for row in rows]
