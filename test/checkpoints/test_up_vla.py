@@ -162,11 +162,9 @@ def test_another_conditioning_and_depth_are_told(tmp_path: Path, config: UpVlaCo
 def test_another_models_checkpoint_is_refused(
     tmp_path: Path, config: UpVlaConfig, tiny: Bundle, show_o: Tensors
 ) -> None:
-    lines = refused(tmp_path, tiny.image_tokenizer.state_dict(), config)
-    assert lines[0].endswith("does not hold the weights of this UpVla:")
-    assert any(line.startswith("  unexpected: encoder.conv_in.weight") for line in lines)
-    assert any(line.startswith("  missing: blocks.{0-2}: 12 weights each (36), as ") for line in lines)
-    assert len(lines) < 40
+    (line,) = refused(tmp_path, tiny.image_tokenizer.state_dict(), config)
+    assert "weights of this UpVla: it is another model's, none of its 106 weights has a name of this one (" in line
+    assert " of decoder" in line and " of encoder" in line
     assert "  missing: token_learner.latents" in refused(tmp_path, show_o, config)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -67,6 +67,12 @@ def compare(expected: Shapes, given: Shapes) -> Difference:
 def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
     """Name and shape of tensors."""
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def beginnings(names: Iterable[str]) -> str:
+    """What names begin with: "382 of encoder, 3 of decoder"; the most frequent."""
+    begins = Counter(name.partition(".")[0] for name in names).most_common(_MOST_KINDS)
+    return ", ".join(f"{count} of {beginning}" for beginning, count in begins)
 
 
 def grouped(names: Iterable[str], at_most: int = _MOST_KINDS) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vla_ros.checkpoints.comparison import Difference, Shapes, compare, shapes_of
+from vla_ros.checkpoints.comparison import Difference, Shapes, beginnings, compare, shapes_of
 from vla_ros.checkpoints.converting import RELEASED_IMAGE_TOKENIZER, changes, image_tokenizer_shapes
 from vla_ros.checkpoints.files import CheckpointError, read_metadata, read_tensors
 from vla_ros.checkpoints.loading import blank
@@ -113,8 +113,7 @@ def nearest(shapes: Shapes) -> tuple[str, Difference]:
     shares_most = 2 * len(difference.unexpected) < len(shapes)
     if shares_most:
         return name, difference
-    begins = Counter(weight.partition(".")[0] for weight in shapes).most_common(4)
-    return f"{UNKNOWN} ({', '.join(f'{count} of {beginning}' for beginning, count in begins)})", Difference()
+    return f"{UNKNOWN} ({beginnings(shapes)})", Difference()
 
 
 def _differences(shapes: Shapes) -> Iterator[tuple[str, Difference]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vla_ros.checkpoints.comparison import Shapes, compare, shapes_of
+from vla_ros.checkpoints.comparison import Shapes, beginnings, compare, shapes_of
 from vla_ros.checkpoints.files import CheckpointError, Progress, read_tensors
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -35,6 +35,11 @@ def load_network(file: Path, network: Network, dtype: torch.dtype, device: torch
 
 def require(file: Path, expected: Shapes, tensors: Mapping[str, Tensor], network: str) -> None:
     """Raise CheckpointError where the tensors of `file` are not exactly the ones `expected`."""
+    if tensors and not any(name in expected for name in tensors):
+        raise CheckpointError(
+            f"{file} does not hold the weights of this {network}: it is another model's, none of its {len(tensors)} "
+            f"weights has a name of this one ({beginnings(tensors)})"
+        )
     if difference := compare(expected, shapes_of(tensors)):
         raise CheckpointError(
             "\n  ".join([f"{file} does not hold the weights of this {network}:", *difference.lines()])
