@@ -175,6 +175,16 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path, config: UpVlaConfig, 
     ]
 
 
+@pytest.mark.parametrize("kind", ["int8", "float8_e4m3fn", "sparse_coo"])
+def test_quantised_and_sparse_weights_are_refused(
+    tmp_path: Path, config: UpVlaConfig, released: Tensors, kind: str
+) -> None:
+    head = released["showo.lm_head.weight"]
+    released["showo.lm_head.weight"] = head.to_sparse() if kind == "sparse_coo" else head.to(getattr(torch, kind))
+    (line,) = refused(tmp_path, released, config)
+    assert f"holds weights of type {kind}, in lm_head.weight; they have to be plain tensors" in line
+
+
 def test_an_image_tokenizer_is_loaded_strictly(tmp_path: Path, tiny: Bundle) -> None:
     state = tiny.image_tokenizer.state_dict()
     state["decoder.conv_out.bias"] = torch.zeros(7)

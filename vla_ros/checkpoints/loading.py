@@ -13,6 +13,9 @@ from torch.overrides import TorchFunctionMode
 from vla_ros.checkpoints.comparison import Shapes, beginnings, compare, shapes_of
 from vla_ros.checkpoints.files import CheckpointError, Progress, read_tensors
 
+#: Of weights, and int64 of the buffers beside them.
+_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64)
+
 Network = TypeVar("Network", bound=nn.Module)
 Sizes = TypeVar("Sizes")
 
@@ -81,7 +84,14 @@ def fill(
 
 
 def _require_finite(file: Path, name: str, given: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
-    """Raise where a weight as it is kept holds no finite numbers; the text says whether it was so before."""
+    """Raise where a weight is of no type of ours, or as it is kept holds no finite numbers."""
+    for part in given:
+        if part.layout is not torch.strided or part.dtype not in _TYPES:
+            wrong = str(part.dtype if part.layout is torch.strided else part.layout)
+            raise CheckpointError(
+                f"{file} holds weights of type {wrong.removeprefix('torch.')}, in {name}; they have to be plain "
+                "tensors of floating point (a quantised model has to be unpacked first)"
+            )
     if all(torch.isfinite(part).all() for part in kept):
         return
     if all(torch.isfinite(part).all() for part in given):
