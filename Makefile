@@ -25,8 +25,8 @@ test: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n auto --dist loadfile --ignore test/ros --ignore test/test_readme.py
-	$(BIN)/pytest test/ros test/test_readme.py  # on time, so alone
+	$(BIN)/pytest -n auto --dist loadfile --ignore test/ros
+	$(BIN)/pytest test/ros  # on time, so alone
 
 # Threads that wait for each other cost more than they bring.
 test: export OPENBLAS_NUM_THREADS := 1
