@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vla_ros.models.up_vla import SIZES, Sequence, UpVla, UpVlaConfig, action_sequence
 from vla_ros.policies.images import square
 from vla_ros.policies.replaying import Replayed
-from vla_ros.policies.up_vla import _LENGTH_STEP
+from vla_ros.policies.up_vla import LENGTH_STEP
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES, Magvit2, normalized, pixels
 from vla_ros.tokenizers.vision import SmallVision, SmallVisionConfig
 
@@ -101,9 +101,9 @@ def inputs(config: UpVlaConfig, device: torch.device, dtype: torch.dtype, pad_to
     codes_BN = torch.zeros(1, config.all_codes, dtype=torch.int64, device=device)
     described = [DESCRIPTION] if is_paper else None
     sequence = action_sequence(config, [INSTRUCTION], codes_BN, described, pad_to)
-    length_over = sequence.ids_BL.shape[1] % _LENGTH_STEP
+    length_over = sequence.ids_BL.shape[1] % LENGTH_STEP
     if device.type == "cuda" and pad_to is None and length_over:
-        longer = sequence.ids_BL.shape[1] + _LENGTH_STEP - length_over
+        longer = sequence.ids_BL.shape[1] + LENGTH_STEP - length_over
         sequence = action_sequence(config, [INSTRUCTION], codes_BN, described, longer)
     features_BSF = torch.randn(1, config.features, config.feature_width, device=device, dtype=dtype)
     state_BP = torch.randn(1, config.state_dims, device=device, dtype=dtype)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
     from vla_ros.config import SystemConfig
@@ -160,18 +161,31 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         yield say
 
 
+def episodes_bar(console: Console) -> Progress:
+    """A bar that counts episodes and says how long those to come will take, below what is printed on `console`."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console)
+
+
 @contextmanager
 def nodes_for_episodes(system: SystemConfig, graph: Graph, count: int, log_file: Path) -> Iterator[Progress]:
     """The nodes of a graph, alone in a ROS domain of their own, their log in a file; gives the bar of the episodes."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from vla_ros.ros import transport
     from vla_ros.ros.supervising import Supervisor
 
     console = Console()
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with transport.locked_domain_id() as domain_id, log_file.open("w", encoding="utf-8", buffering=1) as log:
         os.environ.update(environment := transport.local_environment(os.environ, domain_id))
         console.print(f"{system.title}; episodes: {count}; ROS_DOMAIN_ID {domain_id}", highlight=False)
@@ -182,6 +196,6 @@ def nodes_for_episodes(system: SystemConfig, graph: Graph, count: int, log_file:
             log=lambda name, line: print(f"[{name}] {line}", file=log),
             tell=lambda text: console.print(text, highlight=False, markup=False),
         )
-        with nodes, Progress(*columns, console=console) as bar:
+        with nodes, episodes_bar(console) as bar:
             bar.add_task(system.policy.name, total=count)
             yield bar

@@ -16,6 +16,7 @@ from vla_ros.cli.common import (
     complete_policy,
     complete_system,
     dataset_errors,
+    episodes_bar,
     load_system,
     obstacle,
     refuse,
@@ -246,19 +247,9 @@ def _evaluator(system: SystemConfig, policy: Policy, config: EvaluationConfig) -
 
 
 def _run_all(evaluator: Evaluator, shown: list[Film], folder: Path, console: Console, about: dict[str, str]) -> None:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     from vla_ros.rollout.filming import write_video
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with episodes_bar(console) as progress:
         bar = progress.add_task("evaluated", total=evaluator.config.episodes)
         for outcome, film in evaluator.episodes():
             progress.console.print(_line(outcome), highlight=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vla_ros.cli.common import obstacle, refuse
+from vla_ros.cli.common import episodes_bar, obstacle, refuse
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,14 +34,6 @@ def run_no_ros(
     are, 1 = as `NoiseConfig` has them, 0 = none. Raises DatasetError (a ValueError) and RuntimeError.
     """
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     from vla_ros.rollout.demonstrations import record_demonstrations
 
@@ -53,8 +45,7 @@ def run_no_ros(
         refuse(f"{destination}: cannot be made: {why}")
     console = Console()
     console.print(f"{system.title}; scripted demonstrations: {episodes}; without ROS", highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with episodes_bar(console) as progress:
         task = progress.add_task("recorded", total=episodes)
 
         def show(demonstration: Demonstration) -> None:

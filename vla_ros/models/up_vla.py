@@ -399,14 +399,15 @@ class UpVla(nn.Module):
         hidden_BLW = self._run_blocks(x_BLW, sequence.attended_BLL, cache)
         answered: list[int] = []
         while len(answered) < max_tokens:
+            if answered:
+                token_BL = torch.tensor([answered[-1:]], device=x_BLW.device)
+                hidden_BLW = self._run_blocks(self.embedding(token_BL), None, cache)
             text = slice(0, vocabulary.text_size)
             logits_V = F.linear(hidden_BLW[0, -1], self.lm_head.weight[text], self.lm_head.bias[text])
             token = int(logits_V.argmax())
             if token == vocabulary.end_of_text:
                 break
             answered.append(token)
-            token_BL = torch.tensor([[token]], device=x_BLW.device)
-            hidden_BLW = self._run_blocks(self.embedding(token_BL), None, cache)
         return answered
 
     def _embed(self, sequence: Sequence, features_BSF: Tensor | None, state_BP: Tensor | None) -> Tensor:

@@ -29,7 +29,7 @@ _SAME_SHAPE = 0.01
 #: Ids of an answer to a person; a description for the model itself has its own measure.
 _LONGEST_ANSWER = 96
 #: For graphs and compiled code, which know one length each, sequences are padded to multiples of this: few serve all.
-_LENGTH_STEP = 32
+LENGTH_STEP = 32
 
 
 class UpVlaPolicy:
@@ -68,7 +68,7 @@ class UpVlaPolicy:
         self._see = Replayed(self._look_at, self._device)
         decide = torch.compile(self._decide, dynamic=False) if compiled else self._decide
         self._run = Replayed(decide, self._device)
-        self._length_step = _LENGTH_STEP if on_gpu or compiled else 1
+        self._length_step = LENGTH_STEP if on_gpu or compiled else 1
 
     @property
     def action_spec(self) -> ActionSpec:
