@@ -14,12 +14,15 @@ from vla_ros.cli.app import app
 from vla_ros.control.arm import ArmConfig
 from vla_ros.geometry import pose_matrix
 from vla_ros.robots.panda import PANDA
-from vla_ros.rollout.scenes import CONVERSATIONS, STATES, Placing, Scene, scenes, write
+from vla_ros.rollout.scenes import CONVERSATIONS, MEASURES, STATES, Placing, Scene, scenes, write
 from vla_ros.simulation.describing import describe, questions, read
+from vla_ros.simulation.measuring import measures
 from vla_ros.simulation.tabletop import Tabletop
 from vla_ros.simulation.tasks import COLORS
 from vla_ros.simulation.world import DEFAULT_CAMERAS, TabletopConfig, WorldState
 from vla_ros.training.conversations import Conversations
+from vla_ros.training.measures import Measured
+from vla_ros.training.pictures import Pictures
 
 SMALL = {name: camera.model_copy(update={"width": 128, "height": 96}) for name, camera in DEFAULT_CAMERAS.items()}
 WORLD = TabletopConfig(cameras=SMALL, variety=0.0)
@@ -101,7 +104,12 @@ def test_the_folder_is_llavas_form_and_every_caption_agrees_with_its_state(folde
         assert len(captions) > 1, "it is asked for more often than anything else"
         assert all(read(caption) == describe(state) for caption in captions)
         assert sorted(set(told) - {("what is there?", captions[0])}) == sorted(questions(state))
-    turns = Conversations([folder / CONVERSATIONS], pixels=32, views=2)
+    measured = [json.loads(line) for line in (folder / MEASURES).read_text().splitlines()]
+    for line, kept in zip(measured, states, strict=True):
+        assert all(name.startswith(f"images/{kept['id']}-") for name in line["images"])
+        assert line["measures"] == measures(WorldState(0, np.array(kept["values"]), tuple(kept["names"])))
+    assert len(Measured([folder / MEASURES], Pictures(32), 2)) == 12
+    turns = Conversations([folder / CONVERSATIONS], Pictures(32), 2)
     assert len(turns) == len(entries)
     assert turns.turn(0).images.shape == (2, 32, 32, 3)
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vla_ros.training import conversations
+from vla_ros.training import pictures
 from vla_ros.training.batches import ConversationBatches, Share
 from vla_ros.training.conversations import Conversations, read
+from vla_ros.training.pictures import Pictures
 
 TURNS = [("what is it?", "a robot"), ("whose?", "nobody's")]
 
@@ -45,7 +46,7 @@ def test_turns_come_with_their_pictures_and_what_was_said_before(folder: Path) -
         {"id": 1, "conversations": said(("text alone", "is left out"))},
         {"id": 2, "image": ["0.png", "2.png"], "conversations": said(("two\n<image>", "views"))},
     )
-    found = Conversations([path], pixels=16, views=2)
+    found = Conversations([path], Pictures(16), 2)
     assert len(found) == 3
     first, second, third = (found.turn(index) for index in range(3))
     assert (first.question, first.answer) == TURNS[0]
@@ -60,7 +61,7 @@ def test_turns_come_with_their_pictures_and_what_was_said_before(folder: Path) -
 
 def test_batches_follow_from_the_step_and_are_shared_evenly(folder: Path) -> None:
     entries = [{"image": f"{k % 3}.png", "conversations": said((f"q{k}", f"a{k}"))} for k in range(7)]
-    talks = Conversations([write(folder, *entries)], pixels=8, views=1)
+    talks = Conversations([write(folder, *entries)], Pictures(8), 1)
     whole = ConversationBatches(talks, 4, seed=3)[5]
     parts = [ConversationBatches(talks, 4, seed=3, share=Share(rank, 2))[5] for rank in range(2)]
     assert whole.questions == parts[0].questions + parts[1].questions
@@ -71,9 +72,9 @@ def test_batches_follow_from_the_step_and_are_shared_evenly(folder: Path) -> Non
 
 
 def test_pictures_stay_in_memory_while_there_is_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversations, "_ROOM_BYTES", 3 * 8 * 8)  # of one
+    monkeypatch.setattr(pictures, "_ROOM_BYTES", 3 * 8 * 8)  # of one
     entries = [{"image": f"{k}.png", "conversations": said((f"q{k}", f"a{k}"))} for k in range(2)]
-    talks = Conversations([write(folder, *entries)], pixels=8, views=1)
+    talks = Conversations([write(folder, *entries)], Pictures(8), 1)
     before = [talks.turn(index).images for index in range(2)]
     assert np.array_equal(talks.turn(1).images, before[1])
     for number in range(2):
@@ -105,9 +106,9 @@ def test_files_that_are_not_there_or_nothing_are_named(folder: Path) -> None:
     with pytest.raises(ValueError, match="a list of entries, not dict"):
         read(folder / "talk.json")
     with pytest.raises(ValueError, match="no conversation about an image"):
-        Conversations([write(folder)], 16, 1)
+        Conversations([write(folder)], Pictures(16), 1)
     with pytest.raises(ValueError, match="2 images; the model sees 3"):
-        Conversations([write(folder, {"image": ["0.png", "1.png"], "conversations": said(TURNS[0])})], 16, 3)
-    missing = Conversations([write(folder, {"image": "9.png", "conversations": said(TURNS[0])})], 16, 1)
+        Conversations([write(folder, {"image": ["0.png", "1.png"], "conversations": said(TURNS[0])})], Pictures(16), 3)
+    missing = Conversations([write(folder, {"image": "9.png", "conversations": said(TURNS[0])})], Pictures(16), 1)
     with pytest.raises(ValueError, match=r"9\.png is no image"):
         missing.turn(0)

@@ -52,6 +52,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(model.SIZES, "tiny", tiny)
     recipe = config.Recipe(
         image_tokenizer=ImageTokenizerTraining(size="tiny", steps=2, batch=2),
+        see=config.Schedule(steps=2, batch=4, optimizer=FAST),
         stage_1=config.Stage(steps=2, batch=4, conversations=2, act=0.0, optimizer=FAST),
         stage_2=config.Stage(steps=3, batch=4, conversations=2, parts=2, optimizer=FAST, ema_decay=0.9),
         describe_every_s=1.0,
@@ -88,15 +89,24 @@ def conversations(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def measures(conversations: Path) -> Path:
+    path = conversations.with_name("measures.jsonl")
+    lines = [{"images": ["scene.png"] * 2, "measures": {"red.x": 0.1 * n, "red.y": 0.5}} for n in range(10)]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return path
+
+
 def train(*words: object) -> Result:
     return CliRunner().invoke(app, ["train", "up_vla", "--size", "tiny", "--device", "cpu", *map(str, words)])
 
 
-def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, tmp_path: Path) -> None:
+def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, measures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     written = tmp_path / "config.yaml"
     written.write_text(yaml.safe_dump({"data": {"pixels": 32}, "run": {"log_every": 1}}))
-    words = ("--dataset", dataset, "--conversations", conversations, "--out", out, "--config", written)
+    said = ("--conversations", conversations, "--measures", measures)
+    words = ("--dataset", dataset, *said, "--out", out, "--config", written)
     first = train(*words, "--stage", "1")
     assert first.exit_code == 0, first.output
     assert not (out / "checkpoint").exists()
@@ -117,6 +127,8 @@ def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, tmp_
     assert told.trained["held_out_episodes"] == [1]
     assert told.description_period_s == 1.0, "as often as it was described in training"
     assert told.trained["stages"]["stage 2"]["step"] == 3
+    assert told.trained["stages"]["see"]["step"] == 2
+    assert "held_out_measure" in told.trained["stages"]["see"]
     lines = [json.loads(line) for line in (out / "stage-2" / "curves.jsonl").read_text().splitlines()]
     assert {"predict", "act", "understand", "held_out_act", "frames_per_s", "mfu"} <= set(lines[-1])
     asked = described_samples([range(20), range(20, 40), range(40, 60)], 10)
@@ -140,6 +152,10 @@ def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, tmp_
     refused = train(*blind)
     assert refused.exit_code == 1
     assert "takes 8 values of proprioception, and the data has 0" in refused.output
+
+    refused = train(*blind[:2], "--out", tmp_path / "seen", "--start", out / "checkpoint", "--measures", measures)
+    assert refused.exit_code == 1
+    assert "a start brings one that sees" in refused.output
 
     again = train("--dataset", dataset, "--out", tmp_path / "more", "--start", out / "checkpoint", "--config", written)
     assert again.exit_code == 0, again.output

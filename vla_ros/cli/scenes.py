@@ -1,4 +1,4 @@
-"""vla-ros scenes: pictures of simulated scenes with captions and questions, for a model to learn to see by."""
+"""vla-ros scenes: pictures of simulated scenes with what is in them, for a model to learn to see by."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def scenes(
     count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the first scene; far from those of episodes.")] = 100_000,
 ) -> None:
-    """Render scenes of a simulated system, and say what is in them, in LLaVA's json.
+    """Render scenes of a simulated system, and say what is in them: in LLaVA's json, and in numbers.
 
-    Half of them have the arm at random above the cubes, half are moments of the scripted expert at its tasks.
+    Most have the arm at random above the cubes; one of five is a moment of the scripted expert at its tasks.
     """
     with clear_errors():
         from vla_ros.models.up_vla import DESCRIBE
@@ -37,4 +37,4 @@ def scenes(
                 made.write(found, out, DESCRIBE, lambda done: say("scenes", done, count))
         except ValueError as error:
             refuse(str(error))
-        typer.echo(f"{count} scenes: {out / made.CONVERSATIONS}")
+        typer.echo(f"{count} scenes: {out / made.CONVERSATIONS}, {out / made.MEASURES}")

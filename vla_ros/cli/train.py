@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Train a model on datasets.", no_args_is_help=True)
 
-_STAGES = ("text", "image", "1", "describe", "2", "all")
+_STAGES = ("text", "image", "see", "1", "describe", "2", "all")
 
 
 @app.callback()
@@ -31,6 +31,10 @@ def up_vla(
     conversations: Annotated[
         list[Path] | None, typer.Option(metavar="JSON", help="Images talked about, in LLaVA's form; again for more.")
     ] = None,
+    measures: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="JSONL", help="Pictures with measures, to learn to see by; again for more."),
+    ] = None,
     size: Annotated[str, typer.Option(help="up-vla-demo, or up-vla-release with --start.")] = "up-vla-demo",
     start: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A checkpoint to go on from, with its tokenizers.")
@@ -41,6 +45,7 @@ def up_vla(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training that is there.")] = False,
     steps: Annotated[int, typer.Option(min=0, help="Updates of stage 2; otherwise as the size says.")] = 0,
     steps_1: Annotated[int, typer.Option("--steps-1", min=0, help="Updates of stage 1.")] = 0,
+    steps_see: Annotated[int, typer.Option(min=0, help="Updates of the vision encoder.")] = 0,
     steps_image: Annotated[int, typer.Option(min=0, help="Updates of the image tokenizer.")] = 0,
     batch: Annotated[int, typer.Option(min=0, help="Windows an update, over all processes.")] = 0,
     conversation_batch: Annotated[int, typer.Option(min=0, help="Conversations an update of stage 1.")] = 0,
@@ -58,11 +63,12 @@ def up_vla(
         bool, typer.Option("--recompute", help="Keep fewer activations: less memory, a third more work.")
     ] = False,
 ) -> None:
-    """Train UP-VLA: tokenizers, predict and understand, describe, then act; in one go, or stage by stage."""
+    """Train UP-VLA: tokenizers, see, predict and understand, describe, then act; in one go, or stage by stage."""
     with clear_errors(), dataset_errors(), checkpoint_errors():
         run = {"seed": seed, "device": device, "precision": precision, "parallel": parallel, "recompute": recompute}
         stages: dict[str, dict[str, Any]] = {
             "image_tokenizer": {"steps": steps_image},
+            "see": {"steps": steps_see},
             "stage_1": {"steps": steps_1, "batch": batch, "conversations": conversation_batch, "parts": parts},
             "stage_2": {"steps": steps, "batch": batch, "parts": parts},
         }
@@ -72,8 +78,9 @@ def up_vla(
             refuse(f"--stage: {stage} is none; there are {', '.join(_STAGES)}")
         _refuse_unless_fit(out, resume)
         given = _read(config)
+        said = {"conversations": tuple(conversations or ()), "measures": tuple(measures or ())}
         request = _request(
-            {"datasets": tuple(dataset), "conversations": tuple(conversations or ()), "out": out, "start": start},
+            {"datasets": tuple(dataset), **said, "out": out, "start": start},
             size,
             _given({"recipe": stages, "run": run}),
             given,
@@ -178,7 +185,9 @@ def _refuse_unless_fit(out: Path, resume: bool) -> None:
     """A new folder, or one with a training in it and --resume."""
     if os.environ.get("RANK", "0") != "0":
         return  # the first process has looked, and may have begun
-    is_there = any((out / name).exists() for name in ("frames", "text", "image_tokenizer", "stage-1", "checkpoint"))
+    is_there = any(
+        (out / name).exists() for name in ("frames", "text", "image_tokenizer", "see", "stage-1", "checkpoint")
+    )
     if is_there and not resume:
         refuse(f"--out: {out} holds a training already; --resume goes on with it")
     if resume and not is_there:

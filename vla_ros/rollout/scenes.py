@@ -1,4 +1,4 @@
-"""Pictures of seeded scenes with captions and questions from the world's state, as LLaVA's json has them."""
+"""Pictures of seeded scenes with what the world's state says of them: captions and questions, and measures."""
 
 from __future__ import annotations
 
@@ -20,23 +20,29 @@ from vla_ros.rollout.demonstrations import task_of
 from vla_ros.rollout.loop import Episode, Rollout, RolloutConfig, Watcher
 from vla_ros.simulation.describing import describe, questions
 from vla_ros.simulation.layout import CUBE_X_M, CUBE_Y_M
+from vla_ros.simulation.measuring import measures
 from vla_ros.simulation.tabletop import Tabletop
+from vla_ros.simulation.tasks import COLORS
 from vla_ros.simulation.world import Renderer, Snapshot, TabletopConfig, World, WorldState
 from vla_ros.values import Array, Image
 
 CONVERSATIONS = "conversations.json"
+MEASURES = "measures.jsonl"  # a line a scene: its pictures, and where its cubes are
 STATES = "states.jsonl"  # what the captions were made from: id, names, values
 IMAGES = "images"
 
 _EXPERT = "scripted"
 #: The stream of chance of a seed that arms are placed by.
 _PLACES = 19
+_ONE_ALONG_OF = 5  # scenes is a moment of an episode: each takes ten times as long as another
 _PER_EPISODE = 8  # moments of an expert's episode, if it has as many
 _EPISODE_S = 12.0  # of which the last is: an expert that takes longer is stuck
 #: Where a hand is put at random: clear of cubes on the table, tilted a little, at any turn that the wrist has.
 _HAND_Z_M = (0.10, 0.50)
 _BESIDE_M = 0.06  # beyond the cubes' area
 _TILT_RAD, _TURN_RAD = 0.2, 0.9
+#: As often it is put above one of the cubes, as before a grasp: how far beside its middle, and how high.
+_OVER_BESIDE_M, _OVER_Z_M = 0.06, (0.06, 0.30)
 _CLOSE_M, _CLOSE_RAD = 2e-3, 0.02  # an arm that comes so near is where it was put
 _ITERATIONS, _PERIOD_S = 60, 1e-3
 _QUALITY = 92  # of jpg
@@ -58,7 +64,8 @@ def scenes(
 ) -> Iterator[Scene]:
     """`count` scenes of the seeds from `seed` on, seen by `cameras`; the same arguments, the same scenes.
 
-    One half have the arm at random above the cubes, of the other half each is a moment of an expert that does a task.
+    Four of five have the arm at random, above the cubes or over one of them; the others are moments of an expert that
+    does a task.
     Raises ValueError for a camera that the world has not, RuntimeError where nothing can draw.
     """
     missing = [camera for camera in cameras if camera not in world.cameras]
@@ -67,9 +74,9 @@ def scenes(
     tabletop = Tabletop(robot, world.model_copy(update={"cameras": {name: world.cameras[name] for name in cameras}}))
     renderer = tabletop.renderer()
     try:
-        placed = count // 2
-        yield from _placed(tabletop, renderer, placed, seed)
-        yield from _along(tabletop, renderer, arm, count - placed, seed)
+        along = count // _ONE_ALONG_OF
+        yield from _placed(tabletop, renderer, count - along, seed)
+        yield from _along(tabletop, renderer, arm, along, seed)
     finally:
         renderer.close()
 
@@ -77,13 +84,13 @@ def scenes(
 def write(found: Iterator[Scene], folder: Path, request: str, on_progress: Callable[[int], None]) -> int:
     """Pictures and json into a new `folder`; returns how many scenes there were.
 
-    Of every scene there are entries that answer `request` with the whole caption, and one for each question. The json
-    is written last: a folder without one is not finished. Raises OSError.
+    Of every scene there are entries that answer `request` with the whole caption, and one for each question, as LLaVA
+    has them. They are written last: a folder without them is not finished. Raises OSError.
     """
     (folder / IMAGES).mkdir(parents=True)
     entries: list[dict[str, Any]] = []
     count = 0
-    with (folder / STATES).open("w", encoding="utf-8") as states:
+    with (folder / STATES).open("w", encoding="utf-8") as states, (folder / MEASURES).open("w") as measured:
         for scene in found:
             names = {camera: f"{IMAGES}/{scene.name}-{camera}.jpg" for camera in scene.images}
             for camera, image in scene.images.items():
@@ -91,6 +98,8 @@ def write(found: Iterator[Scene], folder: Path, request: str, on_progress: Calla
             entries += entries_of(scene, list(names.values()), request)
             state = {"id": scene.name, "names": scene.state.names, "values": scene.state.values.tolist()}
             states.write(json.dumps(state) + "\n")
+            line = {"images": list(names.values()), "measures": measures(scene.state)}
+            measured.write(json.dumps(line) + "\n")
             count += 1
             on_progress(count)
     unfinished = folder / f".{CONVERSATIONS}.tmp"
@@ -123,7 +132,10 @@ def _placed(tabletop: Tabletop, renderer: Renderer, count: int, seed: int) -> It
     place = Placing(tabletop.robot)
     for number in range(seed, seed + count):
         tabletop.reset(number)
-        joints, width_m = place.draw(np.random.default_rng([number, _PLACES]), tabletop.joint_positions)
+        rng = np.random.default_rng([number, _PLACES])
+        is_over = rng.uniform() < 0.5
+        over = tabletop.state().cube_pose(COLORS[int(rng.integers(len(COLORS)))])[:2] if is_over else None
+        joints, width_m = place.draw(rng, tabletop.joint_positions, over)
         snapshot, state = place.moved(tabletop.snapshot(), tabletop.state(), joints, width_m)
         images = {camera: renderer.render(camera, snapshot) for camera in tabletop.cameras}
         yield Scene(f"placed-{number}", images, state)
@@ -138,15 +150,15 @@ class Placing:
         self._lower = np.array([joint.lower_rad for joint in robot.joints])
         self._upper = np.array([joint.upper_rad for joint in robot.joints])
 
-    def draw(self, rng: np.random.Generator, near: Array) -> tuple[Array, float]:
-        """Joints (J,) of a hand that points down, somewhere above the cubes, and how wide it is."""
+    def draw(self, rng: np.random.Generator, near: Array, over: Array | None = None) -> tuple[Array, float]:
+        """Joints (J,) of a hand that points down above the cubes, or above x y `over`, and how wide it is."""
         width_m = float(rng.uniform(0.0, self._robot.gripper.max_width_m))
         if rng.uniform() < 0.5:  # hands are wide open, or not at all, most of the time
             width_m = self._robot.gripper.max_width_m * float(rng.integers(2))
         while True:
             reach = self._kinematics.toward(
                 near,
-                self._pose(rng),
+                self._pose(rng, over),
                 period_s=_PERIOD_S,
                 home=np.array(self._robot.home_rad),
                 lower=self._lower,
@@ -168,16 +180,15 @@ class Placing:
         values[:7], values[7] = self._kinematics.forward(joints), width_m
         return replace(snapshot, configuration=configuration), WorldState(state.time_ns, values)
 
-    def _pose(self, rng: np.random.Generator) -> Array:
+    def _pose(self, rng: np.random.Generator, over: Array | None) -> Array:
         tilt = rng.uniform(-_TILT_RAD, _TILT_RAD, 2)
         matrix = np.eye(4)
         down = np.diag([1.0, -1.0, -1.0])
         turn = rng.uniform(-_TURN_RAD, _TURN_RAD)
         matrix[:3, :3] = rotation_matrix([*tilt, turn], RotationForm.EULER_XYZ) @ down
-        (x_from, x_to), (y_from, y_to) = CUBE_X_M, CUBE_Y_M
-        matrix[:3, 3] = rng.uniform(
-            (x_from - _BESIDE_M, y_from - _BESIDE_M, _HAND_Z_M[0]), (x_to + _BESIDE_M, y_to + _BESIDE_M, _HAND_Z_M[1])
-        )
+        corners = np.array([CUBE_X_M, CUBE_Y_M]).T if over is None else np.array([over, over])
+        beside_m, (z_from, z_to) = (_BESIDE_M, _HAND_Z_M) if over is None else (_OVER_BESIDE_M, _OVER_Z_M)
+        matrix[:3, 3] = rng.uniform([*(corners[0] - beside_m), z_from], [*(corners[1] + beside_m), z_to])
         return matrix_pose(matrix)
 
 

@@ -107,7 +107,7 @@ class ActionBatches:
         self._samples = samples
         self._action = action
         self._state = state
-        self._order = _Order(len(samples), batch, seed, share)
+        self._order = Order(len(samples), batch, seed, share)
         self._augmentation = augmentation
 
     def __getitem__(self, step: int) -> ActionBatch:
@@ -148,7 +148,7 @@ class ConversationBatches:
     ) -> None:
         """Raises ValueError for a batch that is not of as many samples for each process."""
         self._conversations = conversations
-        self._order = _Order(len(conversations), batch, seed, share)
+        self._order = Order(len(conversations), batch, seed, share)
         self._augmentation = augmentation
 
     def __getitem__(self, step: int) -> ConversationBatch:
@@ -175,7 +175,7 @@ def prefetched(batches: Batches[Batch_co], first: int, last: int, ahead: int = 2
                 made.cancel()
 
 
-class _Order:
+class Order:
     """Which samples a process takes at a step, and the chance that goes with them."""
 
     def __init__(self, length: int, batch: int, seed: int, share: Share) -> None:

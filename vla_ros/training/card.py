@@ -16,6 +16,7 @@ UNMEASURED = "not yet measured: `vla-ros evaluate` tells it"
 _SUCCESS = "| success rate | "
 
 _LOSSES = {
+    "measure": "where things are in pictures (of standard deviations)",
     "predict": "next frame (cross entropy of codes)",
     "act": "actions (squared error, gripper cross entropy)",
     "understand": "answers (cross entropy of words)",
@@ -52,6 +53,7 @@ def model_card(manifest: UpVlaManifest, parameters: int) -> str:
         f"- {trained.get('episodes', 0)} episodes with {trained.get('rows', 0)} rows; "
         f"{len(trained.get('held_out_episodes', []))} episodes of them held out",
         f"- {trained.get('turns', 0)} questions about images with their answers",
+        f"- {trained.get('measured', 0)} pictures with where things are, for the vision encoder to learn to see by",
         *(f"- instruction: {text}" for text in manifest.instructions),
         "",
         "## Training",

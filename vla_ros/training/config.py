@@ -24,22 +24,30 @@ class OptimizerConfig(Config):
     clip_norm: float | None = Field(default=None, gt=0)
 
 
-class Stage(Config):
-    """One training run. A weight of 0 leaves a loss out, and what only that loss would train as it is.
+class Schedule(Config):
+    """One training run: `batch` samples make one update, over all processes together.
 
-    `batch` windows and `conversations` make one update, over all processes together; `parts` is how many pieces a
-    process runs its share in, one after the other, where memory is short.
+    `parts` is how many pieces a process runs its share in, one after the other, where memory is short.
     """
 
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)
-    conversations: int = Field(default=0, ge=0)
     parts: int = Field(default=1, gt=0)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+
+
+class Stage(Schedule):
+    """A run of the whole model: `batch` windows and `conversations` make one update.
+
+    A weight of 0 leaves a loss out, and what only that loss would train as it is.
+    """
+
+    conversations: int = Field(default=0, ge=0)
     predict: float = Field(default=1.0, ge=0)
     act: float = Field(default=1.0, ge=0)
     understand: float = Field(default=0.1, ge=0)
-    optimizer: OptimizerConfig = OptimizerConfig()
-    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    vision_learns: bool = True  # a small vision encoder that has learnt to see before may stay as it is
 
     @model_validator(mode="after")
     def _divides(self) -> Stage:
@@ -55,6 +63,7 @@ class Recipe(Config):
     """What turns datasets and conversations into a checkpoint of one size."""
 
     image_tokenizer: ImageTokenizerTraining | None = None  # None: it comes with the start weights
+    see: Schedule | None = None  # of the small vision encoder, by measured pictures; None: it comes with the weights
     stage_1: Stage
     stage_2: Stage
     augmentation: AugmentationConfig | None = None
@@ -90,18 +99,30 @@ RECIPES: dict[str, Recipe] = {
     ),
     "up-vla-demo": Recipe(
         image_tokenizer=ImageTokenizerTraining(),
-        # Short and from nothing, so not the published weights: seeing is learnt from words, then from acting.
-        stage_1=Stage(steps=1000, batch=8, conversations=16, predict=0.5, act=0.0, understand=3.0, optimizer=_DEMO),
+        see=Schedule(steps=5000, batch=32, optimizer=_DEMO),
+        # Short and from nothing, so not the published weights of losses. The encoder has learnt to see before, and
+        # learns on when its features begin to move an arm.
+        stage_1=Stage(
+            steps=600,
+            batch=8,
+            conversations=16,
+            predict=0.5,
+            act=0.0,
+            understand=3.0,
+            vision_learns=False,
+            optimizer=_DEMO,
+        ),
         stage_2=Stage(
             steps=3500,
             batch=16,
             conversations=4,
             predict=0.5,
-            act=5.0,
+            act=10.0,
             understand=0.5,
             optimizer=_DEMO,
             ema_decay=0.995,
         ),
-        augmentation=AugmentationConfig(),
+        description_dropout=0.3,
+        augmentation=AugmentationConfig(shift=0.0),  # its cameras stand where they stood, to the pixel
     ),
 }

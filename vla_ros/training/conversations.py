@@ -10,14 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
-from PIL import UnidentifiedImageError
 
-from vla_ros.policies.images import square
+from vla_ros.training.pictures import Pictures
 
 _IMAGE = "<image>"  # where in a question LLaVA has its image; a model of ours always has it in front
 _HUMAN, _MODEL = "human", "gpt"
-_ROOM_BYTES = 2**30  # of resized pictures that are kept: all of a small set, the first ones of a great one
 
 
 @dataclass(frozen=True)
@@ -82,9 +79,9 @@ def _conversation(entry: Any, folder: Path, where: str) -> Conversation:
 class Conversations:
     """Every turn of json files as a `Turn`, in order; resized pictures stay in memory while there is room."""
 
-    def __init__(self, paths: Sequence[Path], pixels: int, views: int, images: Path | None = None) -> None:
+    def __init__(self, paths: Sequence[Path], pictures: Pictures, views: int, images: Path | None = None) -> None:
         """`views`: how many images the model sees; one image alone stands for all. Raises ValueError as `read`."""
-        self._pixels = pixels
+        self._pictures = pictures
         self._views = views
         self._conversations = tuple(one for path in paths for one in read(path, images))
         self._turns = [(one, number) for one in self._conversations for number in range(len(one.turns))]
@@ -93,11 +90,6 @@ class Conversations:
         for one in self._conversations:
             if len(one.images) not in (1, views):
                 raise ValueError(f"{one.images[0]} and so on: {len(one.images)} images; the model sees {views}")
-        self._kept: dict[Path, NDArray[np.uint8]] = {}
-        self._most_kept = _ROOM_BYTES // (3 * pixels**2)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_kept": {}}
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -107,7 +99,7 @@ class Conversations:
         if not 0 <= index < len(self):
             raise IndexError(f"turn {index} of {len(self)}")
         conversation, number = self._turns[index]
-        images = np.stack([self._image(path) for path in conversation.images])
+        images = np.stack([self._pictures.read(path) for path in conversation.images])
         before = "".join(f"{asked} ASSISTANT: {answered} USER: " for asked, answered in conversation.turns[:number])
         question, answer = conversation.turns[number]
         return Turn(np.broadcast_to(images, (self._views, *images.shape[1:])), before + question, answer)
@@ -115,15 +107,3 @@ class Conversations:
     def texts(self) -> tuple[str, ...]:
         """All questions and answers, each once, as a tokenizer is trained on."""
         return tuple(dict.fromkeys(text for one in self._conversations for turn in one.turns for text in turn))
-
-    def _image(self, path: Path) -> NDArray[np.uint8]:
-        if (kept := self._kept.get(path)) is not None:
-            return kept
-        try:
-            with PillowImage.open(path) as file:
-                image = square(np.asarray(file.convert("RGB")), self._pixels)
-        except (OSError, UnidentifiedImageError) as error:
-            raise ValueError(f"{path} is no image that can be read: {error}") from None
-        if len(self._kept) < self._most_kept:
-            self._kept[path] = image
-        return image

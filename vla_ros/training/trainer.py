@@ -16,7 +16,7 @@ from typing import Generic, cast
 import torch
 from torch import Tensor, nn
 
-from vla_ros.training.config import RunConfig, Stage
+from vla_ros.training.config import RunConfig, Schedule
 from vla_ros.training.distributed import Processes, sharded, whole, without_sync
 from vla_ros.training.ema import MovingAverage
 from vla_ros.training.objectives import Objective, Part
@@ -41,7 +41,7 @@ class Job:
 
     name: str
     folder: Path
-    stage: Stage
+    stage: Schedule
     run: RunConfig
     processes: Processes
     dtype: torch.dtype = torch.float32
@@ -228,6 +228,6 @@ def _means(totals: Mapping[str, Tensor], counts: Mapping[str, Tensor]) -> dict[s
 
 
 def _said(values: Mapping[str, float]) -> str:
-    shown = [f"{name} {values[name]:.4g}" for name in values if name in ("predict", "act", "understand")]
+    shown = [f"{name} {values[name]:.4g}" for name in values if name in ("measure", "predict", "act", "understand")]
     shown += [f"{name.replace('_', ' ')} {values[name]:.4g}" for name in values if name.startswith("held_out")]
     return "  ".join([*shown, f"{values['frames_per_s']:.1f} frames/s", f"MFU {values['mfu']:.0%}"])

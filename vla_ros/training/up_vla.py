@@ -1,7 +1,8 @@
 """Datasets and conversations into a checkpoint of UP-VLA, in stages; each is done once, and gone on with if broken off.
 
-text: a tokenizer of the words there are. image: the tokenizer whose codes are predicted. 1: predict the next frame and
-answer questions. describe: the model's own words for the recorded scenes. 2: the same and act, on those words.
+text: a tokenizer of the words there are. image: the tokenizer whose codes are predicted. see: the vision encoder, from
+measured pictures, where there are some. 1: predict the next frame and answer questions. describe: the model's own
+words for the recorded scenes. 2: the same and act, on those words.
 """
 
 from __future__ import annotations
@@ -26,22 +27,25 @@ from vla_ros.tokenizers.text import FILE, TextTokenizer
 from vla_ros.tokenizers.vision import ClipVision, SmallVision, SmallVisionConfig
 from vla_ros.training.batches import ActionBatches, ConversationBatches
 from vla_ros.training.card import model_card
-from vla_ros.training.config import Stage
+from vla_ros.training.config import Schedule, Stage
 from vla_ros.training.describing import carried_on, describe, described_samples, read_descriptions
 from vla_ros.training.distributed import Processes
 from vla_ros.training.image_tokenizer import SUMMARY, Progress, load_image_tokenizer, train_image_tokenizer
 from vla_ros.training.labels import EndRule
+from vla_ros.training.measures import MeasuredBatches
 from vla_ros.training.progress import Tell, best_precision, read_curves
+from vla_ros.training.seeing import SeeingObjective, Sights, sights
 from vla_ros.training.trainer import CURVES, Job, Trainer
 from vla_ros.training.up_vla_batches import Preparation, chosen, longest, parts
 from vla_ros.training.up_vla_material import Material, Request
 from vla_ros.training.up_vla_objective import ACT, PREDICT, UNDERSTAND, Part, UpVlaObjective
 from vla_ros.viewing.curves import render_curves
 
-TEXT, IMAGE, DESCRIPTIONS, CHECKPOINT = "text", "image_tokenizer", "descriptions.jsonl", "checkpoint"
+TEXT, IMAGE, SEE, DESCRIPTIONS, CHECKPOINT = "text", "image_tokenizer", "see", "descriptions.jsonl", "checkpoint"
 PICTURE = "curves.png"
 _FRAMES = 8000  # that an image tokenizer is trained on, at most
 _HELD_OUT_PARTS = 6
+_MEASURED_HELD_OUT = 25  # one of so many measured pictures
 _STREAMS = ("joints", "gripper")  # what the state of our datasets is put together from
 
 
@@ -50,6 +54,7 @@ class Until(str, Enum):
 
     TEXT = "text"
     IMAGE = "image"
+    SEE = "see"
     PREDICT = "1"
     DESCRIBE = "describe"
     ACT = "2"
@@ -62,6 +67,7 @@ class UpVlaTraining:
         """Raises ValueError for a size, a recipe or a start that do not go together with the data; DatasetError."""
         self.request, self.processes, self.tell = request, processes, tell
         self.recipe, self.out = request.recipe, request.out
+        self._seen: dict[str, Tensor] = {}  # weights of a vision encoder that has learnt to see
         self._check_shares()
         for leads_turn in (True, False):  # the first process makes the cache of frames, the others find it
             if leads_turn == processes.leads:
@@ -74,9 +80,14 @@ class UpVlaTraining:
 
     def _check_shares(self) -> None:
         """Raise ValueError for batches that processes and their parts cannot share evenly."""
-        for name, stage in (("stage_1", self.recipe.stage_1), ("stage_2", self.recipe.stage_2)):
-            conversations = stage.conversations if self.request.conversations else 0
-            for what, count in (("batch", stage.batch), ("conversations", conversations)):
+        schedules: dict[str, Schedule] = {"stage_1": self.recipe.stage_1, "stage_2": self.recipe.stage_2}
+        if self.request.measures and self.recipe.see is not None:
+            schedules[SEE] = self.recipe.see
+        for name, stage in schedules.items():
+            shares = {"batch": stage.batch}
+            if isinstance(stage, Stage) and self.request.conversations:
+                shares["conversations"] = stage.conversations
+            for what, count in shares.items():
                 if count % (self.processes.world * stage.parts):
                     raise ValueError(
                         f"{name}.{what}: {count} cannot be shared evenly by {self.processes.world} processes "
@@ -91,6 +102,7 @@ class UpVlaTraining:
         stages = {
             Until.TEXT: self._make_text,
             Until.IMAGE: self._make_image_tokenizer,
+            Until.SEE: self._learn_to_see,
             Until.PREDICT: self._learn_to_predict,
             Until.DESCRIBE: self._describe,
             Until.ACT: self._learn_to_act,
@@ -149,6 +161,31 @@ class UpVlaTraining:
         return given.requires_grad_(False).eval().to(self.processes.device)
 
     # --- stages
+
+    def _learn_to_see(self) -> Path:
+        measured, schedule = self.material.measured, self.recipe.see
+        folder = _folder(self.out, SEE)
+        vision = self._vision()
+        if measured is None or schedule is None or not isinstance(vision, SmallVision):
+            return folder
+        held_out = np.arange(len(measured)) % _MEASURED_HELD_OUT == 0
+        unseen, learnt = np.flatnonzero(held_out), np.flatnonzero(~held_out)
+        batches = partial(MeasuredBatches, measured, seed=self.request.run.seed, share=self.processes.share)
+        taken = batches(learnt, schedule.batch, augmentation=self.recipe.augmentation)
+        looked_at: list[Sights] = []
+        if size := _even(min(schedule.batch, len(unseen)), self.processes.world):
+            count = range(min(_HELD_OUT_PARTS, len(unseen) // size))
+            looked_at = [
+                part for _, parts in sights(batches(unseen, size), self.processes.device, count) for part in parts
+            ]
+        torch.manual_seed(self.request.run.seed)
+        objective = SeeingObjective(vision, measured.names)
+        about = self._about(schedule) | {"the measured pictures": str(len(measured))}
+        learn = partial(sights, taken, self.processes.device, pieces=schedule.parts)
+        weights = Trainer(objective, self._job(SEE, schedule, about), learn, looked_at).run()
+        prefix = "vision."
+        self._seen = {name.removeprefix(prefix): one for name, one in weights.items() if name.startswith(prefix)}
+        return folder
 
     def _learn_to_predict(self) -> Path:
         self._weights_1 = self._train("stage 1", self.recipe.stage_1, None, {})
@@ -209,9 +246,12 @@ class UpVlaTraining:
             unseen = batches(chosen(self.samples, held_out), batch=size)
             count = min(_HELD_OUT_PARTS, len(held_out) // size)
             looked_at = [Part(whole.windows(unseen[number], number)) for number in range(count)]
-        run, processes, folder = self.request.run, self.processes, _folder(self.out, name)
-        job = Job(name, folder, stage, run, processes, self.dtype, self.tell, self._about(stage), self._draw)
+        job = self._job(name, stage, self._about(stage))
         return Trainer(objective, job, lambda steps: parts(partly, actions, talks, steps, stage.parts), looked_at).run()
+
+    def _job(self, name: str, schedule: Schedule, about: dict[str, str]) -> Job:
+        run, processes, folder = self.request.run, self.processes, _folder(self.out, name)
+        return Job(name, folder, schedule, run, processes, self.dtype, self.tell, about, self._draw)
 
     def _preparation(self, descriptions: dict[int, str] | None) -> Preparation:
         return Preparation(
@@ -245,7 +285,8 @@ class UpVlaTraining:
             model.load_state_dict(self.start.model.state_dict())
         model.recompute = self.request.run.recompute
         has_gripper = self.samples.action.gripper is not GripperConvention.NONE
-        return UpVlaObjective(model, vision, weights, has_gripper)
+        sees_already = self.start is not None or bool(self._seen)
+        return UpVlaObjective(model, vision, weights, has_gripper, stage.vision_learns or not sees_already)
 
     def _vision(self) -> SmallVision | ClipVision | None:
         """The vision encoder as training begins."""
@@ -259,6 +300,8 @@ class UpVlaTraining:
         )
         if self.start is not None:
             vision.load_state_dict(cast("SmallVision", self.start.vision).state_dict())
+        elif self._seen:
+            vision.load_state_dict(self._seen)
         return vision
 
     # --- what is told of it
@@ -290,16 +333,18 @@ class UpVlaTraining:
         """What the model card says of the training."""
         request, recipe = self.request, self.recipe
         stages = {}
-        for name, stage in (("stage 1", recipe.stage_1), ("stage 2", recipe.stage_2)):
-            lines = read_curves(_folder(self.out, name) / CURVES)
-            last = {key: value for line in lines for key, value in line.items()}
-            stages[name] = {"batch": stage.batch, "conversations": stage.conversations, **last}
+        for name, stage in ((SEE, recipe.see), ("stage 1", recipe.stage_1), ("stage 2", recipe.stage_2)):
+            if stage is not None and (lines := read_curves(_folder(self.out, name) / CURVES)):
+                last = {key: value for line in lines for key, value in line.items()}
+                talks = stage.conversations if isinstance(stage, Stage) else 0
+                stages[name] = {"batch": stage.batch, "conversations": talks, **last}
         return {
             "datasets": [path.name for path in request.datasets],
             "conversations": [str(path.name) for path in request.conversations],
             "episodes": len(self.samples.episodes),
             "held_out_episodes": self.material.held_out_episodes,
             "rows": len(self.samples),
+            "measured": 0 if self.material.measured is None else len(self.material.measured),
             "turns": 0 if self.conversations is None else len(self.conversations),
             "start": None if request.start is None else request.start.name,
             "seed": request.run.seed,
@@ -309,7 +354,7 @@ class UpVlaTraining:
             "stages": stages,
         }
 
-    def _about(self, stage: Stage) -> dict[str, str]:
+    def _about(self, stage: Schedule) -> dict[str, str]:
         """What may not change in the middle of a stage."""
         changing = {"augmentation", "pads_to_longest", "description_dropout", "state_dropout", "held_out"}
         return {
@@ -326,9 +371,9 @@ class UpVlaTraining:
 
     def _draw(self) -> None:
         """The curves so far, as a picture, where there are some."""
-        runs = {name: read_curves(_folder(self.out, name) / CURVES) for name in ("stage 1", "stage 2")}
+        runs = {name: read_curves(_folder(self.out, name) / CURVES) for name in (SEE, "stage 1", "stage 2")}
         if self.processes.leads and any(runs.values()):
-            render_curves(runs, self.out / PICTURE, self.request.size)
+            render_curves({name: run for name, run in runs.items() if run}, self.out / PICTURE, self.request.size)
 
 
 def _even(count: int, processes: int) -> int:

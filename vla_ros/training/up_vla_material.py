@@ -18,6 +18,8 @@ from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES
 from vla_ros.training.config import Recipe, RunConfig
 from vla_ros.training.conversations import Conversations
 from vla_ros.training.labels import EndRule
+from vla_ros.training.measures import Measured
+from vla_ros.training.pictures import Pictures
 from vla_ros.training.stats import normalization, state_normalization
 from vla_ros.training.windows import ActionSamples, DataConfig
 
@@ -31,6 +33,7 @@ class Request:
     size: str
     recipe: Recipe
     conversations: tuple[Path, ...] = ()
+    measures: tuple[Path, ...] = ()
     data: DataConfig = field(default_factory=DataConfig)
     run: RunConfig = field(default_factory=RunConfig)
     start: Path | None = None
@@ -56,8 +59,9 @@ class Material:
         self.request = request
         self.start: Bundle | None = None if request.start is None else load(request.start)
         self._check()
-        paths, views = request.conversations, len(request.data.cameras)
-        self.conversations = Conversations(paths, request.data.pixels, views) if paths else None
+        pictures, views = Pictures(request.data.pixels), len(request.data.cameras)
+        self.conversations = Conversations(request.conversations, pictures, views) if request.conversations else None
+        self.measured = Measured(request.measures, pictures, views) if request.measures else None
         self.samples = ActionSamples(request.datasets, request.data, request.out / "frames", on_progress)
         if (before := self.trained_start) is not None and before.action != self.samples.action:
             raise ValueError(f"{request.start} gives actions {before.action}, and the data has {self.samples.action}")
@@ -146,5 +150,7 @@ class Material:
             *request.data.cameras
         ]:
             raise ValueError(f"{request.start} sees {', '.join(cameras)}, not {', '.join(request.data.cameras)}")
+        if request.measures and (self.start is not None or request.recipe.see is None):
+            raise ValueError("measures are what a small vision encoder begins with; a start brings one that sees")
         if self.start is not None and self.start.vision is None and request.conversations:
             raise ValueError(f"{request.start} has no vision encoder, which conversations need; convert it with --clip")

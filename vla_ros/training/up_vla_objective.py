@@ -56,12 +56,17 @@ class Part:
 class UpVlaObjective(Objective[Part]):
     """The model with its vision encoder, as one module whose forward gives the sums of the losses that have a weight.
 
-    What no weighted loss reaches is frozen. With conditioning `paper` the last value of an action, where there is a
-    gripper (`has_gripper`), is learnt as a probability.
+    What no weighted loss reaches is frozen, and the vision encoder unless `vision_learns`. With conditioning `paper`
+    the last value of an action, where there is a gripper (`has_gripper`), is learnt as a probability.
     """
 
     def __init__(
-        self, model: UpVla, vision: VisionEncoder | None, weights: Mapping[str, float], has_gripper: bool = True
+        self,
+        model: UpVla,
+        vision: VisionEncoder | None,
+        weights: Mapping[str, float],
+        has_gripper: bool = True,
+        vision_learns: bool = True,
     ) -> None:
         super().__init__()
         self.model = model
@@ -76,8 +81,8 @@ class UpVlaObjective(Objective[Part]):
             model.lm_head.requires_grad_(False)
         if not sees:
             model.projector.requires_grad_(False)
-            if self.vision is not None:
-                self.vision.requires_grad_(False)
+        if self.vision is not None and not (sees and vision_learns):
+            self.vision.requires_grad_(False)
 
     @property
     def blocks(self) -> nn.ModuleList:

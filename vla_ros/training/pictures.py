@@ -1,0 +1,40 @@
+"""Files of pictures, resized, and kept in memory while there is room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from PIL import UnidentifiedImageError
+
+from vla_ros.policies.images import square
+
+_ROOM_BYTES = 2**31  # all of a small set, the first ones of a great one
+
+
+class Pictures:
+    """Squares of S pixels."""
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels = pixels
+        self._kept: dict[Path, NDArray[np.uint8]] = {}
+        self._most_kept = _ROOM_BYTES // (3 * pixels**2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_kept": {}}
+
+    def read(self, path: Path) -> NDArray[np.uint8]:
+        """(S, S, 3) rgb; raises ValueError for an image that cannot be read."""
+        if (kept := self._kept.get(path)) is not None:
+            return kept
+        try:
+            with PillowImage.open(path) as file:
+                image = square(np.asarray(file.convert("RGB")), self._pixels)
+        except (OSError, UnidentifiedImageError) as error:
+            raise ValueError(f"{path} is no image that can be read: {error}") from None
+        if len(self._kept) < self._most_kept:
+            self._kept[path] = image
+        return image
