@@ -27,6 +27,7 @@ class Thoughtful:
 
     def __init__(self, reflection_period_s: float = 1.0) -> None:
         self.reflection_period_s = reflection_period_s
+        self.description = ""
         self.inferred: list[tuple[int, int]] = []  # instant, reflections by then
         self.reflected: list[int] = []
 

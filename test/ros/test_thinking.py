@@ -32,6 +32,7 @@ class Slow:
 
     def __init__(self, reflection_period_s: float = 2.0) -> None:
         self.reflection_period_s = reflection_period_s
+        self.description = ""
         self.reflected: list[int] = []
         self.drawn: list[int] = []
         self.let = threading.Event()
@@ -52,6 +53,7 @@ class Slow:
 
     def reflect(self, window: Window) -> None:
         self.reflected.append(window[-1].instant_ns)
+        self.description = f"seen at {window[-1].instant_ns // MS} ms"
         self._wait()
 
     def answer(self, window: Window, question: str) -> str:
@@ -152,6 +154,7 @@ def test_each_thought_has_its_own_rate_in_the_observations_time() -> None:
     # A frame twice a second, stamped with the time it predicts; a reflection every other second.
     np.testing.assert_array_equal(desk.shown, np.arange(1100, 7000, 500) * MS + 1000 * MS)
     assert desk.policy.reflected == [1100 * MS, 3100 * MS, 5100 * MS]
+    assert desk.thinker.description == "seen at 5100 ms"
     assert desk.thinker.counts == {"imagined": 12, "reflected": 3, "answered": 0}
     assert desk.thinker.problem == ""
 

@@ -94,6 +94,7 @@ class Describing(Knowing):
         super().__init__(root)
         self.reflection_period_s = period_s
         self.described_s: list[float] = []
+        self.description = ""
 
     def reflect(self, window: Window) -> None:
         self.described_s.append(window[-1].instant_ns * 1e-9)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,10 +15,6 @@ from vla_ros.checkpoints import manifest
 from vla_ros.cli.app import app
 from vla_ros.cli.train import _given, _read, _request
 from vla_ros.models import up_vla as model
-from vla_ros.recording.config import RecordingConfig
-from vla_ros.recording.features import REQUESTED, SENT, STATE, Row, of_robot
-from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
-from vla_ros.robots.panda import PANDA
 from vla_ros.tokenizers import magvit2
 from vla_ros.tokenizers.text import TextTokenizer
 from vla_ros.training import config
@@ -33,8 +28,7 @@ from vla_ros.training.windows import TCP_STEPS
 from vla_ros.viewing.curves import render_curves
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "lerobot-0.6.1"
-INSTRUCTIONS = ("lift the red cube", "lift the blue cube", "lift the red cube")
-FRAMES = 20  # of an episode
+INSTRUCTIONS = ("lift the red cube", "lift the blue cube")
 FAST = config.OptimizerConfig(learning_rate=1e-3, warmup_steps=0, clip_norm=1.0)
 
 
@@ -59,42 +53,6 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         held_out=0.34,
     )
     monkeypatch.setitem(config.RECIPES, "tiny", recipe)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three short episodes of an arm that moves along x; a picture that tells how far."""
-    root, fps = tmp_path_factory.mktemp("data") / "lifts", 10
-    features = of_robot(PANDA, {"front": (48, 64), "wrist": (48, 64)}, fps)
-    with DatasetWriter(root, features, RecordingConfig(fps=fps)) as writer:
-        for task in INSTRUCTIONS:
-            writer.begin(task)
-            for frame in range(FRAMES):
-                values = {feature.key: np.zeros(feature.shape[0]) for feature in features.columns}
-                joints = np.array(PANDA.home_rad)
-                ahead = np.array([*joints, 0.4 + 0.01 * frame, 0.0, 0.3, 1.0, 0.0, 0.0, 0.0, 0.08 * (frame < 7)])
-                values |= {STATE: np.array([*joints, 0.08]), SENT: ahead, REQUESTED: ahead}
-                image = np.full((48, 64, 3), 10 * frame, np.uint8)
-                writer.add(Row(frame, {"front": image, "wrist": image}, values))
-            writer.save(EpisodeDetails(task, success=True))
-    return root
-
-
-@pytest.fixture
-def conversations(tmp_path: Path) -> Path:
-    Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(tmp_path / "scene.png")
-    said = [{"from": "human", "value": "<image>\ndescribe this image"}, {"from": "gpt", "value": "a red cube"}]
-    path = tmp_path / "talk.json"
-    path.write_text(json.dumps([{"image": "scene.png", "conversations": said}] * 3))
-    return path
-
-
-@pytest.fixture
-def measures(conversations: Path) -> Path:
-    path = conversations.with_name("measures.jsonl")
-    lines = [{"images": ["scene.png"] * 2, "measures": {"red.x": 0.1 * n, "red.y": 0.5}} for n in range(10)]
-    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    return path
 
 
 def train(*words: object) -> Result:

@@ -15,7 +15,7 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -124,7 +124,7 @@ class UpVlaConfig(Config):
     rotary_base: float = 10000.0
     norm_epsilon: float = 1e-5
     conditioning: Literal["released", "paper"] = "released"
-    max_text: PositiveInt = 576  # ids of the instruction with its begin and end; what is longer is cut
+    max_text: int = Field(default=576, ge=3)  # ids of the instruction with its begin and end; what is longer is cut
     image_codes: PositiveInt = 1024  # per view
     views: PositiveInt = 1
     action_rows: PositiveInt = 10
@@ -230,6 +230,8 @@ def action_sequence(
     """
     vocabulary = config.vocabulary
     batch = len(instructions)
+    if not batch:
+        raise ValueError("a batch has one instruction or more, got none")
     if codes_BN.shape != (batch, config.all_codes):
         raise ValueError(
             f"{batch} instructions go with codes of shape {(batch, config.all_codes)}, got {tuple(codes_BN.shape)}"

@@ -78,6 +78,10 @@ class Reflective(Protocol):
     def reflection_period_s(self) -> float:
         """How often `reflect` is worth its while; infinite: never."""
 
+    @property
+    def description(self) -> str:
+        """What it last said of what it saw; "" before the first time."""
+
     def reflect(self, window: Window) -> None:
         """Think about what is seen; the next inferences build on it, if no reset came in between."""
 

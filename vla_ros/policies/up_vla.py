@@ -88,7 +88,7 @@ class UpVlaPolicy:
 
     @property
     def description(self) -> str:
-        """What the model last said of the scene; "" before the first time."""
+        """See `Reflective`; written as it was read."""
         return self._bundle.text.decode(self._description)
 
     def check_cameras(self, cameras: Mapping[str, tuple[int, int]]) -> None:

@@ -120,6 +120,11 @@ class _ReflectiveWrapped(Wrapped):
         """How often `reflect` is worth its while."""
         return self._policy.reflection_period_s
 
+    @property
+    def description(self) -> str:
+        """What the policy last said."""
+        return self._policy.description
+
     def reflect(self, window: Window) -> None:
         """Think about what `window` is changed into."""
         self._policy.reflect(self._seen(window))

@@ -60,6 +60,11 @@ class Thinker:
         """What went wrong last and has not gone well since; "" when all is well."""
         return "; ".join([*self._problems.values()])
 
+    @property
+    def description(self) -> str:
+        """What the policy last said of the scene; "" of one that says nothing."""
+        return self._policy.reflective.description if self._policy.reflective else ""
+
     def see(self, instant_ns: int, since_ns: int | None) -> None:
         """A newer instant is complete; the policy follows its instruction since then, or None."""
         self._seen = (instant_ns, since_ns)

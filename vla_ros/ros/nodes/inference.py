@@ -108,6 +108,7 @@ class InferenceNode(Node):
             "instruction": self._worker.instruction,
             **self._worker.counts,
             **self._thinker.counts,
+            "description": self._thinker.description,
             **self._worker.latency_ms.values("latency_ms"),
             "delay_ms": self._worker.delay_ms,
             **self._streams.values(now_ns),
