@@ -19,7 +19,9 @@ BLOCKS = [
 RECORDING = next(block for block in BLOCKS if any(command[1] == "replay" for command in block))
 #: Those of training take an hour; training/test_up_vla.py and test_cli_evaluate.py go the same way with less.
 TRAINING = next(block for block in BLOCKS if any(command[1] == "train" for command in block))
-COMMANDS = [command for block in BLOCKS if block not in (RECORDING, TRAINING) for command in block]
+#: A model that is asked while it runs: ros/test_readme_commands.py does so at full counts.
+ASKING = next(block for block in BLOCKS if any(command[1] == "ask" for command in block))
+COMMANDS = [command for block in BLOCKS if block not in (RECORDING, TRAINING, ASKING) for command in block]
 #: The one that never ends by itself; test_supervising.py runs and interrupts it.
 UNTIL_INTERRUPTED = [".venv/bin/vla-ros", "run", "franka_upvla", "--instruction", "lift the red cube"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from readme_commands import COMMANDS, README, RECORDING, ROOT, TRAINING, type_in
+from readme_commands import ASKING, COMMANDS, README, RECORDING, ROOT, TRAINING, type_in
 
 from vla_ros import topics
 from vla_ros.cli import app
@@ -30,7 +30,7 @@ def test_its_way_from_a_demonstration_to_a_dataset_can_be_gone(tmp_path: Path) -
 
 def test_its_way_from_a_dataset_to_a_model_is_spelt_right() -> None:
     known = typer.main.get_command(app)
-    for _, *words in TRAINING:
+    for _, *words in [*ASKING, *TRAINING]:
         command: Any = known
         while hasattr(command, "commands"):
             command = command.commands[words.pop(0)]

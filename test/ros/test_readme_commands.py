@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from readme_commands import COMMANDS, UNTIL_INTERRUPTED, type_in
+from readme_commands import ASKING, COMMANDS, ROOT, UNTIL_INTERRUPTED, type_in
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c != UNTIL_INTERRUPTED], ids=" ".join)
@@ -18,3 +22,21 @@ def test_its_commands_run(command: list[str], tmp_path: Path) -> None:
         assert told["episodes"] == int(command[command.index("--episodes") + 1])
         assert told["successes"] == told["episodes"], told
         assert (report.parent / "montage.png").stat().st_size > 10_000
+
+
+@pytest.mark.full
+def test_the_model_that_comes_with_it_answers_while_it_moves_the_arm(ros_domain_id: int, tmp_path: Path) -> None:
+    run, ask = ([sys.executable, "-m", "vla_ros", *command[1:]] for command in ASKING)
+    run[run.index("--checkpoint") + 1] = str(ROOT / run[run.index("--checkpoint") + 1])
+    process = subprocess.Popen(run, cwd=tmp_path)
+    try:
+        until_s = time.monotonic() + 120.0
+        answered = subprocess.run(ask, capture_output=True, text=True, check=False)
+        while answered.returncode and time.monotonic() < until_s:  # until it is there, and has seen something
+            answered = subprocess.run(ask, capture_output=True, text=True, check=False)
+    finally:
+        process.send_signal(signal.SIGINT)
+        ended = process.wait(60)
+    assert answered.returncode == 0, answered.stderr
+    assert answered.stdout.strip().startswith(("on the ", "in the "))
+    assert ended in (0, 130)
