@@ -84,6 +84,8 @@ setup(
         (f"{SHARE}/launch", sorted(glob("launch/*.launch.py"))),
         (f"{SHARE}/config", sorted(glob("config/*.*"))),
         (f"{SHARE}/urdf", sorted(glob("urdf/*.*"))),
+        (f"{SHARE}/up-vla-demo", sorted(glob("resource/up-vla-demo/*.*"))),
+        (f"{SHARE}/up-vla-demo/text", sorted(glob("resource/up-vla-demo/text/*.*"))),
         # The nodes are installed as executable files and not as entry points: `ros2 run` and `ros2 launch` look in
         # lib/<package>, where pip puts no entry point. The usual [install] install_scripts of a setup.cfg would move
         # them there under colcon, but `vla-ros` as well, which belongs in bin; so there is no setup.cfg.

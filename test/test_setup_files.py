@@ -48,6 +48,13 @@ def test_every_file_a_user_names_is_installed(wheel: zipfile.ZipFile, folder: st
     assert installed(wheel, f"share/vla_ros/{folder}") == in_tree
 
 
+def test_the_model_that_comes_with_it_is_installed_whole(wheel: zipfile.ZipFile) -> None:
+    folder = ROOT / "resource" / "up-vla-demo"
+    in_tree = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert "model.safetensors" in in_tree
+    assert installed(wheel, "share/vla_ros/up-vla-demo") == in_tree
+
+
 def test_ros_finds_the_package(wheel: zipfile.ZipFile) -> None:
     assert installed(wheel, "share/ament_index/resource_index/packages") == {"vla_ros"}
     assert "package.xml" in installed(wheel, "share/vla_ros")
