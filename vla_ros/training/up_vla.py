@@ -165,6 +165,7 @@ class UpVlaTraining:
     def _learn_to_see(self) -> Path:
         measured, schedule = self.material.measured, self.recipe.see
         folder = _folder(self.out, SEE)
+        torch.manual_seed(self.request.run.seed)  # every process begins with the same weights
         vision = self._vision()
         if measured is None or schedule is None or not isinstance(vision, SmallVision):
             return folder
@@ -178,7 +179,6 @@ class UpVlaTraining:
             looked_at = [
                 part for _, parts in sights(batches(unseen, size), self.processes.device, count) for part in parts
             ]
-        torch.manual_seed(self.request.run.seed)
         objective = SeeingObjective(vision, measured.names)
         about = self._about(schedule) | {"the measured pictures": str(len(measured))}
         learn = partial(sights, taken, self.processes.device, pieces=schedule.parts)
