@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ def losses(out: Path) -> list[float]:
     return found
 
 
-@pytest.mark.skipif(os.environ.get("VLA_ROS_FULL") != "1", reason="full counts only")
+@pytest.mark.full
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_processes_learn_what_one_does(
     dataset: Path, conversations: Path, measures: Path, tmp_path: Path, parallel: str
