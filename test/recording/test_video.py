@@ -343,15 +343,19 @@ def test_frames_wait_for_the_encoder_and_none_is_lost(tmp_path: Path) -> None:
 
 def test_an_encoder_that_does_not_keep_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "PATIENCE_S", 0.01)
-    encoder = VideoEncoder(tmp_path / "a.mp4", 720, 1280, 30, VideoConfig(max_backlog=2, preset="placebo", gop=100))
-    image = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), dtype=np.uint8)
+    goes_on = threading.Event()
 
-    def record() -> None:
-        for _ in range(10):
-            encoder.add(image)
+    class Slow(VideoEncoder):
+        def _write(self, frame: Any) -> None:
+            goes_on.wait()
+            super()._write(frame)
 
+    encoder = Slow(tmp_path / "a.mp4", HEIGHT, WIDTH, 30, VideoConfig(max_backlog=2))
+    encoder.add(picture(0))
+    encoder.add(picture(1))
     with pytest.raises(EncoderError, match="2 frames behind"):
-        record()
+        encoder.add(picture(2))
+    goes_on.set()
     with pytest.raises(EncoderError, match="2 frames behind"):
         encoder.close()
 

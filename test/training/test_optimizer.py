@@ -61,5 +61,5 @@ def test_the_average_is_that_of_the_steps_and_gives_the_weights_back() -> None:
         expected = decay * expected + (1 - decay) * step
         average.update(step)
     with average.in_place():
-        assert float(layer.weight) == pytest.approx(expected, rel=1e-5)
-    assert float(layer.weight) == 29.0
+        assert layer.weight.item() == pytest.approx(expected, rel=1e-5)
+    assert layer.weight.item() == 29.0
