@@ -3,6 +3,8 @@
 # an installation use colcon instead (README.md).
 SHELL := /bin/bash
 BIN := .venv/bin
+# What Python has compiled it keeps: hundreds of processes are started, each of which would compile it again.
+unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH ROS_DISTRO _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .PHONY: help setup demo test test-full test-lerobot format clean

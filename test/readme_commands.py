@@ -24,6 +24,8 @@ ASKING = next(block for block in BLOCKS if any(command[1] == "ask" for command i
 COMMANDS = [command for block in BLOCKS if block not in (RECORDING, TRAINING, ASKING) for command in block]
 #: The one that never ends by itself; test_supervising.py runs and interrupts it.
 UNTIL_INTERRUPTED = [".venv/bin/vla-ros", "run", "franka_upvla", "--instruction", "lift the red cube"]
+#: ros/test_doctor.py runs it and reads all of what it says.
+DOCTOR = [".venv/bin/vla-ros", "doctor"]
 
 
 def type_in(command: list[str], folder: Path) -> None:
