@@ -7,7 +7,7 @@ from math import cos, pi, sin, sqrt
 import numpy as np
 import pinocchio
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vla_ros.geometry import (
@@ -27,6 +27,10 @@ from vla_ros.geometry import (
 from vla_ros.values import Array
 
 component = st.floats(-1.0, 1.0, allow_nan=False)
+
+
+#: A pitch of 90 degrees, but for rounding: neither roll nor yaw alone can be told.
+NEARLY_LOCKED = np.array([0.5**0.5, 9.31122686e-16, 0.5**0.5, 0.0])
 
 
 @st.composite
@@ -89,10 +93,11 @@ def test_axis_angle_is_rodrigues_formula(vector: tuple[float, float, float]) -> 
 
 
 @given(unit_quaternions(), st.sampled_from(RotationForm))
+@example(NEARLY_LOCKED, RotationForm.EULER_XYZ)
 def test_every_form_gives_back_the_matrix_it_was_written_from(quaternion: Array, form: RotationForm) -> None:
     matrix = rotation_matrix(quaternion, RotationForm.QUATERNION)
     again = rotation_matrix(rotation_values(matrix, form), form)
-    np.testing.assert_allclose(again, matrix, atol=1e-7)  # euler angles lose digits near the gimbal lock
+    np.testing.assert_allclose(again, matrix, atol=1e-9)
 
 
 @given(unit_quaternions())

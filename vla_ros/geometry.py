@@ -72,7 +72,7 @@ def rotation_matrix(values: ArrayLike, form: RotationForm) -> Array:
 def rotation_values(matrix: Array, form: RotationForm) -> Array:
     """A 3x3 rotation matrix written in `form`; quaternions have qw >= 0."""
     if form is RotationForm.EULER_XYZ:
-        return np.array(euler.mat2euler(matrix, "sxyz"), dtype=np.float64)
+        return _roll_pitch_yaw(matrix)
     if form is RotationForm.AXIS_ANGLE:
         quaternion = rotation_values(matrix, RotationForm.QUATERNION)
         sine = float(np.linalg.norm(quaternion[:3]))
@@ -85,6 +85,18 @@ def rotation_values(matrix: Array, form: RotationForm) -> Array:
     w, x, y, z = quaternions.mat2quat(matrix)
     quaternion = np.array([x, y, z, w], dtype=np.float64)
     return -quaternion if w < 0 else quaternion
+
+
+def _roll_pitch_yaw(matrix: Array) -> Array:
+    """Angles that give the matrix back, at a pitch of +-90 degrees too, where roll and yaw are about one axis.
+
+    There transforms3d takes either from what is left of rounding, and both together are another rotation. Here yaw is
+    what roll, however it came out, leaves to be done: matrix @ Rx(-roll) is Rz(yaw) @ Ry(pitch).
+    """
+    roll = math.atan2(matrix[2, 1], matrix[2, 2])
+    pitch = math.atan2(-matrix[2, 0], math.hypot(matrix[0, 0], matrix[1, 0]))
+    second_column = math.cos(roll) * matrix[:, 1] - math.sin(roll) * matrix[:, 2]
+    return np.array([roll, pitch, math.atan2(-second_column[0], second_column[1])])
 
 
 def _gram_schmidt(first_row: Array, second_row: Array) -> Array:
