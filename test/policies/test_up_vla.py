@@ -7,6 +7,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,22 @@ def test_it_answers_by_what_it_sees(paper: Bundle) -> None:
     assert len(answers) > 1  # random weights say nothing, but of each scene another nothing
     assert policy.answer([observation()], "where is the red cube?") in answers
     assert policy.description == ""  # an answer conditions nothing
+
+
+def test_it_is_asked_as_it_was_taught_to_answer(paper: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = paper.manifest.model.model_copy(update={"system": "the red cube"})
+    policy = UpVlaPolicy(replace(paper, manifest=paper.manifest.model_copy(update={"model": config})), PANDA)
+    told_first = []
+
+    def answer(features: torch.Tensor, prompt: list[int], most: int, system: list[int]) -> list[int]:
+        told_first.append(system)
+        return prompt
+
+    monkeypatch.setattr(paper.model, "answer", answer)
+    policy.reset(INSTRUCTIONS[0])
+    policy.answer([observation()], "where is the red cube?")
+    policy.reflect([observation()])
+    assert told_first == [paper.text.encode("the red cube")] * 2
 
 
 def test_as_released_it_neither_describes_nor_answers() -> None:

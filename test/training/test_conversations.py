@@ -49,9 +49,8 @@ def test_turns_come_with_their_pictures_and_what_was_said_before(folder: Path) -
     found = Conversations([path], Pictures(16), 2)
     assert len(found) == 3
     first, second, third = (found.turn(index) for index in range(3))
-    assert (first.question, first.answer) == TURNS[0]
-    assert second.question == "what is it? ASSISTANT: a robot USER: whose?"
-    assert second.answer == "nobody's"
+    assert (first.question, first.answer, first.before) == (*TURNS[0], ())
+    assert (second.question, second.answer, second.before) == (*TURNS[1], (TURNS[0],))
     assert (third.question, third.answer) == ("two", "views")
     assert first.images.shape == (2, 16, 16, 3)
     assert np.unique(first.images).tolist() == [60], "one image stands for both views"
@@ -64,9 +63,9 @@ def test_batches_follow_from_the_step_and_are_shared_evenly(folder: Path) -> Non
     talks = Conversations([write(folder, *entries)], Pictures(8), 1)
     whole = ConversationBatches(talks, 4, seed=3)[5]
     parts = [ConversationBatches(talks, 4, seed=3, share=Share(rank, 2))[5] for rank in range(2)]
-    assert whole.questions == parts[0].questions + parts[1].questions
+    assert whole.turns == parts[0].turns + parts[1].turns
     assert np.array_equal(whole.images, np.concatenate([part.images for part in parts]))
-    for question, answer, images in zip(whole.questions, whole.answers, whole.images, strict=True):
+    for ((question, answer),), images in zip(whole.turns, whole.images, strict=True):
         assert question[1:] == answer[1:]
         assert images.unique().tolist() == [60 * (int(answer[1:]) % 3)]
 

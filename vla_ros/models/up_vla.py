@@ -120,6 +120,7 @@ class UpVlaConfig(Config):
     width: PositiveInt
     heads: PositiveInt
     mlp_width: PositiveInt
+    system: str = ""  # the text that every conversation begins with
     rotary_fraction: float = 0.5  # of the width of a head
     rotary_base: float = 10000.0
     norm_epsilon: float = 1e-5
@@ -172,6 +173,10 @@ SIZES: dict[str, UpVlaConfig] = {
         width=2048,
         heads=32,
         mlp_width=8192,
+        system=(  # LLaVA's, by which Show-o learnt to answer
+            "A chat between a curious user and an artificial intelligence assistant. "
+            "The assistant gives helpful, detailed, and polite answers to the user's questions."
+        ),
     ),
     "up-vla-demo": UpVlaConfig(
         vocabulary=Vocabulary(text_size=512, end_of_text=0, codes=1024),

@@ -58,6 +58,7 @@ class UpVlaPolicy:
         self._instruction: list[int] = []
         self._description: list[int] = []
         self._resets = 0
+        self._system = bundle.text.encode(self._config.system)
         self._request: list[int] = []  # what it asks itself for a description
         if self._config.conditioning == "paper":
             self._request = self._encode(conversation(DESCRIBE), "request for a description")
@@ -243,7 +244,7 @@ class UpVlaPolicy:
     def _say(self, window: Window, prompt: list[int], max_tokens: int) -> str:
         with torch.cuda.stream(self._aside):
             features = self._features(self._images(window[-1]))
-            answered = self._bundle.model.answer(features, prompt, max_tokens)
+            answered = self._bundle.model.answer(features, prompt, max_tokens, self._system)
         return self._bundle.text.decode(answered).strip()
 
     # --- what is refused ---

@@ -59,11 +59,13 @@ class ActionBatch:
 
 @dataclass(frozen=True, eq=False)
 class ConversationBatch:
-    """B questions with their answers, about `images` (B, V, S, S, 3) uint8, on the CPU."""
+    """B conversations about `images` (B, V, S, S, 3) uint8, on the CPU: (question, answer) in order.
+
+    The last answer of each is learnt.
+    """
 
     images: Tensor
-    questions: tuple[str, ...]
-    answers: tuple[str, ...]
+    turns: tuple[tuple[tuple[str, str], ...], ...]
 
 
 class Batches(Protocol[Batch_co]):
@@ -156,7 +158,7 @@ class ConversationBatches:
         images = torch.from_numpy(np.stack([turn.images for turn in turns]))
         if self._augmentation is not None:
             images = augment(images, self._augmentation, self._order.draws(step))
-        return ConversationBatch(images, tuple(turn.question for turn in turns), tuple(turn.answer for turn in turns))
+        return ConversationBatch(images, tuple((*turn.before, (turn.question, turn.answer)) for turn in turns))
 
 
 def prefetched(batches: Batches[Batch_co], first: int, last: int, ahead: int = 2) -> Iterator[tuple[int, Batch_co]]:

@@ -27,14 +27,12 @@ class Conversation:
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """One question about images (V, S, S, 3) uint8 rgb, with its answer.
-
-    `question` has the turns before it in front: "first question ASSISTANT: first answer USER: question".
-    """
+    """One question about images (V, S, S, 3) uint8 rgb, with its answer; `before`: those that came before it."""
 
     images: NDArray[np.uint8]
     question: str
     answer: str
+    before: tuple[tuple[str, str], ...] = ()
 
 
 def read(path: Path, images: Path | None = None) -> tuple[Conversation, ...]:
@@ -100,9 +98,9 @@ class Conversations:
             raise IndexError(f"turn {index} of {len(self)}")
         conversation, number = self._turns[index]
         images = np.stack([self._pictures.read(path) for path in conversation.images])
-        before = "".join(f"{asked} ASSISTANT: {answered} USER: " for asked, answered in conversation.turns[:number])
         question, answer = conversation.turns[number]
-        return Turn(np.broadcast_to(images, (self._views, *images.shape[1:])), before + question, answer)
+        views = np.broadcast_to(images, (self._views, *images.shape[1:]))
+        return Turn(views, question, answer, conversation.turns[:number])
 
     def texts(self) -> tuple[str, ...]:
         """All questions and answers, each once, as a tokenizer is trained on."""

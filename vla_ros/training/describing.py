@@ -37,7 +37,7 @@ def describe(
 
     Each of several processes writes a file of its own beside it, which the first one puts together in the end.
     """
-    prompt = text.encode(conversation(DESCRIBE))
+    prompt, system = text.encode(conversation(DESCRIBE)), text.encode(model.config.system)
     said = {**read_descriptions(path), **_read_all(_shards(path))}
     processes.wait()  # nobody writes before all have read
     missing = [sample for sample in described_samples(samples.episodes, every) if sample not in said]
@@ -50,7 +50,7 @@ def describe(
             frames = np.stack([samples.frame(sample, camera) for camera in samples.config.cameras])
             with torch.no_grad():
                 features_BSF = vision.encode(torch.from_numpy(frames)[None].to(processes.device))
-                ids = model.answer(features_BSF, prompt, model.config.max_description)
+                ids = model.answer(features_BSF, prompt, model.config.max_description, system)
             answer = text.decode(ids).strip()
             file.write(json.dumps({"sample": sample, "text": answer}, ensure_ascii=False) + "\n")
             file.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import cast
 
 import numpy as np
@@ -74,15 +75,26 @@ class Preparation:
     def talks(self, batch: ConversationBatch) -> Talks:
         """What a batch of conversations is to the model, on its device.
 
-        As in the release none is longer than an action sequence: the beginning of what was said before is left out,
-        then the end of an answer.
+        Each answer ends the text, as in LLaVA's form. As in the release none is longer than an action sequence: the
+        beginning of what was said before is left out, then the end of an answer.
         """
-        end, room = self.config.vocabulary.end_of_text, longest(self.config) - 3 - self.config.features
-        prompts = [self.text.encode(conversation(question)) for question in batch.questions]
-        answers = [[*self.text.encode(f" {answer}"), end][: room - 1] for answer in batch.answers]
-        prompts = [prompt[-(room - len(answer)) :] for prompt, answer in zip(prompts, answers, strict=True)]
-        sequence, labels_BL = understanding_sequence(self.config, prompts, answers)
+        system = self.text.encode(self.config.system)
+        room = longest(self.config) - 3 - self.config.features - len(system)
+        answers = [self._answer(turns[-1][1])[: room - 1] for turns in batch.turns]
+        prompts = [
+            self._prompt(turns)[-(room - len(answer)) :] for turns, answer in zip(batch.turns, answers, strict=True)
+        ]
+        sequence, labels_BL = understanding_sequence(self.config, prompts, answers, system)
         return Talks(sequence.to(self.device), batch.images.to(self.device), labels_BL.to(self.device))
+
+    def _prompt(self, turns: tuple[tuple[str, str], ...]) -> list[int]:
+        """Ids of all that is said up to the last answer."""
+        *before, (question, _) = turns
+        said = [[*self.text.encode(conversation(asked)), *self._answer(answered)] for asked, answered in before]
+        return [*chain.from_iterable(said), *self.text.encode(conversation(question))]
+
+    def _answer(self, answer: str) -> list[int]:
+        return [*self.text.encode(f" {answer}"), self.config.vocabulary.end_of_text]
 
     def _description(self, sample: int) -> list[int]:
         said = "" if self.descriptions is None else self.descriptions.get(sample, "")
@@ -179,8 +191,8 @@ def _piece(batch: ActionBatch, place: int, pieces: int) -> ActionBatch:
 
 
 def _piece_of_talks(batch: ConversationBatch, place: int, pieces: int) -> ConversationBatch:
-    own = _slice(len(batch.questions), place, pieces)
-    return ConversationBatch(batch.images[own], batch.questions[own], batch.answers[own])
+    own = _slice(len(batch.turns), place, pieces)
+    return ConversationBatch(batch.images[own], batch.turns[own])
 
 
 def _slice(length: int, place: int, pieces: int) -> slice:
