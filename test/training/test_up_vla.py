@@ -100,10 +100,19 @@ def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, meas
     assert "| success rate | 23 of 50 |\n" in card.read_text()
 
     other = tmp_path / "other.yaml"
-    other.write_text(yaml.safe_dump({**yaml.safe_load(written.read_text()), "recipe": {"state_dropout": 0.5}}))
-    refused = train(*words[:-1], other, "--resume")
+    known = yaml.safe_load(written.read_text())
+    for change in ({"state_dropout": 0.5}, {"describe_every_s": 9.0}):
+        other.write_text(yaml.safe_dump({**known, "recipe": {**known.get("recipe", {}), **change}}))
+        refused = train(*words[:-1], other, "--resume")
+        assert refused.exit_code == 1
+        assert "is of another training: the recipe was" in refused.output
+
+    descriptions = (out / "descriptions.jsonl").read_text()
+    (out / "descriptions.jsonl").write_text(descriptions.replace("before", "after"))
+    refused = train(*words, "--resume")
     assert refused.exit_code == 1
-    assert "is of another training: the recipe was" in refused.output
+    assert "is of another training: what it said itself was" in refused.output
+    (out / "descriptions.jsonl").write_text(descriptions)
 
     other.write_text(yaml.safe_dump({"data": {"state_keys": []}}))
     blind = ("--dataset", dataset, "--out", tmp_path / "blind", "--start", out / "checkpoint", "--config", other)

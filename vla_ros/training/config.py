@@ -67,7 +67,7 @@ class Recipe(Config):
     stage_1: Stage
     stage_2: Stage
     augmentation: AugmentationConfig | None = None
-    pads_to_longest: bool = True  # the release pads every sequence to the model's greatest length
+    pads_to_longest: bool = True  # of a batch; the release pads every sequence to the model's greatest length
     describe_every_s: float = Field(default=2.0, gt=0)
     description_dropout: float = Field(default=0.1, ge=0, le=1)
     state_dropout: float = Field(default=0.0, ge=0, le=1)  # the state replaced by zeros: its mean

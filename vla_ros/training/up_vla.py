@@ -7,9 +7,11 @@ words for the recorded scenes. 2: the same and act, on those words.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from enum import Enum
 from functools import cached_property, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
@@ -246,7 +248,10 @@ class UpVlaTraining:
             unseen = batches(chosen(self.samples, held_out), batch=size)
             count = min(_HELD_OUT_PARTS, len(held_out) // size)
             looked_at = [Part(whole.windows(unseen[number], number)) for number in range(count)]
-        job = self._job(name, stage, self._about(stage))
+        about = self._about(stage)
+        if descriptions is not None:  # of other words of its own it would go on as another training
+            about["what it said itself"] = sha256(json.dumps(sorted(descriptions.items())).encode()).hexdigest()[:16]
+        job = self._job(name, stage, about)
         return Trainer(objective, job, lambda steps: parts(partly, actions, talks, steps, stage.parts), looked_at).run()
 
     def _job(self, name: str, schedule: Schedule, about: dict[str, str]) -> Job:
@@ -356,7 +361,9 @@ class UpVlaTraining:
 
     def _about(self, stage: Schedule) -> dict[str, str]:
         """What may not change in the middle of a stage."""
-        changing = {"augmentation", "pads_to_longest", "description_dropout", "state_dropout", "held_out"}
+        changing = {
+            "augmentation", "pads_to_longest", "describe_every_s", "description_dropout", "state_dropout", "held_out",
+        }  # fmt: skip
         return {
             "the model": self.config.model_dump_json(),
             "the stage": stage.model_dump_json(exclude={"steps", "parts"}),
@@ -366,6 +373,7 @@ class UpVlaTraining:
             "the number of conversations": str(0 if self.conversations is None else len(self.conversations)),
             "the data": self.request.data.model_dump_json(),
             "the datasets": ", ".join(path.name for path in self.request.datasets),
+            "the start": "none" if self.request.start is None else self.request.start.name,
             "the recipe": self.recipe.model_dump_json(include=changing),
         }
 
