@@ -13,7 +13,12 @@ def scaled(x: torch.Tensor, y: torch.Tensor, *, by: float) -> tuple[torch.Tensor
     return by * x @ y, x.sum(0)
 
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+def on_gpu(number: int) -> object:
+    missing = torch.cuda.device_count() <= number
+    return pytest.param(f"cuda:{number}", marks=pytest.mark.skipif(missing, reason=f"no GPU {number}"))
+
+
+DEVICES = ["cpu", on_gpu(0), on_gpu(1)]
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -34,13 +34,17 @@ class Replayed:
 
     def __init__(self, function: Callable[..., Tensors], device: torch.device) -> None:
         self._function = function
-        self._is_captured = device.type == "cuda"
+        self._device = device
         self._captured: dict[Shapes, _Captured] = {}
 
     def __call__(self, *inputs: Tensor, **named: Any) -> Tensors:
         """The function's outputs, which are the caller's to keep."""
-        if not self._is_captured:
+        if self._device.type != "cuda":
             return self._function(*inputs, **named)
+        with torch.cuda.device(self._device):  # else a capture would be of the first GPU, where nothing happens
+            return self._replay(inputs, named)
+
+    def _replay(self, inputs: Tensors, named: dict[str, Any]) -> Tensors:
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
         if shapes not in self._captured:
             self._captured[shapes] = self._capture(inputs, named)

@@ -47,9 +47,8 @@ class Processes:
 
     def sum(self, values: Sequence[Tensor]) -> list[Tensor]:
         """Numbers, each summed over all processes; float64 on the CPU."""
-        summed = torch.stack([value.detach().double().reshape(()) for value in values])
+        summed = torch.stack([value.detach().to(self.device, torch.float64).reshape(()) for value in values])
         if self.world > 1:
-            summed = summed.to(self.device)
             dist.all_reduce(summed)
         return list(summed.cpu())
 
