@@ -273,6 +273,27 @@ def test_it_answers_by_what_it_sees(paper: Bundle) -> None:
     assert policy.description == ""  # an answer conditions nothing
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_it_acts_as_on_a_processor(bundle: Bundle, tmp_path: Path) -> None:
+    checkpoints.save(tmp_path / "checkpoint", bundle)
+    here, there = (
+        registry.load("up_vla", robot=PANDA, checkpoint=str(tmp_path / "checkpoint"), device=device, dtype="float32")
+        for device in ("cpu", "cuda")
+    )
+    for seed in range(3):  # the graphs are captured once, and are to follow what is seen
+        inferences = []
+        for policy in (here, there):
+            policy.reset(INSTRUCTIONS[seed % 2])
+            if policy.reflection_period_s < float("inf"):
+                policy.reflect([observation(seed)])
+            inferences.append(infer(policy, observation(seed)))
+        on_cpu, on_gpu = inferences
+        np.testing.assert_allclose(on_gpu.chunk.actions, on_cpu.chunk.actions, atol=1e-3 * STEP)
+        for frame, expected in zip(on_gpu.imagine(), on_cpu.imagine(), strict=True):
+            apart = np.abs(frame.image.astype(int) - expected.image.astype(int))
+            assert np.quantile(apart, 0.9) <= 2, "a code or two of random weights may fall the other way"
+
+
 def test_it_is_asked_as_it_was_taught_to_answer(paper: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     config = paper.manifest.model.model_copy(update={"system": "the red cube"})
     policy = UpVlaPolicy(replace(paper, manifest=paper.manifest.model_copy(update={"model": config})), PANDA)

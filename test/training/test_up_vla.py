@@ -134,6 +134,18 @@ def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, meas
     ), "the image tokenizer is frozen"
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_it_is_trained_and_judged_as_well(
+    dataset: Path, conversations: Path, measures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    said = ("--conversations", conversations, "--measures", measures)
+    done = train("--dataset", dataset, *said, "--out", out, "--device", "cuda")
+    assert done.exit_code == 0, done.output
+    last = json.loads((out / "stage-2" / "curves.jsonl").read_text().splitlines()[-1])
+    assert "held_out_act" in last
+
+
 def test_datasets_of_others_train_as_well(tmp_path: Path) -> None:
     data = {
         "cameras": ["hand"], "code_cameras": ["hand"], "camera_keys": {"hand": "observation.images.wrist"},
