@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import pty
 import select
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -228,6 +231,19 @@ def test_a_signal_leaves_the_block_and_stops_the_nodes(
     assert ("obedient_0", "ended by SIGINT") in log.lines
     assert not is_alive(process)
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_comes_just_before_the_waiting_is_not_missed(environment: dict[str, str]) -> None:
+    """Python then knows of the signal, and no system call is interrupted."""
+    unheard = threading.Timer(0.3, _thread.interrupt_main, [signal.SIGTERM])
+    begun_s = time.monotonic()
+    late = threading.Timer(10.0, os.kill, [os.getpid(), signal.SIGINT])  # ends the waiting where that was missed
+    with pytest.raises(SystemExit), supervise(environment, Log()) as nodes:  # noqa: PT012 - it is raised in wait
+        unheard.start()
+        late.start()
+        nodes.wait()
+    late.cancel()
+    assert time.monotonic() - begun_s < 5.0
 
 
 PARENT = """

@@ -32,6 +32,8 @@ _PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 _PROVEN_S = 60.0
 #: What ends the system: Ctrl-C, a service manager, a terminal that is closed.
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: What waits for a signal without end sleeps through one that comes just before it: of a dead controller, for ever.
+_NOTICED_S = 0.1
 _LAST_LINES = 15
 _DRAIN_TIMEOUT_S = 1.0
 
@@ -106,7 +108,7 @@ class Supervisor:
             time.sleep(for_s)
             return
         while True:
-            signal.pause()
+            time.sleep(_NOTICED_S)
 
     def stop(self) -> None:
         """End every node, the last one started first: SIGINT, then SIGTERM, then SIGKILL."""
