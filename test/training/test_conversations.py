@@ -108,6 +108,10 @@ def test_files_that_are_not_there_or_nothing_are_named(folder: Path) -> None:
         Conversations([write(folder)], Pictures(16), 1)
     with pytest.raises(ValueError, match="2 images; the model sees 3"):
         Conversations([write(folder, {"image": ["0.png", "1.png"], "conversations": said(TURNS[0])})], Pictures(16), 3)
-    missing = Conversations([write(folder, {"image": "9.png", "conversations": said(TURNS[0])})], Pictures(16), 1)
+    missing = [{"image": f"{number}.png", "conversations": said(TURNS[0])} for number in (0, 9, 8, 9)]
+    with pytest.raises(ValueError, match=r"talk\.json: .*/9\.png is not there; missing are 2 of 3 images"):
+        read(write(folder, *missing))
+    (folder / "9.png").write_text("no picture")
+    broken = Conversations([write(folder, missing[1])], Pictures(16), 1)
     with pytest.raises(ValueError, match=r"9\.png is no image"):
-        missing.turn(0)
+        broken.turn(0)

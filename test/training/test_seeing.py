@@ -108,5 +108,9 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no measured picture in"):
         Measured([tmp_path / "empty.jsonl"], Pictures(SIDE), 2)
     (tmp_path / "one.jsonl").write_text('{"images": ["a.png", "b.png"], "measures": {"red.x": 1.0}}\n')
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(ValueError, match=r"one\.jsonl: .*/b\.png is not there; missing are 1 of 2 images"):
+        Measured([tmp_path / "one.jsonl"], Pictures(SIDE), 2)
+    (tmp_path / "b.png").touch()
     with pytest.raises(ValueError, match=r"a\.png is no image that can be read"):
         Measured([tmp_path / "one.jsonl"], Pictures(SIDE), 2).images(0)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_ros.training.pictures import Pictures
+from vla_ros.training.pictures import Pictures, check_there
 
 _IMAGE = "<image>"  # where in a question LLaVA has its image; a model of ours always has it in front
 _HUMAN, _MODEL = "human", "gpt"
@@ -39,7 +39,7 @@ def read(path: Path, images: Path | None = None) -> tuple[Conversation, ...]:
     """The conversations of a json file; `images`: the folder its images are named from, its own without one.
 
     `image` is a file, or a list of one of each camera. Text alone, without an image, is left out. Raises ValueError
-    naming the file and the entry that is wrong.
+    naming the file and the entry that is wrong, or the first image that is not there.
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
@@ -48,11 +48,13 @@ def read(path: Path, images: Path | None = None) -> tuple[Conversation, ...]:
     if not isinstance(entries, list):
         raise ValueError(f"{path}: conversations in LLaVA's form are a list of entries, not {type(entries).__name__}")
     folder = path.parent if images is None else images
-    return tuple(
+    found = tuple(
         _conversation(entry, folder, f"{path}: entry {number}")
         for number, entry in enumerate(entries)
         if not (isinstance(entry, dict) and "image" not in entry)
     )
+    check_there((image for one in found for image in one.images), str(path))
+    return found
 
 
 def _conversation(entry: Any, folder: Path, where: str) -> Conversation:

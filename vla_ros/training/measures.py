@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vla_ros.training.augmentation import AugmentationConfig, augment
 from vla_ros.training.batches import ALONE, Order, Share
-from vla_ros.training.pictures import Pictures
+from vla_ros.training.pictures import Pictures, check_there
 from vla_ros.values import Array
 
 _LEAST_SPREAD = 1e-6
@@ -37,12 +37,13 @@ class Measured:
     """The lines of files, in order; every line measures the same."""
 
     def __init__(self, paths: Sequence[Path], pictures: Pictures, views: int) -> None:
-        """`views`: how many images the model sees. Raises ValueError naming the file and the line that is wrong."""
+        """`views`: how many images the model sees. Raises ValueError naming the file and what is wrong there."""
         self._pictures = pictures
         self._images: list[tuple[Path, ...]] = []
         self.names: tuple[str, ...] = ()
         rows: list[list[float]] = []
         for path in paths:
+            before = len(self._images)
             for number, line in enumerate(_lines(path), start=1):
                 images, measures = _read(line, views, f"{path}: line {number}")
                 self.names = self.names or tuple(measures)
@@ -50,6 +51,7 @@ class Measured:
                     raise ValueError(f"{path}: line {number} measures {_said(measures)}, not {_said(self.names)}")
                 self._images.append(tuple(path.parent / name for name in images))
                 rows.append(list(measures.values()))
+            check_there((image for images in self._images[before:] for image in images), str(path))
         if not rows:
             raise ValueError(f"no measured picture in {', '.join(map(str, paths)) or 'no file'}")
         values: Array = np.array(rows)

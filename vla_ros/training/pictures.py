@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,21 @@ from PIL import UnidentifiedImageError
 from vla_ros.policies.images import square
 
 _ROOM_BYTES = 2**31  # all of a small set, the first ones of a great one
+
+
+def check_there(paths: Iterable[Path], where: str) -> None:
+    """Raise ValueError, with `where` in front, unless all files are there: in the middle of a training is too late."""
+    wanted = dict.fromkeys(paths)
+    missing = [path for path in wanted if not _is_file(path)]
+    if missing:
+        raise ValueError(f"{where}: {missing[0]} is not there; missing are {len(missing)} of {len(wanted)} images")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have, a folder that may not be looked into
+        return False
 
 
 class Pictures:
