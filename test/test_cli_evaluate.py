@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from vla_ros.checkpoints import manifest
 from vla_ros.cli.app import app
+from vla_ros.cli.evaluate_dataset import read_mapping
 from vla_ros.control.arm import ArmConfig
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.robots.panda import PANDA
@@ -161,6 +162,12 @@ def test_a_typo_in_what_is_said_of_a_dataset_is_refused(system: Path, tmp_path: 
     assert result.exit_code == 2, result.output
     assert told in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("text", ["", "data:", "recipe: {held_out: 0.0}"])
+def test_a_file_of_a_training_that_maps_nothing_is_taken_as_well(text: str, tmp_path: Path) -> None:
+    (file := tmp_path / "data.yaml").write_text(text)
+    assert read_mapping(file) == {}
 
 
 def test_a_film_that_cannot_be_written_is_named(system: Path, tmp_path: Path) -> None:

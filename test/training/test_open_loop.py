@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -18,7 +19,9 @@ from vla_ros.policies.images import square
 from vla_ros.policies.policy import Inference, WindowSpec
 from vla_ros.policies.up_vla import UpVlaPolicy
 from vla_ros.recording.config import RecordingConfig
+from vla_ros.recording.features import Feature, Features, Row
 from vla_ros.recording.files import DatasetError
+from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.robots.fr3 import FR3
 from vla_ros.robots.panda import PANDA
@@ -198,6 +201,99 @@ def test_rows_of_others_are_compared_as_they_are() -> None:
     expected[0] = (expected[0] + np.abs(np.rad2deg(last))) / 2.0
     np.testing.assert_allclose(found.actions.policy, expected, rtol=1e-5)
     assert (found.path, found.actions.still, found.actions.units) == (None, None, ("deg", "deg"))
+
+
+class Looking:
+    """Keeps what it is shown, and wants the arm to stay at zero."""
+
+    action_spec = ActionSpec(
+        space=Space.JOINT_POSITION, rate_hz=10.0, horizon=4, gripper=GripperConvention.WIDTH_M,
+        joint_names=PANDA.joint_names,
+    )  # fmt: skip
+    window_spec = WindowSpec(cameras=("front",), proprioception=("joints", "gripper"))
+
+    def __init__(self) -> None:
+        self.seen: list[Observation] = []
+        self.sizes: Mapping[str, tuple[int, int]] = {}
+
+    def check_cameras(self, cameras: Mapping[str, tuple[int, int]]) -> None:
+        self.sizes = cameras
+
+    def reset(self, instruction: str) -> None:
+        """It knows no words."""
+
+    def infer(self, window: Window, committed: Committed) -> Inference:
+        self.seen.append(window[-1])
+        return Inference(ModelChunk(window[-1].instant_ns, np.zeros((4, 8))))
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """A dataset of a robot and of columns that nobody here knows by name: row k has joints k + 0 .. 6, the width k."""
+    names = tuple(f"motor{number}" for number in range(8))
+    features = Features(
+        10, "franka",
+        (
+            Feature("width", "float32", (1,)), Feature("qpos", "float32", (7,)),
+            Feature("action", "float32", (8,), names),
+            Feature("observation.images.eye", "video", (48, 64, 3), ("height", "width", "channels")),
+        ),
+    )  # fmt: skip
+    with DatasetWriter(tmp_path / "theirs", features, RecordingConfig(fps=10)) as writer:
+        writer.begin("wave")
+        for frame in range(6):
+            values = {"width": np.array([frame]), "qpos": frame + np.arange(7.0), "action": np.zeros(8)}
+            writer.add(Row(frame, {"eye": np.full((48, 64, 3), 9 * frame, np.uint8)}, values))
+        writer.save(EpisodeDetails("wave", success=True))
+    info = tmp_path / "theirs" / "meta" / "info.json"
+    told = json.loads(info.read_text())
+    told["features"]["observation.images.eye"]["shape"] = [3, 48, 64]
+    info.write_text(json.dumps(told))
+    return tmp_path / "theirs"
+
+
+THEIRS = {"source": "column", "camera_keys": {"front": "eye"}}
+OF_STATE = {"state_keys": ["width", "qpos"], "state_streams": ["gripper", "joints"]}
+
+
+@pytest.mark.parametrize("robot", [{}, {"robot": "panda"}])
+def test_the_state_of_others_is_shown_by_the_streams_that_it_is_said_to_be(theirs: Path, robot: dict[str, str]) -> None:
+    policy = Looking()
+    found = compare("tried", policy, PANDA, theirs, 2, {**THEIRS, **OF_STATE, **robot})
+    assert policy.sizes == {"front": (64, 48)}, "whoever wrote it put channels first"
+    last = policy.seen[-1].proprioception
+    assert (last["joints"].tolist(), last["gripper"].tolist()) == ([5, 6, 7, 8, 9, 10, 11], [5])
+    assert found.path is not None
+    np.testing.assert_allclose(found.actions.policy[0], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "says"),
+    [
+        ({}, "joints, gripper; it holds nothing of a panda, as far as its names, or data.state_streams, tell"),
+        (
+            {**OF_STATE, "state_streams": ["gripper"]},
+            r"data.state_streams \(gripper\) for a panda: 1, but .*: 8",
+        ),
+        ({**OF_STATE, "state_keys": ["angles"]}, "no feature 'angles'"),
+        ({**OF_STATE, "robot": "fr3"}, "was recorded with a fr3, the policy is for a panda"),
+    ],
+)
+def test_a_state_that_nothing_says_enough_of_is_refused(theirs: Path, mapping: dict[str, object], says: str) -> None:
+    with pytest.raises(DatasetError, match=says):
+        compare("tried", Looking(), PANDA, theirs, 2, {**THEIRS, **mapping})
+
+
+def test_joints_that_are_not_the_arms_lead_nowhere() -> None:
+    """Eight joints of theirs: rows are compared, but nobody knows where they would take an arm of seven."""
+    policy = Looking()
+    names = tuple(f"j{number}" for number in range(8))
+    policy.action_spec = policy.action_spec.model_copy(  # type: ignore[misc]
+        update={"joint_names": names, "gripper": GripperConvention.NONE}
+    )
+    mapping = {"source": "column", "camera_keys": {"front": "wrist"}, "state_streams": ["joints", "gripper"]}
+    found = compare("tried", policy, PANDA, REFERENCE, 2, mapping)
+    assert (found.path, found.actions.still) == (None, None)
 
 
 def test_what_cannot_be_compared_is_refused(dataset: Path, tmp_path: Path) -> None:

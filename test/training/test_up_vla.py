@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,6 +16,8 @@ from vla_ros.checkpoints import manifest
 from vla_ros.cli.app import app
 from vla_ros.cli.train import _given, _read, _request
 from vla_ros.models import up_vla as model
+from vla_ros.policies import registry
+from vla_ros.robots.panda import PANDA
 from vla_ros.tokenizers import magvit2
 from vla_ros.tokenizers.text import TextTokenizer
 from vla_ros.training import config
@@ -25,10 +28,16 @@ from vla_ros.training.image_tokenizer import ImageTokenizerTraining
 from vla_ros.training.up_vla import UpVlaTraining
 from vla_ros.training.up_vla_material import Request
 from vla_ros.training.windows import TCP_STEPS
+from vla_ros.values import Committed, Observation
 from vla_ros.viewing.curves import render_curves
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "lerobot-0.6.1"
 INSTRUCTIONS = ("lift the red cube", "lift the blue cube")
+#: What `data` says of the reference, whose names are not ours; but for its state.
+THEIRS = {
+    "cameras": ["hand"], "code_cameras": ["hand"], "camera_keys": {"hand": "wrist"}, "pixels": 32, "source": "column",
+    "action": {"space": "joint_position", "gripper": "width_m", "rate_hz": 30.0, "horizon": 5},
+}  # fmt: skip
 FAST = config.OptimizerConfig(learning_rate=1e-3, warmup_steps=0, clip_norm=1.0)
 
 
@@ -146,21 +155,60 @@ def test_on_a_gpu_it_is_trained_and_judged_as_well(
     assert "held_out_act" in last
 
 
-def test_datasets_of_others_train_as_well(tmp_path: Path) -> None:
-    data = {
-        "cameras": ["hand"], "code_cameras": ["hand"], "camera_keys": {"hand": "observation.images.wrist"},
-        "pixels": 32, "source": "column", "successes_only": False,
-        "action": {"space": "joint_position", "gripper": "none", "rate_hz": 30.0, "horizon": 5},
-    }  # fmt: skip
+@pytest.mark.parametrize(
+    ("of_state", "streams"),
+    [({"state_streams": ["joints", "gripper"]}, ("joints", "gripper")), ({"state_keys": []}, ())],
+)
+def test_datasets_of_others_train_as_well(
+    of_state: dict[str, list[str]], streams: tuple[str, ...], tmp_path: Path
+) -> None:
+    """And what comes of it is a checkpoint as any: it can be loaded for the arm, and judged with the same file."""
     written = tmp_path / "config.yaml"
-    written.write_text(yaml.safe_dump({"data": data, "recipe": {"held_out": 0.0}}))
+    written.write_text(yaml.safe_dump({"data": {**THEIRS, **of_state}, "recipe": {"held_out": 0.0}}))
     result = train("--dataset", REFERENCE, "--out", tmp_path / "out", "--config", written, "--steps", 1)
     assert result.exit_code == 0, result.output
-    told = manifest.load_manifest(tmp_path / "out" / "checkpoint")
+    checkpoint = tmp_path / "out" / "checkpoint"
+    told = manifest.load_manifest(checkpoint)
     assert told.model.action_rows == 5
-    assert told.action.joint_names
-    assert told.proprioception == ("observation.state",)
+    assert (told.robot, told.action.joint_names) == ("panda", PANDA.joint_names)
+    assert told.proprioception == streams
     assert told.description_period_s is None, "it never learnt to speak"
+
+    policy = registry.load("up_vla", robot=PANDA, checkpoint=str(checkpoint))
+    policy.reset("pick 0")
+    state = {"joints": np.array(PANDA.home_rad), "gripper": np.array([0.04])}
+    seen = {"hand": np.zeros((240, 320, 3), np.uint8)}
+    chunk = policy.infer((Observation(1, seen, {name: state[name] for name in streams}),), Committed()).chunk
+    assert np.asarray(chunk.actions).shape == (5, 8)
+
+    judged = ("--checkpoint", checkpoint, "--dataset", REFERENCE, "--config", written, "--samples", 2)
+    result = CliRunner().invoke(app, ["evaluate", *map(str, judged), "--out", str(tmp_path / "judged")])
+    assert result.exit_code == 0, result.output
+    said = json.loads((tmp_path / "judged" / "report.json").read_text())
+    assert said["samples"] == 2
+    assert (said["path"] is not None) is bool(streams), "where the arm would go is known where its joints are"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "which streams of a panda the state is (observation.state: j0, j1, "),
+        (
+            {"state_streams": ["joints"]},
+            "(joints) for a panda: 7, but of data.state_keys (observation.state): 8",
+        ),
+        ({"state_keys": [], "robot": "arm"}, "data.robot: 'arm' is not in the catalogue; say which arm it is by"),
+    ],
+)
+def test_what_others_did_not_say_is_asked_for_before_anything_takes_time(
+    change: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    written = tmp_path / "config.yaml"
+    written.write_text(yaml.safe_dump({"data": {**THEIRS, **change}}))
+    result = train("--dataset", REFERENCE, "--out", tmp_path / "out", "--config", written)
+    assert result.exit_code == 1, result.output
+    assert said in result.output
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("has_acted", [True, False])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,7 @@ FORWARD = kinematics.for_robot(PANDA).forward
 THEIRS = DataConfig(
     cameras=("hand",), code_cameras=("hand",), camera_keys={"hand": "observation.images.wrist"}, pixels=24,
     source="column", action=ActionSpec(space=Space.JOINT_POSITION, gripper=GripperConvention.NONE, rate_hz=30.0),
+    state_streams=("joints", "gripper"),
 )  # fmt: skip
 
 
@@ -82,7 +85,7 @@ def test_a_sample_is_what_was_seen_and_asked_for_and_what_came_of_it(recorded: P
     assert len(samples) == sum(LENGTHS[:2]), "the failure is left out"
     assert samples.instructions == tuple(sorted(set(TASKS[:2])))
     assert samples.episodes == (range(25), range(25, 34))
-    assert (samples.robot, samples.state_dims) == ("panda", 8)
+    assert (samples.robot, samples.state_dims, samples.state_streams) == (PANDA, 8, ("joints", "gripper"))
     assert samples.frame_sizes == {"front": (64, 48), "wrist": (64, 48)}
     reader = DatasetReader(recorded)
     for index in (0, 3, 24, 25, 33):
@@ -160,13 +163,16 @@ def test_what_lerobot_wrote_is_learnt_from_as_well(version: str, tmp_path: Path)
     assert names is not None
     chosen = {
         "action": THEIRS.action.model_copy(update={"rate_hz": 10.0}), "action_names": (names[2], names[0]),
-        "state_keys": (), "end": EndRule.RELEASED,
+        "state_keys": (), "state_streams": (), "end": EndRule.RELEASED,
     }  # fmt: skip
     few = ActionSamples([root], THEIRS.model_copy(update=chosen))
     found = few.sample(30)
     assert found.state.shape == (0,)
     assert few.action.dimensions == (names[2], names[0])
     assert found.actions.tolist() == [[-28, -30], [-31, -33], [-34, -36], *[[0, 0]] * 7]
+    with_gripper = THEIRS.action.model_copy(update={"gripper": GripperConvention.WIDTH_M})
+    arm = ActionSamples([root], THEIRS.model_copy(update={"action": with_gripper}))
+    assert arm.action.joint_names == PANDA.joint_names, "whatever they call them: its driver knows no others"
 
 
 def test_an_older_format_gives_the_same_samples(recorded: Path, samples: ActionSamples, tmp_path: Path) -> None:
@@ -189,11 +195,55 @@ def test_an_older_format_gives_the_same_samples(recorded: Path, samples: ActionS
         ({"source": "column", "action": ActionSpec(rate_hz=20.0, rotation="axis_angle")}, "action has 8 values"),
         ({"source": "column", "action": ActionSpec(space=Space.JOINT_DELTA)}, "rate_hz must be that, not 10"),
         ({"state_keys": ("observation.force",)}, "no feature 'observation.force'"),
+        ({"robot": "franka"}, "data.robot: 'franka' is not in the catalogue; .* by data.robot: panda"),
+        ({"state_keys": (SENT,)}, "of a panda the state is .*data.state_streams: .joints, gripper.* data.state_keys: "),
+        (
+            {"state_streams": ("joints",)},
+            r"for a panda: 7, but of data.state_keys \(observation.state\): 8",
+        ),
+        ({"state_streams": ("joints",), "state_keys": ()}, r"panda: 7, but of data.state_keys \(none\): 0"),
+        (
+            {"state_streams": ("joints", "force")},
+            "each of joints, gripper, commanded_joints at most once, not joints, f",
+        ),
+        ({"state_streams": ("gripper", "gripper")}, "at most once, not gripper, gripper"),
     ],
 )
 def test_what_a_dataset_has_not_is_named(recorded: Path, change: dict[str, object], says: str) -> None:
     with pytest.raises(DatasetError, match=says):
         ActionSamples([recorded], CONFIG.model_copy(update=change))
+
+
+@pytest.mark.parametrize("named", ["", "Franka Emika"])
+def test_an_arm_that_a_dataset_does_not_name_as_we_do_is_asked_for(named: str, tmp_path: Path) -> None:
+    root = tmp_path / "theirs"
+    shutil.copytree(REFERENCE / "lerobot-0.6.1", root)
+    change_info(root, robot_type=named)
+    with pytest.raises(
+        DatasetError, match=f"its robot_type '{named}' is not in the catalogue; .* by data.robot: panda"
+    ):
+        ActionSamples([root], THEIRS, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists(), "and before anything is decoded"
+    assert ActionSamples([root], THEIRS.model_copy(update={"robot": "panda"})).robot is PANDA
+
+
+def test_cameras_are_found_by_short_keys_and_with_channels_first(tmp_path: Path) -> None:
+    root = tmp_path / "theirs"
+    shutil.copytree(REFERENCE / "lerobot-0.6.1", root)
+    change_info(root, **{"observation.images.wrist": [3, 240, 320]})
+    short = ActionSamples([root], THEIRS.model_copy(update={"camera_keys": {"hand": "wrist"}}))
+    assert short.frame_sizes == {"hand": (320, 240)}
+    assert short.sample(0).images["hand"].shape == (24, 24, 3)
+
+
+def change_info(root: Path, robot_type: str = "panda", **shapes: list[int]) -> None:
+    """Write another robot, and other shapes of features, into a dataset's description."""
+    path = root / "meta" / "info.json"
+    info = json.loads(path.read_text())
+    info["robot_type"] = robot_type
+    for key, shape in shapes.items():
+        info["features"][key]["shape"] = shape
+    path.write_text(json.dumps(info))
 
 
 def test_datasets_that_do_not_fit_are_refused(recorded: Path, tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ def read_mapping(file: Path | None) -> dict[str, Any]:
         whole = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         refuse(f"--config: {file} cannot be read: {error}")
-    found = whole.get("data", {}) if isinstance(whole, dict) else None
+    found = whole.get("data") if isinstance(whole, dict) else whole
+    if found is None:  # as `vla-ros train` takes it
+        return {}
     if not isinstance(found, dict):
         refuse(f"--config: {file} should have a section data, with fields {', '.join(DataConfig.model_fields)}")
     try:

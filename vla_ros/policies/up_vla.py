@@ -312,8 +312,7 @@ def _listed(words: Collection[str], most: int = 40) -> str:
 
 def _check_streams(names: tuple[str, ...], state: Normalization | None, robot: Robot) -> None:
     """The checkpoint's proprioception is what the robot itself measures, and as long as it was in training."""
-    joints = len(robot.joint_names)
-    lengths = {"joints": joints, "gripper": 1, "commanded_joints": joints}
+    lengths = robot.stream_lengths
     unknown = [name for name in names if name not in lengths]
     if unknown:
         raise ValueError(f"the checkpoint wants {', '.join(unknown)}; a robot measures {', '.join(lengths)}")

@@ -178,6 +178,11 @@ class Robot:
         return tuple(joint.name for joint in self.joints)
 
     @property
+    def stream_lengths(self) -> Mapping[str, int]:
+        """What it measures of itself, and how many values each is; in radians, and the gripper's width in metres."""
+        return {"joints": len(self.joints), "gripper": 1, "commanded_joints": len(self.joints)}
+
+    @property
     def links(self) -> tuple[str, ...]:
         """Every link and frame, from the base to the fingers."""
         children = (joint.child for joint in self.joints)

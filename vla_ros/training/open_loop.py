@@ -146,8 +146,8 @@ class _Score:
             raise ValueError(f"the policy gave actions of shape {given.shape}, the dataset has {recorded.shape}")
         self._actions.append(_masked(np.abs(given - recorded), is_pad))
         joints, width_m = known.get(ANCHOR_STREAMS[spec.anchor]), known.get("gripper")
-        if joints is None:
-            return
+        if joints is None or (spec.is_joint and len(spec.joint_names) != len(joints)):
+            return  # nobody knows where such rows would take the arm
         anchor = AnchorState(joints, self._forward(joints))
         wanted = to_absolute(spec, ModelChunk(0, recorded), anchor, self._max_width_m)
         went = to_absolute(spec, ModelChunk(0, given), anchor, self._max_width_m)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vla_ros.policies.policy import Policy, SeesCameras
-from vla_ros.recording.features import IMAGES, SENT, STATE, joint_names
+from vla_ros.recording.features import SENT, STATE
 from vla_ros.recording.files import DatasetError
-from vla_ros.recording.reader import DatasetReader, camera_name
+from vla_ros.recording.reader import DatasetReader
+from vla_ros.robots import catalogue
 from vla_ros.robots.robot import Robot
 from vla_ros.training.labels import COLUMNS
+from vla_ros.training.mapping import frame_sizes, slices, state_streams, stored_name
 from vla_ros.training.windows import ActionSamples, DataConfig
 from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Image, Observation, Window
 
@@ -23,21 +25,20 @@ _START_NS = NANOSECONDS_PER_SECOND  # of every episode: a stamp of zero means th
 class Recorded:
     """The rows of a dataset's episodes, by their index in `samples`, for one policy.
 
-    `mapping`: what `DataConfig` is told of a dataset of others (source, action_key, action_names, camera_keys).
-    Raises DatasetError for a dataset that is none, or lacks what the policy looks at.
+    `mapping`: what `DataConfig` is told of a dataset of others (source, action_key, state_streams, camera_keys and so
+    on). Raises DatasetError for a dataset that is none, or lacks what the policy looks at.
     """
 
     def __init__(self, policy: Policy, robot: Robot, root: Path, mapping: Mapping[str, Any]) -> None:
         self._look = policy.window_spec
         self._reader = DatasetReader(root)
-        keys = self._found_keys(dict(mapping.get("camera_keys", {})))
-        self._cameras = {camera: camera_name(key) for camera, key in keys.items()}
-        self._streams = self._found_streams(robot)
+        self._cameras = self._found_cameras(mapping.get("camera_keys", {}))
+        self._streams = self._found_streams(robot, mapping)
         if isinstance(policy, SeesCameras):
-            shapes = {camera: self._reader.meta.features.find(key).shape for camera, key in keys.items()}
-            policy.check_cameras({camera: (shape[1], shape[0]) for camera, shape in shapes.items()})
+            policy.check_cameras(frame_sizes(self._reader.meta.features, self._cameras))
         is_ours = all(key in self._reader.keys for key in COLUMNS)
-        keys = keys or {name: IMAGES + name for name in self._reader.cameras[:1]}  # samples have one at least
+        self._check_robot(robot, mapping.get("robot", ""), is_ours)
+        keys = self._cameras or {name: name for name in self._reader.cameras[:1]}  # samples have one at least
         self.samples = ActionSamples(
             [root],
             DataConfig.model_validate(
@@ -49,46 +50,58 @@ class Recorded:
                     "code_cameras": tuple(keys)[:1],
                     "action": policy.action_spec,
                     "state_keys": (),
+                    "state_streams": (),
+                    "robot": robot.name,
                     "successes_only": False,  # left out by `chosen`: so an episode's number is the dataset's
                 }
             ),
         )
-        if is_ours and self.samples.robot != robot.name:
-            raise DatasetError(f"{root} was recorded with a {self.samples.robot}, the policy is for a {robot.name}")
 
-    def _found_keys(self, given: Mapping[str, str]) -> dict[str, str]:
-        """camera of the policy -> its key in the dataset."""
+    def _check_robot(self, robot: Robot, given: str, is_ours: bool) -> None:
+        """Raise DatasetError where the dataset is of another arm; those of others need not name one that is known."""
+        meta = self._reader.meta
+        named = given or meta.features.robot_type
+        if named != robot.name and (given or is_ours or named in catalogue.ROBOTS):
+            raise DatasetError(f"{meta.root} was recorded with a {named}, the policy is for a {robot.name}")
+
+    def _found_cameras(self, given: Mapping[str, str]) -> dict[str, str]:
+        """camera of the policy -> what the dataset calls it."""
         reader = self._reader
         looks_at = reader.cameras if self._look.cameras is None else self._look.cameras
-        keys = {camera: given.get(camera, IMAGES + camera) for camera in looks_at}
-        missing = [camera_name(key) for key in keys.values() if camera_name(key) not in reader.cameras]
+        cameras = {camera: stored_name(camera, given) for camera in looks_at}
+        missing = [stored for stored in cameras.values() if stored not in reader.cameras]
         if missing:
             raise DatasetError(
                 f"{reader.meta.root} has no camera {', '.join(missing)}, at which the policy looks; "
                 f"there are: {', '.join(reader.cameras) or 'none'}"
             )
-        return keys
+        return cameras
 
-    def _found_streams(self, robot: Robot) -> dict[str, Callable[[int, int], Array]]:
+    def _found_streams(self, robot: Robot, mapping: Mapping[str, Any]) -> dict[str, Callable[[int, int], Array]]:
         """What a policy may look at besides cameras, of (episode, row): as far as the dataset is of this robot."""
-        joints = len(robot.joints)
+        features, root = self._reader.meta.features, self._reader.meta.root
+        given = mapping.get("state_streams", ())
+        keys = tuple(mapping.get("state_keys", (STATE,))) if given else (STATE,)
 
-        def reads(key: str, part: slice) -> Callable[[int, int], Array]:
-            return lambda episode, row: np.asarray(
-                self._reader.columns(episode, [key])[key][row, part], dtype=np.float64
-            )
+        def reads(keys: Sequence[str], part: slice) -> Callable[[int, int], Array]:
+            def read(episode: int, row: int) -> Array:
+                columns = self._reader.columns(episode, keys)
+                return np.concatenate([columns[key][row] for key in keys], dtype=np.float64)[part]
 
-        names = {feature.key: feature.names for feature in self._reader.meta.features.features}
-        found: dict[str, Callable[[int, int], Array]] = {}
-        if names.get(STATE) == joint_names(robot):
-            found = {"joints": reads(STATE, slice(0, joints)), "gripper": reads(STATE, slice(joints, None))}
-            if SENT in names:
-                found["commanded_joints"] = reads(SENT, slice(0, joints))
+            return read
+
+        try:
+            streams = state_streams(features, keys, given, robot)
+        except ValueError as error:
+            raise DatasetError(f"{root}: {error}") from error
+        found = {stream: reads(keys, part) for stream, part in slices(streams, robot).items()}
+        if streams and not given and SENT in self._reader.keys:
+            found["commanded_joints"] = reads([SENT], slice(0, len(robot.joints)))
         unknown = [stream for stream in self._look.proprioception if stream not in found]
         if unknown:
+            held = ", ".join(found) or f"nothing of a {robot.name}, as far as its names, or data.state_streams, tell"
             raise DatasetError(
-                f"{self._reader.meta.root} does not hold what the policy looks at besides cameras: "
-                f"{', '.join(unknown)}; it holds {', '.join(found) or f'nothing of a {robot.name}'}"
+                f"{root} does not hold what the policy looks at besides cameras: {', '.join(unknown)}; it holds {held}"
             )
         return found
 

@@ -23,7 +23,6 @@ from vla_ros.actions import GripperConvention
 from vla_ros.checkpoints.manifest import Bundle, CameraInput, UpVlaManifest, save
 from vla_ros.models.up_vla import DESCRIBE, SIZES, UpVla, conversation
 from vla_ros.policies.up_vla import words_of
-from vla_ros.recording.features import STATE
 from vla_ros.tokenizers.magvit2 import Magvit2
 from vla_ros.tokenizers.text import FILE, TextTokenizer
 from vla_ros.tokenizers.vision import ClipVision, SmallVision, SmallVisionConfig
@@ -48,7 +47,6 @@ PICTURE = "curves.png"
 _FRAMES = 8000  # that an image tokenizer is trained on, at most
 _HELD_OUT_PARTS = 6
 _MEASURED_HELD_OUT = 25  # one of so many measured pictures
-_STREAMS = ("joints", "gripper")  # what the state of our datasets is put together from
 
 
 class Until(str, Enum):
@@ -314,17 +312,16 @@ class UpVlaTraining:
     def _manifest(self, vision: SmallVision | ClipVision | None, is_told: bool) -> UpVlaManifest:
         request, samples, data = self.request, self.samples, self.request.data
         sizes = samples.frame_sizes
-        of_ours = data.source == "poses" and data.state_keys == (STATE,)
         return UpVlaManifest(
             size=request.size,
             model=self.config,
             image_tokenizer=self.image_tokenizer.config,
             vision=vision.config if isinstance(vision, SmallVision) else None if vision is None else "clip",
-            robot=samples.robot,
+            robot=samples.robot.name,
             cameras=tuple(CameraInput(name=name, width=sizes[name][0], height=sizes[name][1]) for name in data.cameras),
             code_cameras=data.code_cameras,
             pixels=data.pixels,
-            proprioception=() if self.material.state is None else _STREAMS if of_ours else data.state_keys,
+            proprioception=() if self.material.state is None else samples.state_streams,
             state=self.material.state,
             action=samples.action,
             normalization=self.material.actions,

@@ -17,18 +17,17 @@ from vla_ros.actions import ActionSpec, Anchor, GripperConvention, Space
 from vla_ros.geometry import RotationForm
 from vla_ros.recording.features import ACTION, STATE, Features
 from vla_ros.recording.files import DatasetError
-from vla_ros.recording.reader import DatasetReader, camera_name, is_image
-from vla_ros.robots import catalogue
+from vla_ros.recording.reader import DatasetReader
+from vla_ros.robots.robot import Robot
 from vla_ros.training.frames import Clip, Frames, Progress
 from vla_ros.training.labels import COLUMNS, EndRule, Requested, Taken, rows_between
+from vla_ros.training.mapping import find_robot, frame_sizes, state_streams, stored_name
 from vla_ros.values import Array, Config, Image
 
 
 def _silent(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
-
-_CHANNELS = 3
 
 #: What the demo-sized policy is taught: steps of the TCP in the base frame, the gripper 0 closed .. 1 open.
 TCP_STEPS = ActionSpec(
@@ -44,7 +43,8 @@ class DataConfig(Config):
 
     `cameras`: those that are seen, in the model's order; `code_cameras`: those of them whose future frame is predicted.
     `source` poses: the TCP poses and widths asked for of this package's datasets, written as `action` says; column: the
-    rows of `action_key` as they are, of anyone's dataset, with `action` saying what they mean.
+    rows of `action_key` as they are, of anyone's dataset, with `action` saying what they mean. `state_streams`: what
+    `state_keys` are, one after the other, as the robot measures it (joints [rad], gripper [m], commanded_joints [rad]).
     """
 
     cameras: tuple[str, ...] = Field(default=("front", "wrist"), min_length=1)
@@ -55,6 +55,8 @@ class DataConfig(Config):
     action_key: str = ACTION
     action_names: tuple[str, ...] = ()  # of `action_key`, as `action.dimensions` has them; empty: all, in their order
     state_keys: tuple[str, ...] = (STATE,)  # columns put one after the other; empty: no proprioception
+    state_streams: tuple[str, ...] = ()  # empty: as this package's own datasets have it
+    robot: str = ""  # the arm's name in the catalogue, where the dataset names it otherwise, or not at all
     camera_keys: Mapping[str, str] = Field(default_factory=dict)  # camera -> its key in the dataset, where it differs
     end: EndRule = EndRule.HOLD
     successes_only: bool = True  # episodes that say they failed are left out
@@ -104,23 +106,25 @@ class ActionSamples:
         self._clips = tuple(clip for source in self._sources for clip in source.clips)
         if not self._clips:
             raise DatasetError(f"{', '.join(map(str, roots)) or 'no dataset'}: no episode that was a success")
-        robots = {source.robot for source in self._sources}
-        widths = {source.state_dims for source in self._sources}
-        if len(robots) > 1 or len(widths) > 1:
+        robots = {source.robot.name for source in self._sources}
+        if len(robots) > 1:
             raise DatasetError(
-                f"datasets of one robot, with states of one size, are learnt from together; these are of "
-                f"{', '.join(sorted(robots))}, with {', '.join(map(str, sorted(widths)))} values"
+                f"datasets of one robot are learnt from together; these are of {', '.join(sorted(robots))}"
             )
         self._starts = np.cumsum([0, *(clip.length for clip in self._clips)])
-        self._frames = [
-            {name: Frames.of(source.reader, camera, source.clips, config.pixels, cache, on_progress)
-             for name, camera in source.cameras.items()}
-            for source in self._sources
-        ]  # fmt: skip
+        self._frames = self._all_frames(cache, on_progress)
         self._of_source = np.repeat(np.arange(len(self._sources)), [len(source.clips) for source in self._sources])
         firsts = np.cumsum([0, *(sum(clip.length for clip in source.clips) for source in self._sources)])
         self._first_of_source = firsts[:-1]
         self._chunks: dict[int, tuple[Array, NDArray[np.bool_]]] = {}
+
+    def _all_frames(self, cache: Path | None, on_progress: Progress) -> list[dict[str, Frames]]:
+        pixels = self.config.pixels
+        return [
+            {name: Frames.of(source.reader, camera, source.clips, pixels, cache, on_progress)
+             for name, camera in source.cameras.items()}
+            for source in self._sources
+        ]  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_chunks": {}}
@@ -131,11 +135,16 @@ class ActionSamples:
     @property
     def state_dims(self) -> int:
         """P of `Sample.state`; 0 without proprioception."""
-        return self._sources[0].state_dims
+        return sum(self.robot.stream_lengths[name] for name in self.state_streams)
 
     @property
-    def robot(self) -> str:
-        """The datasets' robot, as they name it; may be empty."""
+    def state_streams(self) -> tuple[str, ...]:
+        """The robot's streams that `Sample.state` is, one after the other."""
+        return self._sources[0].state_streams
+
+    @property
+    def robot(self) -> Robot:
+        """The datasets' robot."""
         return self._sources[0].robot
 
     @property
@@ -212,14 +221,14 @@ class _Source:
     """One dataset: its episodes that are learnt from, and how."""
 
     def __init__(self, root: Path, config: DataConfig) -> None:
-        self.cameras = {name: camera_name(config.camera_keys.get(name, name)) for name in config.cameras}
+        self.cameras = {name: stored_name(name, config.camera_keys) for name in config.cameras}
         self.reader = DatasetReader(root, list(self.cameras.values()))
         meta = self.reader.meta
-        self.robot = meta.features.robot_type
         try:
+            self.robot = find_robot(meta.features, config.robot)
             self.stride = rows_between(meta.fps, config.action.rate_hz)
             self.labels = _labels(config, self.robot, meta.features, self.stride)
-            self.state_dims = sum(meta.features.find(key).shape[0] for key in config.state_keys)
+            self.state_streams = _streams(config, self.robot, meta.features)
         except ValueError as error:
             raise DatasetError(f"{root}: {error}") from error
         of_labels = COLUMNS if config.source == "poses" else (config.action_key,)
@@ -232,11 +241,8 @@ class _Source:
 
     @property
     def frame_sizes(self) -> Mapping[str, tuple[int, int]]:
-        """camera -> (width, height) as recorded; whoever wrote it may say channels first."""
-        features = self.reader.meta.features.features
-        shapes = {camera_name(feature.key): feature.shape for feature in features if is_image(feature)}
-        sizes = {camera: shape[1:] if shape[-1] != _CHANNELS else shape[:2] for camera, shape in shapes.items()}
-        return {name: (sizes[camera][1], sizes[camera][0]) for name, camera in self.cameras.items()}
+        """camera -> (width, height) as recorded."""
+        return frame_sizes(self.reader.meta.features, self.cameras)
 
     def columns(self, clip: Clip) -> Mapping[str, Array]:
         """Those that are read, of one episode."""
@@ -246,7 +252,21 @@ class _Source:
         return self.reader.task(int(self.reader.columns(episode, ["task_index"])["task_index"][0, 0]))
 
 
-def _labels(config: DataConfig, robot: str, features: Features, stride: int) -> Requested | Taken:
+def _streams(config: DataConfig, robot: Robot, features: Features) -> tuple[str, ...]:
+    """What the state is made of; raises ValueError where nobody says: on a robot nothing could take its place."""
+    columns = [features.find(key) for key in config.state_keys]
+    streams = state_streams(features, config.state_keys, config.state_streams, robot)
+    if columns and not streams:
+        names = [name for column in columns for name in column.names or (f"{column.shape[0]} values without a name",)]
+        raise ValueError(
+            f"which streams of a {robot.name} the state is ({', '.join(config.state_keys)}: {', '.join(names)}) has to "
+            f"be said: data.state_streams: [joints, gripper], or what else of {', '.join(robot.stream_lengths)} it is, "
+            "in its order; or data.state_keys: [], to learn without it"
+        )
+    return streams
+
+
+def _labels(config: DataConfig, robot: Robot, features: Features, stride: int) -> Requested | Taken:
     """What gives the chunks of a dataset; raises ValueError where it has not what they are made of."""
     if config.source == "poses":
         for key in COLUMNS:
@@ -256,7 +276,7 @@ def _labels(config: DataConfig, robot: str, features: Features, stride: int) -> 
                 raise ValueError(
                     f"no column {key}, which datasets of this package have; give source: column for others"
                 ) from None
-        return Requested(config.action, catalogue.find(robot), config.end)
+        return Requested(config.action, robot, config.end)
     feature, action = features.find(config.action_key), config.action
     if stride > 1 and action.space in (Space.EE_DELTA, Space.JOINT_DELTA):
         raise ValueError(
@@ -270,7 +290,8 @@ def _labels(config: DataConfig, robot: str, features: Features, stride: int) -> 
         raise ValueError(f"{config.action_key} has no {', '.join(unknown)}; it has {', '.join(names)}")
     if action.is_joint and not action.joint_names:
         joints = wanted if action.gripper is GripperConvention.NONE else wanted[:-1]
-        action = action.model_copy(update={"joint_names": tuple(joints)})
+        of_robot = len(joints) == len(robot.joint_names)  # whose driver refuses other names
+        action = action.model_copy(update={"joint_names": robot.joint_names if of_robot else tuple(joints)})
     if len(wanted) != len(action.dimensions):
         raise ValueError(
             f"{config.action_key} has {len(wanted)} values ({', '.join(wanted)}), where `action` has "
