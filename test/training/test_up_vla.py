@@ -133,6 +133,16 @@ def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, meas
     assert refused.exit_code == 1
     assert "a start brings one that sees" in refused.output
 
+    for data, said in (
+        ({"state_streams": ["gripper", "joints"]}, "takes joints, gripper for proprioception, and the data has gr"),
+        ({"pixels": 48}, "sees 32 pixels, not data.pixels: 48"),
+    ):
+        other.write_text(yaml.safe_dump({"data": data}))
+        refused = train(*blind[:2], "--out", tmp_path / "other", "--start", out / "checkpoint", "--config", other)
+        assert refused.exit_code == 1
+        assert said in refused.output
+        assert not (tmp_path / "other").exists(), "before frames are decoded"
+
     again = train("--dataset", dataset, "--out", tmp_path / "more", "--start", out / "checkpoint", "--config", written)
     assert again.exit_code == 0, again.output
     more = manifest.load(tmp_path / "more" / "checkpoint")
@@ -198,6 +208,7 @@ def test_datasets_of_others_train_as_well(
             "(joints) for a panda: 7, but of data.state_keys (observation.state): 8",
         ),
         ({"state_keys": [], "robot": "arm"}, "data.robot: 'arm' is not in the catalogue; say which arm it is by"),
+        ({"state_keys": [], "pixels": 100}, "data.pixels: 100 is no multiple of 16, which the encoders"),
     ],
 )
 def test_what_others_did_not_say_is_asked_for_before_anything_takes_time(

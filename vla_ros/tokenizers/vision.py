@@ -22,6 +22,8 @@ from vla_ros.values import Config
 #: Mean and standard deviation of rgb in [0, 1] that CLIP was trained with (Radford et al. 2021, the released code).
 _CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
+#: Side of the square of pixels that one feature of the small encoder stands for.
+PIXELS_PER_FEATURE: Final = 16
 _PATCH: Final = 4  # pixels, across and down, that the small encoder begins with
 _CLIP_WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
 
@@ -51,7 +53,7 @@ class VisionEncoder(Protocol):
 class SmallVisionConfig(Config):
     """Sizes of the small encoder; the defaults are those of `up-vla-demo`."""
 
-    pixels: int = Field(default=128, gt=0, multiple_of=16)  # side of its images
+    pixels: int = Field(default=128, gt=0, multiple_of=PIXELS_PER_FEATURE)  # side of its images
     cameras: int = Field(default=2, gt=0)
     width: int = Field(default=128, gt=0, multiple_of=16)
 
@@ -74,7 +76,7 @@ class SmallVision(nn.Module):
             _Halving(width, width), _Residual(width), _Residual(width),
         )  # fmt: skip
         self.norm = nn.LayerNorm(width)
-        grid = config.pixels // 16
+        grid = config.pixels // PIXELS_PER_FEATURE
         of_cameras = torch.randn(config.cameras, 1, width) * 0.5
         self.positions = nn.Parameter(_waves(grid, width) + of_cameras)
 
@@ -86,7 +88,7 @@ class SmallVision(nn.Module):
     @property
     def features_per_camera(self) -> int:
         """See `VisionEncoder`."""
-        return (self.config.pixels // 16) ** 2
+        return (self.config.pixels // PIXELS_PER_FEATURE) ** 2
 
     def encode(self, images_BVHW3: Tensor) -> Tensor:
         """See `VisionEncoder`; gradients flow. The images are (B, cameras, pixels, pixels, 3)."""

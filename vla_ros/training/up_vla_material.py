@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,7 @@ from vla_ros.checkpoints.manifest import Bundle, Normalization, UpVlaManifest, l
 from vla_ros.models.up_vla import SIZES, UpVlaConfig
 from vla_ros.recording.dataset import DatasetMeta
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES
+from vla_ros.tokenizers.vision import PIXELS_PER_FEATURE
 from vla_ros.training.config import Recipe, RunConfig
 from vla_ros.training.conversations import Conversations
 from vla_ros.training.labels import EndRule
@@ -62,20 +64,9 @@ class Material:
         pictures, views = Pictures(request.data.pixels), len(request.data.cameras)
         self.conversations = Conversations(request.conversations, pictures, views) if request.conversations else None
         self.measured = Measured(request.measures, pictures, views) if request.measures else None
-        self.samples = ActionSamples(request.datasets, request.data, request.out / "frames", on_progress)
-        if (before := self.trained_start) is not None and before.action != self.samples.action:
-            raise ValueError(f"{request.start} gives actions {before.action}, and the data has {self.samples.action}")
-        rows, dims = self.samples.action.horizon, len(self.samples.action.dimensions)
-        if (rows, dims) != (self.config.action_rows, self.config.action_dims):
-            raise ValueError(
-                f"{request.start} gives {self.config.action_rows} rows of {self.config.action_dims} values, and the "
-                f"data has {rows} of {dims}"
-            )
-        if self.start is not None and self.config.state_dims not in (0, self.samples.state_dims):
-            raise ValueError(
-                f"{request.start} takes {self.config.state_dims} values of proprioception, and the data has "
-                f"{self.samples.state_dims} (data.state_keys: {', '.join(request.data.state_keys) or 'none'})"
-            )
+        self.samples = ActionSamples(request.datasets, request.data)
+        self._check_start()
+        self.samples.keep(request.out / "frames", on_progress)  # takes long, so that all that can be wrong comes before
 
     @cached_property
     def config(self) -> UpVlaConfig:
@@ -92,7 +83,8 @@ class Material:
         if trained is not None:
             changed["image_codes"] = (data.pixels // MAGVIT2_SIZES[trained.size].pixels_per_code) ** 2
         if named.conditioning == "paper":
-            changed |= {"features": len(data.cameras) * (data.pixels // 16) ** 2, "state_dims": self.samples.state_dims}
+            changed["features"] = len(data.cameras) * (data.pixels // PIXELS_PER_FEATURE) ** 2
+            changed["state_dims"] = self.samples.state_dims
         return UpVlaConfig.model_validate({**named.model_dump(), **changed})
 
     @property
@@ -150,7 +142,48 @@ class Material:
             *request.data.cameras
         ]:
             raise ValueError(f"{request.start} sees {', '.join(cameras)}, not {', '.join(request.data.cameras)}")
+        self._check_pixels()
         if request.measures and (self.start is not None or request.recipe.see is None):
             raise ValueError("measures are what a small vision encoder begins with; a start brings one that sees")
         if self.start is not None and self.start.vision is None and request.conversations:
             raise ValueError(f"{request.start} has no vision encoder, which conversations need; convert it with --clip")
+
+    def _check_pixels(self) -> None:
+        """Raise ValueError for frames of a size that the start does not take, or small encoders cannot divide."""
+        request, pixels = self.request, self.request.data.pixels
+        if self.start is not None:
+            if pixels != self.start.manifest.pixels:
+                raise ValueError(f"{request.start} sees {self.start.manifest.pixels} pixels, not data.pixels: {pixels}")
+            return
+        trained = request.recipe.image_tokenizer
+        step = 1 if trained is None else MAGVIT2_SIZES[trained.size].pixels_per_code
+        if SIZES[request.size].conditioning == "paper":
+            step = math.lcm(step, PIXELS_PER_FEATURE)
+        if pixels % step:
+            below = pixels // step * step
+            raise ValueError(
+                f"data.pixels: {pixels} is no multiple of {step}, which the encoders that are trained here divide "
+                f"frames by; give {below + step}" + (f" or {below}" if below else "")
+            )
+
+    def _check_start(self) -> None:
+        """Raise ValueError for a start that acts or feels otherwise than the data."""
+        request = self.request
+        if (before := self.trained_start) is not None and before.action != self.samples.action:
+            raise ValueError(f"{request.start} gives actions {before.action}, and the data has {self.samples.action}")
+        rows, dims = self.samples.action.horizon, len(self.samples.action.dimensions)
+        if (rows, dims) != (self.config.action_rows, self.config.action_dims):
+            raise ValueError(
+                f"{request.start} gives {self.config.action_rows} rows of {self.config.action_dims} values, and the "
+                f"data has {rows} of {dims}"
+            )
+        if self.start is not None and self.config.state_dims not in (0, self.samples.state_dims):
+            raise ValueError(
+                f"{request.start} takes {self.config.state_dims} values of proprioception, and the data has "
+                f"{self.samples.state_dims} (data.state_keys: {', '.join(request.data.state_keys) or 'none'})"
+            )
+        if before is not None and before.state is not None and before.proprioception != self.samples.state_streams:
+            raise ValueError(
+                f"{request.start} takes {', '.join(before.proprioception)} for proprioception, and the data has "
+                f"{', '.join(self.samples.state_streams)}"
+            )

@@ -118,6 +118,10 @@ class ActionSamples:
         self._first_of_source = firsts[:-1]
         self._chunks: dict[int, tuple[Array, NDArray[np.bool_]]] = {}
 
+    def keep(self, cache: Path, on_progress: Progress = _silent) -> None:
+        """Decode and resize all frames now, into the folder `cache`, or find them there; raises DatasetError."""
+        self._frames = self._all_frames(cache, on_progress)
+
     def _all_frames(self, cache: Path | None, on_progress: Progress) -> list[dict[str, Frames]]:
         pixels = self.config.pixels
         return [
