@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ from vla_ros.viewing.curves import render_curves
 REFERENCE = Path(__file__).parents[1] / "reference" / "lerobot-0.6.1"
 INSTRUCTIONS = ("lift the red cube", "lift the blue cube")
 #: What `data` says of the reference, whose names are not ours; but for its state.
-THEIRS = {
+THEIRS: dict[str, Any] = {
     "cameras": ["hand"], "code_cameras": ["hand"], "camera_keys": {"hand": "wrist"}, "pixels": 32, "source": "column",
     "action": {"space": "joint_position", "gripper": "width_m", "rate_hz": 30.0, "horizon": 5},
 }  # fmt: skip
@@ -208,6 +209,10 @@ def test_datasets_of_others_train_as_well(
             "(joints) for a panda: 7, but of data.state_keys (observation.state): 8",
         ),
         ({"state_keys": [], "robot": "arm"}, "data.robot: 'arm' is not in the catalogue; say which arm it is by"),
+        (
+            {"state_keys": [], "action": {**THEIRS["action"], "gripper": "none"}},
+            "of joints j0, j1, j2, j3, j4, j5, j6, j7, and a panda has panda_joint1, ",
+        ),
         ({"state_keys": [], "pixels": 100}, "data.pixels: 100 is no multiple of 16, which the encoders"),
     ],
 )

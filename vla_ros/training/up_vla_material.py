@@ -65,6 +65,7 @@ class Material:
         self.conversations = Conversations(request.conversations, pictures, views) if request.conversations else None
         self.measured = Measured(request.measures, pictures, views) if request.measures else None
         self.samples = ActionSamples(request.datasets, request.data)
+        self._check_joints()
         self._check_start()
         self.samples.keep(request.out / "frames", on_progress)  # takes long, so that all that can be wrong comes before
 
@@ -164,6 +165,16 @@ class Material:
             raise ValueError(
                 f"data.pixels: {pixels} is no multiple of {step}, which the encoders that are trained here divide "
                 f"frames by; give {below + step}" + (f" or {below}" if below else "")
+            )
+
+    def _check_joints(self) -> None:
+        """Raise ValueError for actions of joints that the arm has not: its controller would refuse every chunk."""
+        action, robot = self.samples.action, self.samples.robot
+        if action.is_joint and action.joint_names != robot.joint_names:
+            raise ValueError(
+                f"actions are of joints {', '.join(action.joint_names)}, and a {robot.name} has "
+                f"{', '.join(robot.joint_names)}: data.action_names says which values are they, in order, "
+                "data.action.gripper what the last one is"
             )
 
     def _check_start(self) -> None:
