@@ -12,7 +12,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPVisionConfig, CLIPVisionModel
 
-from vla_ros.tokenizers.vision import ClipVision, SmallVision, SmallVisionConfig, VisionEncoderError, clip_images
+from vla_ros.policies.replaying import Replayed
+from vla_ros.tokenizers.vision import (
+    CLIP_MEAN,
+    CLIP_STD,
+    ClipVision,
+    SmallVision,
+    SmallVisionConfig,
+    VisionEncoderError,
+    clip_images,
+)
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
 CLIP = CLIPVisionConfig(**SIZES, image_size=56, patch_size=14)
@@ -20,6 +29,10 @@ CLIP = CLIPVisionConfig(**SIZES, image_size=56, patch_size=14)
 
 def pictures(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def preprocessed(images: torch.Tensor, pixels: int) -> torch.Tensor:
+    return clip_images(images, pixels, *(torch.tensor(each)[:, None, None] for each in (CLIP_MEAN, CLIP_STD)))
 
 
 @pytest.fixture
@@ -82,7 +95,7 @@ def test_clip_sees_what_its_own_preprocessing_gives(shape: tuple[int, int]) -> N
     noise = pictures(1, *shape, 3)  # the hardest case: every pixel another, clipped between rows and columns
     processor = CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size=336)
     theirs = processor(Image.fromarray(noise[0].numpy()), return_tensors="pt")["pixel_values"]
-    ours = clip_images(noise, 336)
+    ours = preprocessed(noise, 336)
     assert ours.shape == theirs.shape == (1, 3, 336, 336)
     assert (ours - theirs).abs().max() < 1.01 / 255 / 0.26  # one byte, as divided by the standard deviation
     assert np.isclose(ours, theirs, atol=1e-5).mean() > 0.98
@@ -96,11 +109,29 @@ def test_clip_gives_the_patches_of_the_last_layer_but_one(clip_folder: Path) -> 
     tower = CLIPVisionModel.from_pretrained(clip_folder).eval()
     with torch.inference_mode():
         expected = torch.cat(
-            [tower(clip_images(images[:, v], 56), output_hidden_states=True).hidden_states[-2][:, 1:] for v in (0, 1)],
+            [tower(preprocessed(images[:, v], 56), output_hidden_states=True).hidden_states[-2][:, 1:] for v in (0, 1)],
             1,
         )
     torch.testing.assert_close(features, expected)
     assert features.shape == (2, 32, 32) and not features.requires_grad
+
+
+def test_clip_copies_nothing_from_the_host(clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA graph cannot be captured of what does; nor is what it keeps for that a weight of the tower."""
+    encoder, images = ClipVision(clip_folder), pictures(1, 1, 60, 80, 3)
+    expected = encoder.encode(images)
+    for name in ("tensor", "as_tensor", "from_numpy"):
+        monkeypatch.delattr(torch, name)
+    assert torch.equal(encoder.encode(images), expected)
+    assert all(name.startswith("tower.") for name in encoder.state_dict())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_clip_is_captured_as_a_graph(clip_folder: Path) -> None:
+    encoder = ClipVision(clip_folder, device="cuda")
+    seen = Replayed(lambda images: (encoder.encode(images),), torch.device("cuda"))
+    for images in (pictures(1, 1, 60, 80, 3), 255 - pictures(1, 1, 60, 80, 3)):
+        torch.testing.assert_close(seen(images.cuda())[0], encoder.encode(images))
 
 
 def test_clip_is_frozen(clip_folder: Path) -> None:

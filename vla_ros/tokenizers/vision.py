@@ -20,8 +20,8 @@ from torch.nn import functional
 from vla_ros.values import Config
 
 #: Mean and standard deviation of rgb in [0, 1] that CLIP was trained with (Radford et al. 2021, the released code).
-_CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
+CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 #: Side of the square of pixels that one feature of the small encoder stands for.
 PIXELS_PER_FEATURE: Final = 16
 _PATCH: Final = 4  # pixels, across and down, that the small encoder begins with
@@ -120,6 +120,11 @@ class ClipVision(nn.Module):
         super().__init__()
         self.tower = _read_tower(folder, dtype).to(device).eval().requires_grad_(False)
         self.pixels: int = self.tower.config.image_size
+        # Beside the tower, as a captured graph may copy nothing from the host.
+        self.mean_311: Tensor
+        self.std_311: Tensor
+        for name, values in (("mean_311", CLIP_MEAN), ("std_311", CLIP_STD)):
+            self.register_buffer(name, torch.tensor(values, device=device)[:, None, None], persistent=False)
 
     @property
     def width(self) -> int:
@@ -136,7 +141,8 @@ class ClipVision(nn.Module):
         """See `VisionEncoder`; without gradients. The images may have any size."""
         _check(images_BVHW3, "(B, V, H, W, 3)")
         weight = next(self.tower.parameters())
-        x_XCHW = clip_images(images_BVHW3.flatten(0, 1).to(weight.device), self.pixels).to(weight.dtype)
+        images_XHW3 = images_BVHW3.flatten(0, 1).to(weight.device)
+        x_XCHW = clip_images(images_XHW3, self.pixels, self.mean_311, self.std_311).to(weight.dtype)
         layers = self.tower(x_XCHW, output_hidden_states=True).hidden_states
         patches_XnF: Tensor = layers[-2][:, 1:]  # the first is the class
         return patches_XnF.reshape(len(images_BVHW3), -1, self.width)
@@ -155,11 +161,11 @@ class ClipVision(nn.Module):
             self.tower.save_pretrained(folder)
 
 
-def clip_images(images_BHW3: Tensor, pixels: int) -> Tensor:
+def clip_images(images_BHW3: Tensor, pixels: int, mean_311: Tensor, std_311: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 rgb -> (B, 3, pixels, pixels): CLIP's own preprocessing, of a batch at a time.
 
-    The shorter side becomes `pixels` (bicubic, antialiased, rounded to bytes), the middle is cut out, mean and standard
-    deviation are CLIP's.
+    The shorter side becomes `pixels` (bicubic, antialiased, rounded to bytes), the middle is cut out, and mean and
+    standard deviation (`CLIP_MEAN`, `CLIP_STD`) become 0 and 1.
     """
     images_B3HW = images_BHW3.permute(0, 3, 1, 2)
     height, width = images_B3HW.shape[2:]
@@ -171,7 +177,6 @@ def clip_images(images_BHW3: Tensor, pixels: int) -> Tensor:
             images_B3HW = images_B3HW.round().clamp(0, 255)
     top, left = ((side - pixels) // 2 for side in size)
     cut_B3HW = images_B3HW[:, :, top : top + pixels, left : left + pixels] / 255
-    mean_311, std_311 = (torch.tensor(c, device=cut_B3HW.device)[:, None, None] for c in (_CLIP_MEAN, _CLIP_STD))
     return (cut_B3HW - mean_311) / std_311
 
 
