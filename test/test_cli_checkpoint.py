@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -23,8 +24,8 @@ from vla_ros.checkpoints.manifest import load_manifest, save
 from vla_ros.checkpoints.starting import make_start
 from vla_ros.checkpoints.up_vla import to_released
 from vla_ros.cli import app
-from vla_ros.cli.checkpoint import Kept
-from vla_ros.models.up_vla import SIZES, UpVla
+from vla_ros.cli.checkpoint import Conditioned, Kept
+from vla_ros.models.up_vla import SIZES, Conditioning, UpVla
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES
 
 
@@ -177,6 +178,9 @@ def test_training_starts_from_show_o(sources: Path) -> None:
         (("--size", "huge"), "huge: unknown size; there are up-vla-release"),
         (("--to", "released"), "--image-tokenizer, --text, --size: a release is made of a checkpoint of ours alone"),
         (("--seed", "4"), "--seed: nothing is drawn without --start"),
+        (("--conditioning", "paper"), "--conditioning: released weights were trained in the released one; a start"),
+        (("--conditioning", "paper", "--to", "released"), "--size, --conditioning: a release is made of a checkpoint"),
+        (("--conditioning", "both"), "Invalid value for '--conditioning'"),
         (("--camera", ""), "camera.name: String should have at least 1 character"),
     ],
 )
@@ -206,10 +210,12 @@ def test_defaults_are_told_as_they_are() -> None:
         f"{default.rotation_scale_rad:g}, CALVIN's", f"{default.rotation.value}, CALVIN's",
         f"{default.frame.value}, CALVIN's", default.anchor.value, f"{default.gripper.value}, CALVIN's",
         parameter(release_manifest, "size"), parameter(make_start, "seed"),
+        parameter(release_manifest, "conditioning"),
     ):  # fmt: skip
         assert f"[default: ({value})]" in told, value
     assert f"otherwise they stay (--start: {parameter(make_start, 'dtype')})" in told
     assert [kept.value for kept in Kept] == list(DTYPES)
+    assert [conditioned.value for conditioned in Conditioned] == list(get_args(Conditioning))
 
 
 def parameter(function: Callable[..., object], name: str) -> object:

@@ -18,7 +18,7 @@ from vla_ros.checkpoints.inspecting import inspect
 from vla_ros.checkpoints.manifest import Bundle, UpVlaManifest, load, save
 from vla_ros.checkpoints.starting import from_show_o, make_start
 from vla_ros.checkpoints.up_vla import to_ours
-from vla_ros.models.up_vla import SIZES, UpVla, UpVlaConfig
+from vla_ros.models.up_vla import SIZES, Conditioning, UpVla, UpVlaConfig
 from vla_ros.tokenizers.text import TextTokenizer
 from vla_ros.tokenizers.vision import ClipVision
 
@@ -60,9 +60,22 @@ def test_the_default_is_calvin() -> None:
         (Deployment(gripper="none"), "up-vla-release", "values of an action: 6, but model.action_dims: 7"),
     ],
 )
-def test_actions_that_the_release_does_not_have_are_refused(deployment: Deployment, size: str, said: str) -> None:
+@pytest.mark.parametrize("conditioning", ["released", "paper"])
+def test_actions_that_the_release_does_not_have_are_refused(
+    deployment: Deployment, size: str, said: str, conditioning: Conditioning
+) -> None:
     with pytest.raises(ValueError, match=said):
-        release_manifest(deployment, size)
+        release_manifest(deployment, size, has_clip=True, conditioning=conditioning)
+
+
+@pytest.mark.parametrize(
+    ("gripper", "ends"),
+    [("open_unit", (0.0, 1.0)), ("closed_unit", (0.0, 1.0)), ("open_signed", (-1.0, 1.0)), ("width_m", (0.0, 0.08))],
+)
+def test_a_probability_becomes_what_the_gripper_is_told(gripper: str, ends: tuple[float, float]) -> None:
+    found = release_manifest(Deployment(gripper=gripper), has_clip=True, conditioning="paper").normalization
+    assert found.scale[:-1] == (0.02, 0.02, 0.02, 0.05, 0.05, 0.05) and set(found.offset[:-1]) == {0.0}
+    assert (found.offset[-1], found.offset[-1] + found.scale[-1]) == ends
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])

@@ -9,9 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from vla_ros.checkpoints.converting import Deployment, release_manifest
 from vla_ros.checkpoints.files import CheckpointError, write_tensors
 from vla_ros.checkpoints.loading import blank, load_network
 from vla_ros.checkpoints.manifest import Bundle
+from vla_ros.checkpoints.starting import show_o_shapes
 from vla_ros.checkpoints.up_vla import (
     find_weights,
     load_model,
@@ -64,6 +66,17 @@ def test_the_full_size_has_exactly_the_released_weights() -> None:
     assert found == expected
     assert len(found) == 456
     assert sum(parameter.numel() for parameter in blank(UpVla, SIZES["up-vla-release"]).parameters()) == 1_525_947_592
+
+
+def test_the_full_size_has_the_same_weights_in_the_papers_conditioning() -> None:
+    """What Show-o has fills all but the action head; proprioception alone would bring weights that nobody published."""
+    paper = release_manifest(Deployment(), has_clip=True, conditioning="paper")
+    assert (paper.model.conditioning, paper.model.features, paper.model.feature_width) == ("paper", 576, 1024)
+    assert released_shapes(paper.model) == released_shapes(SIZES["up-vla-release"])
+    moved = paper.model.model_copy(update={"state_dims": 8})
+    names = {f"state_projector.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
+    assert released_shapes(moved).keys() - released_shapes(paper.model).keys() == names
+    assert show_o_shapes(moved) == show_o_shapes(SIZES["up-vla-release"])
 
 
 def test_the_image_tokenizer_has_the_released_names(golden: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from vla_ros.actions import ActionSpec, Anchor, Frame, GripperConvention, Space
+from vla_ros.actions import ActionSpec, Anchor, Frame, GripperConvention, Space, gripper_value
 from vla_ros.checkpoints.comparison import shapes_of
 from vla_ros.checkpoints.files import (
     DTYPES,
@@ -43,7 +44,8 @@ from vla_ros.checkpoints.up_vla import (
     to_released,
 )
 from vla_ros.geometry import RotationForm
-from vla_ros.models.up_vla import SIZES, UpVla, UpVlaConfig
+from vla_ros.models.up_vla import SIZES, Conditioning, UpVla, UpVlaConfig
+from vla_ros.robots import catalogue
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES, Magvit2, Magvit2Config
 from vla_ros.values import Config
 
@@ -69,11 +71,23 @@ class Deployment(Config):
     instructions: tuple[str, ...] = Field(default=())
 
 
-def release_manifest(deployment: Deployment, size: str = "up-vla-release", has_clip: bool = False) -> UpVlaManifest:
-    """The manifest of released weights; raises ValueError for an unknown size, and actions that it does not have."""
+def release_manifest(
+    deployment: Deployment,
+    size: str = "up-vla-release",
+    has_clip: bool = False,
+    conditioning: Conditioning = "released",
+) -> UpVlaManifest:
+    """The manifest of released weights, or of a start for either conditioning.
+
+    Raises ValueError for an unknown size, and for actions that it does not have.
+    """
     if size not in SIZES:
         raise CheckpointError(f"{size}: unknown size; there are {', '.join(SIZES)}")
-    model, tokenizer = SIZES[size], _image_tokenizer(size)
+    model, tokenizer, cameras = SIZES[size], _image_tokenizer(size), (deployment.camera,)
+    if conditioning == "paper":
+        model = model.model_copy(
+            update={"conditioning": "paper", "features": len(cameras) * model.features, "state_dims": 0}
+        )
     action = ActionSpec(
         space=Space.EE_DELTA,
         frame=deployment.frame,
@@ -84,18 +98,21 @@ def release_manifest(deployment: Deployment, size: str = "up-vla-release", has_c
         gripper=deployment.gripper,
     )
     rotation = (deployment.rotation_scale_rad,) * deployment.rotation.size
-    scale = ((deployment.position_scale_m,) * 3 + rotation + (1.0,))[: len(action.dimensions)]
+    zero, one = _gripper_ends(deployment) if conditioning == "paper" else (0.0, 1.0)
+    motion = (deployment.position_scale_m,) * 3 + rotation
+    scale = (*motion, one - zero)[: len(action.dimensions)]
+    offset = (*(0.0 for _ in motion), zero)[: len(action.dimensions)]
     return UpVlaManifest(
         size=size,
         model=model,
         image_tokenizer=tokenizer,
         vision="clip" if has_clip else None,
         robot=deployment.robot,
-        cameras=(deployment.camera,),
+        cameras=cameras,
         code_cameras=(deployment.camera.name,),
         pixels=math.isqrt(model.image_codes) * tokenizer.pixels_per_code,
         action=action,
-        normalization=Normalization(offset=(0.0,) * len(scale), scale=scale),
+        normalization=Normalization(offset=offset, scale=scale),
         instructions=deployment.instructions,
     )
 
@@ -197,6 +214,15 @@ The rate, the frame, the gripper's sign and what an action of 1.0 means are not 
 whoever converted it; the defaults are those of CALVIN's relative actions (0.02 m and 0.05 rad, 30 Hz), on which the
 release was trained. On another robot, with another camera or another scale it has to be fine-tuned.
 """
+
+
+def _gripper_ends(deployment: Deployment) -> tuple[float, float]:
+    """The values of a gripper that are 0 and 1 as a probability, which conditioning `paper` learns it as."""
+    if deployment.gripper is GripperConvention.NONE:
+        return 0.0, 1.0
+    widest = catalogue.find(deployment.robot).gripper.max_width_m
+    ends = gripper_value(np.array([0.0, widest]), deployment.gripper, widest)
+    return float(ends.min()), float(ends.max())
 
 
 def _image_tokenizer(size: str) -> Magvit2Config:

@@ -11,14 +11,18 @@ from torch import Tensor
 from vla_ros.checkpoints.comparison import Difference, Shapes, compare, grouped, shapes_of
 from vla_ros.checkpoints.files import DTYPES, SAFETENSORS, TORCH, CheckpointError, read_tensors
 from vla_ros.checkpoints.loading import blank, fill, load_network
-from vla_ros.checkpoints.manifest import Bundle, UpVlaManifest, load_clip, load_text, save
+from vla_ros.checkpoints.manifest import Bundle, UpVlaManifest, check_vision, load_clip, load_text, save
 from vla_ros.checkpoints.up_vla import find_weights, parts_of_ours, released_shapes
-from vla_ros.models.up_vla import UpVla, UpVlaConfig, Vocabulary
+from vla_ros.models.up_vla import Conditioning, UpVla, UpVlaConfig, Vocabulary
 from vla_ros.tokenizers.magvit2 import Magvit2
 
 #: What Show-o does not have; under our names and the released ones.
 _HEAD = ("action_head.", "state_projector.")
 _RELEASED_HEAD = ("token_learner.", "to_logits.")
+_CONDITIONED: dict[Conditioning, str] = {
+    "released": "as the official code has it: on the instruction alone",
+    "paper": "as the paper has it: on CLIP's features, its own description of the scene and the instruction",
+}
 #: Why a path is no folder: whether there is something.
 _NO_FOLDER = {False: "there is no such folder", True: "it is a file, and a folder is needed"}
 
@@ -37,9 +41,13 @@ def from_show_o(
 
     `show_o` is a folder of showlab/show-o-w-clip-vit-512x512, `image_tokenizer` of showlab/magvitv2, `text` of
     microsoft/phi-1_5, `clip` of openai/clip-vit-large-patch14-336 (needed where `manifest.vision` is "clip").
-    `manifest.start` tells what came from where. Raises CheckpointError naming everything that is missing.
+    `manifest.start` tells what came from where. Raises CheckpointError naming everything that is missing, and where
+    parts do not go together.
     """
     require_sources(show_o, image_tokenizer, text, clip, needs_clip=manifest.vision is not None)
+    words = load_text(text, manifest.model.vocabulary)
+    tower = None if manifest.vision is None or clip is None else load_clip(clip, dtype, device)
+    check_vision(clip or show_o, manifest, tower)
     file = find_weights(show_o)
     tensors = read_tensors(file)
     if any(name.startswith(_RELEASED_HEAD) for name in tensors):
@@ -56,8 +64,8 @@ def from_show_o(
         manifest.model_copy(update={"start": {"weights": str(file), "seed": seed, "left out": left_out}}),
         model,
         load_network(find_weights(image_tokenizer), blank(Magvit2, manifest.image_tokenizer), torch.float32, device),
-        None if manifest.vision is None or clip is None else load_clip(clip, dtype, device),
-        load_text(text, manifest.model.vocabulary),
+        tower,
+        words,
     )
 
 
@@ -149,5 +157,6 @@ def _card(manifest: UpVlaManifest) -> str:
     return f"""# UP-VLA before training
 
 Show-o's weights ({manifest.start["weights"]}) with an action head drawn from seed {manifest.start["seed"]}: it has to
-be trained before it moves anything. `vla-ros train up_vla --start` begins from it.
+be trained before it moves anything. `vla-ros train up_vla --size {manifest.size} --start` begins from it, conditioned
+{_CONDITIONED[manifest.model.conditioning]}.
 """

@@ -32,6 +32,13 @@ class Names(str, Enum):
     RELEASED = "released"
 
 
+class Conditioned(str, Enum):
+    """What stands before the image codes of a start."""
+
+    RELEASED = "released"
+    PAPER = "paper"
+
+
 class Kept(str, Enum):
     """Types that weights are kept in."""
 
@@ -76,6 +83,14 @@ def convert(
     ] = False,
     seed: Annotated[
         int | None, typer.Option(help="--start: of the action head, which Show-o does not have.", show_default="0")
+    ] = None,
+    conditioning: Annotated[
+        Conditioned | None,
+        typer.Option(
+            help="--start: on what it acts; the instruction alone as the official code has it, or CLIP's features and "
+            "its own description of the scene as well, with the gripper as a probability.",
+            show_default="released",
+        ),
     ] = None,
     dtype: Annotated[
         Kept | None,
@@ -132,6 +147,7 @@ def convert(
             "position_scale_m": position_scale_m, "rotation_scale_rad": rotation_scale_rad, "frame": frame,
             "anchor": anchor, "gripper": gripper, "image_tokenizer": image_tokenizer, "text": text, "clip": clip,
             "dtype": dtype, "start": start or None, "seed": seed, "size": size,
+            "conditioning": conditioning.value if conditioning else None,
         }  # fmt: skip
         if to is Names.RELEASED:
             if wrong := [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]:
@@ -140,6 +156,8 @@ def convert(
             return
         if seed is not None and not start:
             refuse("--seed: nothing is drawn without --start")
+        if conditioning is not None and not start:
+            refuse("--conditioning: released weights were trained in the released one; a start (--start) has a choice")
         missing = [
             name
             for name, value in (("--image-tokenizer", image_tokenizer), ("--text", text), ("--clip", clip))
@@ -170,8 +188,8 @@ def _manifest(given: dict[str, Any], has_clip: bool) -> UpVlaManifest:
         default = Deployment()
         catalogue.find(fields.get("robot", default.robot))
         fields["camera"] = _camera(default, given["camera"], given["camera_size"])
-        size = {} if given["size"] is None else {"size": given["size"]}
-        return release_manifest(Deployment(**fields), has_clip=has_clip, **size)
+        named = {name: given[name] for name in ("size", "conditioning") if given[name] is not None}
+        return release_manifest(Deployment(**fields), has_clip=has_clip, **named)
     except ValidationError as error:
         refuse(*(_told(each["loc"], each["msg"]) for each in error.errors()))
     except ValueError as error:
@@ -218,7 +236,7 @@ def _start(
     made = starting.make_start(out, manifest, source, image_tokenizer, text, clip, **drawn)
     typer.echo(
         f"{out}: training starts from it, with an action head of seed {made.start['seed']}: "
-        f"vla-ros train up_vla --start {out}"
+        f"vla-ros train up_vla --size {made.size} --start {out}"
     )
 
 

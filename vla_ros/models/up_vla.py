@@ -24,6 +24,9 @@ from vla_ros.values import Config
 #: What the model asks itself about the scene before it acts (conditioning `paper`).
 DESCRIBE = "describe this image"
 
+#: What stands before the image codes (see `action_sequence`).
+Conditioning = Literal["released", "paper"]
+
 #: A label that counts in no loss.
 IGNORED = -100
 
@@ -113,7 +116,7 @@ class Vocabulary(Config):
 
 
 class UpVlaConfig(Config):
-    """Sizes of one model. `conditioning`: what stands before the image codes (see `action_sequence`)."""
+    """Sizes of one model."""
 
     vocabulary: Vocabulary
     layers: PositiveInt
@@ -124,7 +127,7 @@ class UpVlaConfig(Config):
     rotary_fraction: float = 0.5  # of the width of a head
     rotary_base: float = 10000.0
     norm_epsilon: float = 1e-5
-    conditioning: Literal["released", "paper"] = "released"
+    conditioning: Conditioning = "released"
     max_text: int = Field(default=576, ge=3)  # ids of the instruction with its begin and end; what is longer is cut
     image_codes: PositiveInt = 1024  # per view
     views: PositiveInt = 1
