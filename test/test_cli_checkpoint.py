@@ -191,6 +191,24 @@ def test_wrong_requests_are_refused(sources: Path, options: tuple[str, ...], sai
     assert not (sources / "ours").exists()
 
 
+def test_weights_of_ours_are_rounded(ours: Path, tmp_path: Path) -> None:
+    given = ("convert", ours, tmp_path / "small")
+    for options, said in (
+        ((), "is a checkpoint of vla_ros already, there is nothing to convert; --dtype rounds its weights, --to rele"),
+        (("--dtype", "bfloat16", "--seed", 3, "--text", tmp_path), "--text, --seed: "),
+        (("--start", "--conditioning", "paper"), "--start, --conditioning: "),
+    ):
+        result = run(*given, *options)
+        assert result.exit_code == 2 and said in result.stderr, result.output
+        assert not (tmp_path / "small").exists()
+    assert run(*given, "--dtype", "bfloat16").exit_code == 0
+    told = run("inspect", tmp_path / "small")
+    assert told.exit_code == 0 and "bfloat16" in told.output
+    assert load_manifest(tmp_path / "small") == load_manifest(ours)
+    again = run(*given, "--dtype", "float16")
+    assert again.exit_code == 2 and "exists; a conversion makes a new folder" in again.stderr
+
+
 def test_nothing_that_is_there_is_overwritten(sources: Path) -> None:
     result = run("convert", sources, sources / "phi", *with_tokenizers(sources))
     assert result.exit_code == 2 and "exists; a conversion makes a new folder" in result.stderr

@@ -95,7 +95,9 @@ def convert(
     dtype: Annotated[
         Kept | None,
         typer.Option(
-            help="Round the weights to this type; otherwise they stay (--start: float32).", show_default=False
+            help="Round the weights to this type (nothing else is done to one of ours); otherwise they stay "
+            "(--start: float32).",
+            show_default=False,
         ),
     ] = None,
     size: Annotated[str | None, typer.Option(help="Which model it is.", show_default="up-vla-release")] = None,
@@ -131,6 +133,8 @@ def convert(
 ) -> None:
     """Make a checkpoint of ours of released UP-VLA weights, or (--to released) the other way round.
 
+    With --dtype, a checkpoint of ours is copied with its weights rounded, all but the image tokenizer's.
+
     Weights are only renamed, tensor by tensor: back again they are the same, bit by bit.
 
     They do not tell what an action means: say it. The defaults are CALVIN's, on which the release was trained:
@@ -142,17 +146,23 @@ def convert(
             refuse(f"{out} exists; a conversion makes a new folder")
         if problem := obstacle(out):
             refuse(f"{out}: {problem}")
+        kept = dtype.value if dtype else None
         given = {
             "robot": robot, "camera": camera, "camera_size": camera_size, "rate_hz": rate_hz, "rotation": rotation,
             "position_scale_m": position_scale_m, "rotation_scale_rad": rotation_scale_rad, "frame": frame,
             "anchor": anchor, "gripper": gripper, "image_tokenizer": image_tokenizer, "text": text, "clip": clip,
-            "dtype": dtype, "start": start or None, "seed": seed, "size": size,
+            "dtype": kept, "start": start or None, "seed": seed, "size": size,
             "conditioning": conditioning.value if conditioning else None,
         }  # fmt: skip
         if to is Names.RELEASED:
-            if wrong := [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]:
-                refuse(f"{', '.join(wrong)}: a release is made of a checkpoint of ours alone")
+            if wrong := _said(given):
+                refuse(f"{wrong}: a release is made of a checkpoint of ours alone")
             _to_release(source, out)
+            return
+        if _is_ours(source):
+            if wrong := _said({**given, "dtype": None}):
+                refuse(f"{wrong}: {source} is a checkpoint of vla_ros already; its weights can be rounded (--dtype)")
+            _round(source, out, kept)
             return
         if seed is not None and not start:
             refuse("--seed: nothing is drawn without --start")
@@ -167,13 +177,38 @@ def convert(
             refuse(f"{', '.join(missing)}: missing; say where the local copy is (see --help)")
         manifest = _manifest(given, clip is not None)
         if start:
-            drawn = {"seed": seed, "dtype": dtype.value if dtype else None}
+            drawn = {"seed": seed, "dtype": kept}
             _start(source, out, manifest, image_tokenizer, text, clip, drawn)
         else:
-            _from_release(source, out, manifest, image_tokenizer, text, clip, dtype.value if dtype else None)
+            _from_release(source, out, manifest, image_tokenizer, text, clip, kept)
 
 
 # --- converting
+
+
+def _is_ours(source: Path) -> bool:
+    from vla_ros.checkpoints.manifest import MANIFEST
+
+    return (source / MANIFEST).is_file()
+
+
+def _said(given: dict[str, Any]) -> str:
+    """The options that were given, by name."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None)
+
+
+def _round(source: Path, out: Path, dtype: str | None) -> None:
+    """A copy of one of ours, with weights of another type."""
+    from vla_ros.checkpoints import rounding
+
+    if dtype is None:
+        refuse(
+            f"{source} is a checkpoint of vla_ros already, there is nothing to convert; --dtype rounds its weights, "
+            "--to released makes a release of it"
+        )
+    with progress() as say:
+        rounding.round_checkpoint(source, out, dtype, say)
+    typer.echo(f"{out}: {source} with its weights as {dtype}")
 
 
 def _manifest(given: dict[str, Any], has_clip: bool) -> UpVlaManifest:
