@@ -27,7 +27,7 @@ CORE = [
 EXTRAS = {
     "sim": ["matplotlib", "mujoco>=3.1,<4"],
     # What runs and trains a model. Without a GPU install torch's CPU build first: the usual one brings 3 GB of CUDA.
-    "models": ["safetensors>=0.5", "tokenizers", "torch>=2.6", "transformers>=4.44"],
+    "models": ["safetensors>=0.5", "tokenizers", "torch>=2.6", "transformers>=4.56"],
     "record": ["av>=15.1", "matplotlib", "pyarrow", "rosbags"],
     # ROS 2 Kilted from wheels, for machines without a ROS installation.
     "ros": [
