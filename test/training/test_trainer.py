@@ -96,9 +96,11 @@ def test_weights_of_a_broken_update_are_not_kept(tmp_path: Path, monkeypatch: py
     objective, updates = toy.objective(), iter((1.0, 1.0, float("inf")))
     objective.model.norm.bias.register_hook(lambda gradient: gradient * next(updates))
     monkeypatch.setattr(toy, "objective", lambda: objective)
-    with pytest.raises(FloatingPointError, match="gradient norm at step 3 is"):
+    with pytest.raises(FloatingPointError, match="gradient norm at step 3 is") as raised:
         toy.train(tmp_path, 6, toy.Batches())
     assert steps_done(tmp_path) == 2
+    assert raised.tb is not None, "and with it all that the trainer had; but its files are closed"
+    assert not [file for file in Path("/proc/self/fd").iterdir() if file.resolve().is_relative_to(tmp_path.resolve())]
 
 
 def test_a_batch_in_parts_is_the_batch(tmp_path: Path) -> None:
@@ -156,13 +158,13 @@ def test_recomputing_changes_no_gradient() -> None:
 
 
 def test_curves_beyond_the_checkpoint_are_made_again(tmp_path: Path) -> None:
-    curves = Curves(tmp_path / "curves.jsonl", 0)
-    for step in range(1, 5):
-        curves.add(step, {"loss": step / 3, "broken": float("nan")})
-    curves.close()
+    with Curves(tmp_path / "curves.jsonl", 0) as curves:
+        for step in range(1, 5):
+            curves.add(step, {"loss": step / 3, "broken": float("nan")})
     with (tmp_path / "curves.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')  # a kill in the middle of a line
-    Curves(tmp_path / "curves.jsonl", 3).close()
+    with Curves(tmp_path / "curves.jsonl", 3):
+        pass
     assert [line["step"] for line in read_curves(tmp_path / "curves.jsonl")] == [1, 2, 3]
     assert read_curves(tmp_path / "curves.jsonl")[0] == {"step": 1, "loss": 0.333333}
 

@@ -22,7 +22,10 @@ Tell = Callable[[str, int, int, str], None]
 
 
 class Curves:
-    """Numbers by step, a json object a line; what is beyond `first` is dropped, as a resumed run makes it again."""
+    """Numbers by step, a json object a line, in a file that is open until the end of its `with`.
+
+    What is beyond `first` is dropped, as a resumed run makes it again.
+    """
 
     def __init__(self, path: Path, first: int) -> None:
         self.path = path
@@ -39,8 +42,10 @@ class Curves:
         self._file.write(json.dumps({"step": step, **rounded}) + "\n")
         self._file.flush()
 
-    def close(self) -> None:
-        """No more lines come."""
+    def __enter__(self) -> Curves:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
         self._file.close()
 
 

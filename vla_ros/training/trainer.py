@@ -80,10 +80,10 @@ class Trainer(Generic[Part]):
 
     def _train(self, first: int, seconds: float) -> None:
         job, steps = self._job, self._job.stage.steps
-        curves = Curves(job.folder / CURVES, first) if job.processes.leads else None
         meter: Meter | None = None
         begin = last_saved = time.monotonic()
-        with interruptible() as asked:
+        written = Curves(job.folder / CURVES, first) if job.processes.leads else nullcontext()
+        with written as curves, interruptible() as asked:
             for step, parts in self._parts(range(first, steps)):
                 meter = meter or self._meter(parts[0])
                 is_due = time.monotonic() - last_saved > job.run.save_every_s
