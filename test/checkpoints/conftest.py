@@ -12,8 +12,10 @@ torch = pytest.importorskip("torch")
 import tiny_up_vla
 from safetensors.torch import save_file
 
-from vla_ros.checkpoints.manifest import Bundle
-from vla_ros.checkpoints.up_vla import to_released
+from vla_ros.checkpoints.converting import Deployment, release_manifest
+from vla_ros.checkpoints.loading import blank, fill
+from vla_ros.checkpoints.manifest import Bundle, UpVlaManifest
+from vla_ros.checkpoints.up_vla import parts_of_ours, to_released
 from vla_ros.models.up_vla import SIZES, UpVla, UpVlaConfig
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES, Magvit2
 
@@ -42,6 +44,18 @@ def released(config: UpVlaConfig) -> dict[str, torch.Tensor]:
     """Weights of that size under the released names."""
     torch.manual_seed(7)
     return {name: tensor.clone() for name, tensor in to_released(UpVla(config).state_dict()).items()}
+
+
+@pytest.fixture
+def renamed(config: UpVlaConfig, released: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same weights as they are in a network of ours."""
+    network = fill(Path("released"), blank(UpVla, config), parts_of_ours(released), torch.float32, "cpu")
+    return network.state_dict()
+
+
+@pytest.fixture
+def manifest(config: UpVlaConfig) -> UpVlaManifest:
+    return release_manifest(Deployment(), "tiny")
 
 
 @pytest.fixture

@@ -17,17 +17,11 @@ from vla_ros.checkpoints.files import CheckpointError
 from vla_ros.checkpoints.inspecting import inspect
 from vla_ros.checkpoints.manifest import Bundle, UpVlaManifest, load, save
 from vla_ros.checkpoints.starting import from_show_o, make_start
-from vla_ros.checkpoints.up_vla import to_ours
 from vla_ros.models.up_vla import SIZES, Conditioning, UpVla, UpVlaConfig
 from vla_ros.tokenizers.text import TextTokenizer
 from vla_ros.tokenizers.vision import ClipVision
 
 Tensors = dict[str, torch.Tensor]
-
-
-@pytest.fixture
-def manifest(config: UpVlaConfig) -> UpVlaManifest:
-    return release_manifest(Deployment(), "tiny")
 
 
 def convert(sources: Path, manifest: UpVlaManifest, out: Path, dtype: str | None = None) -> Path:
@@ -95,9 +89,9 @@ def test_a_release_and_back_is_the_same_bit_for_bit(
     assert all(torch.equal(images[0][name], images[1][name]) for name in images[0])
 
 
-def test_a_converted_release_is_a_checkpoint(sources: Path, manifest: UpVlaManifest, released: Tensors) -> None:
+def test_a_converted_release_is_a_checkpoint(sources: Path, manifest: UpVlaManifest, renamed: Tensors) -> None:
     found = load(convert(sources, manifest, sources / "ours"))
-    assert all(torch.equal(each, to_ours(released)[name]) for name, each in found.model.state_dict().items())
+    assert all(torch.equal(each, renamed[name]) for name, each in found.model.state_dict().items())
     assert found.manifest.action == manifest.action and found.vision is None
     card = " ".join((sources / "ours" / "README.md").read_text().split())
     for said in ("no licence", "CALVIN", "0.02 m, 0.05 rad", "30 Hz", "`front`", "float32"):
@@ -189,14 +183,15 @@ def test_clip_goes_along(sources: Path, config: UpVlaConfig, monkeypatch: pytest
 # --- to start from
 
 
-def test_training_starts_from_show_o(sources: Path, manifest: UpVlaManifest, show_o: Tensors) -> None:
+def test_training_starts_from_show_o(sources: Path, manifest: UpVlaManifest, renamed: Tensors) -> None:
     folders = (sources / "show_o", sources / "magvitv2", sources / "phi")
     one, same, other = (from_show_o(manifest, *folders, seed=seed) for seed in (3, 3, 4))
     state = one.model.state_dict()
-    published = to_ours(show_o)
+    published = {name: tensor for name, tensor in renamed.items() if not name.startswith("action_head.")}
     assert all(torch.equal(state[name], tensor) for name, tensor in published.items())
     drawn = state.keys() - published.keys()
     assert drawn and all(name.startswith("action_head.") for name in drawn)
+    assert not any(torch.equal(state[name], renamed[name]) for name in drawn if state[name].std() > 0)
     assert all(torch.equal(state[name], same.model.state_dict()[name]) for name in drawn)
     assert not torch.equal(state["action_head.query.weight"], other.model.state_dict()["action_head.query.weight"])
     assert 0.05 < state["action_head.query.weight"].std() < 1.0  # drawn, not what lay in the memory

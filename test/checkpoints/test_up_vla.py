@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from vla_ros.checkpoints.converting import Deployment, release_manifest
+from vla_ros.checkpoints.converting import Deployment, from_release, release_manifest
 from vla_ros.checkpoints.files import CheckpointError, write_tensors
 from vla_ros.checkpoints.loading import blank, load_network
-from vla_ros.checkpoints.manifest import Bundle
+from vla_ros.checkpoints.manifest import Bundle, UpVlaManifest, load
 from vla_ros.checkpoints.starting import show_o_shapes
 from vla_ros.checkpoints.up_vla import (
     find_weights,
-    load_model,
     parts_of_ours,
     released_shapes,
-    to_ours,
     to_released,
 )
 from vla_ros.models.up_vla import SIZES, UpVla, UpVlaConfig
@@ -87,115 +86,120 @@ def test_the_image_tokenizer_has_the_released_names(golden: Path) -> None:
     }
 
 
-def test_there_and_back_is_the_same_bit_for_bit(released: Tensors) -> None:
-    back = to_released(to_ours(released))
+def test_there_and_back_is_the_same_bit_for_bit(released: Tensors, renamed: Tensors) -> None:
+    back = to_released(renamed)
     assert back.keys() == released.keys()
     for name, tensor in released.items():
         assert back[name].dtype == tensor.dtype and torch.equal(back[name], tensor), name
 
 
-def test_every_weight_has_its_place(config: UpVlaConfig, released: Tensors) -> None:
+def test_every_weight_has_its_place(config: UpVlaConfig, released: Tensors, renamed: Tensors) -> None:
     """Queries, keys, values and the MLP's input below each other, in this order; of each layer its own."""
-    ours = to_ours(released)
     for layer in range(config.layers):
         parts = [
             released[f"showo.model.layers.{layer}.{name}.weight"]
             for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.fc1")
         ]
-        assert torch.equal(ours[f"blocks.{layer}.project.weight"], torch.cat(parts))
-    assert torch.equal(ours["action_head.latent"], released["token_learner.latents"])
+        assert torch.equal(renamed[f"blocks.{layer}.project.weight"], torch.cat(parts))
+    assert torch.equal(renamed["action_head.latent"], released["token_learner.latents"])
 
 
-def test_nothing_is_copied_on_the_way(released: Tensors) -> None:
+def test_nothing_is_copied_on_the_way(released: Tensors, renamed: Tensors) -> None:
     places = {tensor.data_ptr() for tensor in released.values()}
     assert {part.data_ptr() for parts in parts_of_ours(released).values() for part in parts} == places
-    ours = to_ours(released)
-    stored = {tensor.untyped_storage().data_ptr() for tensor in ours.values()}
-    assert {tensor.untyped_storage().data_ptr() for tensor in to_released(ours).values()} == stored
+    stored = {tensor.untyped_storage().data_ptr() for tensor in renamed.values()}
+    assert {tensor.untyped_storage().data_ptr() for tensor in to_released(renamed).values()} == stored
+
+
+def converted(sources: Path, release: Path, manifest: UpVlaManifest) -> Path:
+    out = sources / "ours"
+    from_release(release, out, manifest, image_tokenizer=sources / "magvitv2", text=sources / "phi")
+    return out
 
 
 @pytest.mark.parametrize("place", ["unwrapped_model/pytorch_model.bin", "pytorch_model.bin", "model.safetensors"])
-@pytest.mark.parametrize("names", ["released", "ours"])
+@pytest.mark.parametrize("is_folder", [True, False])
 def test_weights_are_loaded_from_where_they_are_published(
-    tmp_path: Path, config: UpVlaConfig, released: Tensors, place: str, names: str
+    sources: Path, manifest: UpVlaManifest, released: Tensors, renamed: Tensors, place: str, is_folder: bool
 ) -> None:
-    tensors = released if names == "released" else to_ours(released)
-    file = tmp_path / place
-    file.parent.mkdir(exist_ok=True)
-    torch.save(tensors, file) if place.endswith("bin") else write_tensors(file, tensors)
-    for path in (tmp_path, file):
-        model = load_model(path, config)
-        assert all(torch.equal(tensor, to_ours(released)[name]) for name, tensor in model.state_dict().items())
-        assert not model.training
-        assert all(parameter.requires_grad for parameter in model.parameters())
+    file = sources / "published" / place
+    file.parent.mkdir(parents=True)
+    torch.save(released, file) if place.endswith("bin") else write_tensors(file, released)
+    model = load(converted(sources, sources / "published" if is_folder else file, manifest)).model
+    assert all(torch.equal(tensor, renamed[name]) for name, tensor in model.state_dict().items())
+    assert not model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_weights_are_loaded_in_the_type_asked_for(tmp_path: Path, config: UpVlaConfig, released: Tensors) -> None:
-    write_tensors(tmp_path / "model.safetensors", released)
-    model = load_model(tmp_path, config, torch.bfloat16)
+def test_weights_are_loaded_in_the_type_asked_for(sources: Path, manifest: UpVlaManifest, released: Tensors) -> None:
+    model = load(converted(sources, sources / "release", manifest), dtype=torch.bfloat16).model
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert torch.equal(model.norm.weight, released["showo.model.final_layernorm.weight"].bfloat16())
 
 
-def refused(path: Path, tensors: Tensors, config: UpVlaConfig) -> list[str]:
-    torch.save(tensors, path / "pytorch_model.bin")
+def refused(sources: Path, tensors: Tensors, manifest: UpVlaManifest, **changes: Any) -> list[str]:
+    """What is said of these weights as the release of a model with `changes`."""
+    torch.save(tensors, sources / "pytorch_model.bin")
+    model = manifest.model.model_copy(update=changes)
     with pytest.raises(CheckpointError) as raised:
-        load_model(path, config)
+        converted(sources, sources / "pytorch_model.bin", manifest.model_copy(update={"model": model}))
+    assert not (sources / "ours").exists()
     return str(raised.value).splitlines()
 
 
-def test_what_is_missing_and_too_much_is_told_in_groups(tmp_path: Path, config: UpVlaConfig, released: Tensors) -> None:
-    for layer in range(config.layers):
+def test_what_is_missing_and_too_much_is_told_in_groups(
+    sources: Path, manifest: UpVlaManifest, released: Tensors
+) -> None:
+    for layer in range(manifest.model.layers):
         del released[f"showo.model.layers.{layer}.self_attn.k_proj.weight"]
     released["showo.model.layers.1.self_attn.rotary_emb.inv_freq"] = torch.zeros(4)
-    assert refused(tmp_path, released, config) == [
-        f"{tmp_path}/pytorch_model.bin does not hold the weights of this UpVla:",
+    assert refused(sources, released, manifest) == [
+        f"{sources}/pytorch_model.bin does not hold the weights of this tiny under the released names:",
         "  missing: showo.model.layers.{0-2}.self_attn.k_proj.weight (3)",
         "  unexpected: showo.model.layers.1.self_attn.rotary_emb.inv_freq",
     ]
 
 
-def test_other_shapes_are_told(tmp_path: Path, config: UpVlaConfig, released: Tensors) -> None:
-    assert refused(tmp_path, released, config.model_copy(update={"mlp_width": 96})) == [
-        f"{tmp_path}/pytorch_model.bin does not hold the weights of this UpVla:",
+def test_other_shapes_are_told(sources: Path, manifest: UpVlaManifest, released: Tensors) -> None:
+    assert refused(sources, released, manifest, mlp_width=96) == [
+        f"{sources}/pytorch_model.bin does not hold the weights of this tiny under the released names:",
         "  of another shape: showo.model.layers.{0-2}.mlp.fc1.weight (3): (64, 32) instead of (96, 32)",
         "  of another shape: showo.model.layers.{0-2}.mlp.fc1.bias (3): (64,) instead of (96,)",
         "  of another shape: showo.model.layers.{0-2}.mlp.fc2.weight (3): (32, 64) instead of (32, 96)",
     ]
 
 
-def test_another_conditioning_and_depth_are_told(tmp_path: Path, config: UpVlaConfig, released: Tensors) -> None:
-    lines = refused(
-        tmp_path, released, config.model_copy(update={"layers": 5, "conditioning": "paper", "state_dims": 8})
-    )
+def test_another_conditioning_and_depth_are_told(sources: Path, manifest: UpVlaManifest, released: Tensors) -> None:
+    lines = refused(sources, released, manifest, layers=5, conditioning="paper", state_dims=8)
     assert any(line.startswith("  missing: showo.model.layers.{3-4}: 18 weights each (36), as ") for line in lines)
     assert "  missing: state_projector.{0,2}.weight (2)" in lines
 
 
 def test_another_models_checkpoint_is_refused(
-    tmp_path: Path, config: UpVlaConfig, tiny: Bundle, show_o: Tensors
+    sources: Path, manifest: UpVlaManifest, tiny: Bundle, released: Tensors
 ) -> None:
-    (line,) = refused(tmp_path, tiny.image_tokenizer.state_dict(), config)
-    assert "weights of this UpVla: it is another model's, none of its 106 weights has a name of this one (" in line
+    (line,) = refused(sources, tiny.image_tokenizer.state_dict(), manifest)
+    assert "weights of this tiny under the released names: it is another model's, none of its 106 weights has " in line
     assert " of decoder" in line and " of encoder" in line
-    assert "  missing: token_learner.latents" in refused(tmp_path, show_o, config)
+    del released["token_learner.latents"]
+    assert refused(sources, released, manifest)[1:] == ["  missing: token_learner.latents"]
 
 
-def test_numbers_that_are_none_are_refused(tmp_path: Path, config: UpVlaConfig, released: Tensors) -> None:
+def test_numbers_that_are_none_are_refused(sources: Path, manifest: UpVlaManifest, released: Tensors) -> None:
     released["showo.lm_head.bias"][3] = float("nan")
-    assert refused(tmp_path, released, config) == [
-        f"{tmp_path}/pytorch_model.bin holds values that are no finite numbers, in lm_head.bias"
+    assert refused(sources, released, manifest) == [
+        f"{sources}/pytorch_model.bin holds values that are no finite numbers, in showo.lm_head.bias"
     ]
 
 
 @pytest.mark.parametrize("kind", ["int8", "float8_e4m3fn", "sparse_coo"])
 def test_quantised_and_sparse_weights_are_refused(
-    tmp_path: Path, config: UpVlaConfig, released: Tensors, kind: str
+    sources: Path, manifest: UpVlaManifest, released: Tensors, kind: str
 ) -> None:
     head = released["showo.lm_head.weight"]
     released["showo.lm_head.weight"] = head.to_sparse() if kind == "sparse_coo" else head.to(getattr(torch, kind))
-    (line,) = refused(tmp_path, released, config)
-    assert f"holds weights of type {kind}, in lm_head.weight; they have to be plain tensors" in line
+    (line,) = refused(sources, released, manifest)
+    assert f"holds weights of type {kind}, in showo.lm_head.weight; they have to be plain tensors" in line
 
 
 def test_an_image_tokenizer_is_loaded_strictly(tmp_path: Path, tiny: Bundle) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ import torch
 from golden import Case, Result, cases, mutated
 from torch import Tensor
 
-from vla_ros.checkpoints.loading import blank
-from vla_ros.checkpoints.up_vla import to_ours
+from vla_ros.checkpoints.loading import blank, fill
+from vla_ros.checkpoints.up_vla import parts_of_ours
 from vla_ros.models.up_vla import (
     SIZES,
     Sequence,
@@ -116,7 +117,7 @@ def quick_results(case: Case, model: UpVla) -> dict[str, Result]:
 
 
 def load(model: UpVla, official: Mapping[str, Tensor]) -> None:
-    model.load_state_dict(to_ours(official), assign=True)
+    fill(Path("official"), model, parts_of_ours(official), torch.float32, "cpu")
 
 
 @pytest.fixture(scope="module", params=NETWORKS, ids=str)

@@ -1,4 +1,4 @@
-"""UP-VLA's weights under the released names and under ours: a reversible table, and strict loading."""
+"""UP-VLA's weights under the released names and under ours: a reversible table, and where files of weights lie."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vla_ros.checkpoints.comparison import Shapes, shapes_of
-from vla_ros.checkpoints.files import SAFETENSORS, CheckpointError, read_tensors
-from vla_ros.checkpoints.loading import blank, fill, require
+from vla_ros.checkpoints.files import SAFETENSORS, CheckpointError
+from vla_ros.checkpoints.loading import blank
 from vla_ros.models.up_vla import UpVla, UpVlaConfig
 
 #: Where a file of weights lies in a folder: as the release's loader has it, as we have it.
@@ -49,15 +49,10 @@ _BLOCK = {
 _LAYER = re.compile(r"(?:showo\.model\.layers|blocks)\.(\d+)\.")
 
 
-def to_ours(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under the released names, under ours; names that the table does not know stay."""
-    return {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in parts_of_ours(released).items()}
-
-
 def parts_of_ours(released: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
-    """As `to_ours`, with what lies below each other in our tensors still apart: nothing is copied.
+    """Weights under the released names, under ours; what lies below each other there is still apart: nothing is copied.
 
-    A part of which the others are missing stays under its name.
+    Names that the table does not know stay, and those of parts of which others are missing.
     """
     table = {name: parts for name, parts in _table(released).items() if all(part in released for part in parts)}
     used = {part for parts in table.values() for part in parts}
@@ -66,7 +61,7 @@ def parts_of_ours(released: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, ...
 
 
 def to_released(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `to_ours`; parts are views of the whole, so that nothing is copied."""
+    """The inverse, of whole tensors; parts are views of the whole, so that nothing is copied."""
     released: dict[str, Tensor] = {}
     table = _table(ours)
     for name, tensor in ours.items():
@@ -78,11 +73,6 @@ def to_released(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
         sizes = [width] * (len(parts) - 1)
         released |= zip(parts, torch.split(tensor, [*sizes, len(tensor) - sum(sizes)]), strict=True)
     return released
-
-
-def is_released(names: Iterable[str]) -> bool:
-    """Whether weights have the released names."""
-    return any(name.startswith("showo.") for name in names)
 
 
 def released_shapes(config: UpVlaConfig) -> Shapes:
@@ -107,23 +97,6 @@ def find_weights(path: Path) -> Path:
     raise CheckpointError(
         f"{path} holds no weights; there should be {', '.join(map(str, PLACES))} or one other {SAFETENSORS} in it"
     )
-
-
-def load_model(
-    path: Path, config: UpVlaConfig, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-) -> UpVla:
-    """A model with the weights at `path`, in eval mode.
-
-    `path` is a file, or a folder with `unwrapped_model/pytorch_model.bin` or `model.safetensors`; under the released
-    names or ours. Raises CheckpointError with what is missing, too much or of another shape, in groups.
-    """
-    file = find_weights(path)
-    tensors, model = read_tensors(file), blank(UpVla, config)
-    if is_released(tensors):
-        require(file, released_shapes(config), tensors, "UpVla")
-    else:
-        require(file, shapes_of(model.state_dict()), tensors, "UpVla")
-    return fill(file, model, parts_of_ours(tensors), dtype, device)
 
 
 def _table(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
