@@ -150,6 +150,8 @@ def test_clip_is_saved_as_it_is_read(clip_folder: Path, tmp_path: Path, capfd: p
     assert capfd.readouterr() == ("", "")  # a command draws its own bar
     images = pictures(1, 1, 56, 56, 3)
     assert torch.equal(ClipVision(tmp_path / "kept").encode(images), encoder.encode(images))
+    names = load_file(tmp_path / "kept" / "model.safetensors")
+    assert all(name.startswith("vision_model.") for name in names), "as published, which every transformers reads"
 
 
 def test_clip_is_found_in_a_whole_clip(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

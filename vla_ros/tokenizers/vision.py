@@ -25,6 +25,7 @@ CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 #: Side of the square of pixels that one feature of the small encoder stands for.
 PIXELS_PER_FEATURE: Final = 16
 _PATCH: Final = 4  # pixels, across and down, that the small encoder begins with
+_CLIP_PREFIX: Final = "vision_model."
 _CLIP_WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -156,9 +157,15 @@ class ClipVision(nn.Module):
         return self
 
     def save(self, folder: Path) -> None:
-        """Write the tower as transformers does, for `ClipVision(folder)`."""
+        """Write the tower as transformers does, for `ClipVision(folder)`, under the names that CLIP is published with.
+
+        Without them transformers 5 leaves out the first part of each, and older ones find no weight.
+        """
+        named = {
+            f"{_CLIP_PREFIX}{name.removeprefix(_CLIP_PREFIX)}": each for name, each in self.tower.state_dict().items()
+        }
         with _quiet():
-            self.tower.save_pretrained(folder)
+            self.tower.save_pretrained(folder, state_dict=named)
 
 
 def clip_images(images_BHW3: Tensor, pixels: int, mean_311: Tensor, std_311: Tensor) -> Tensor:
