@@ -58,15 +58,15 @@ def test_a_rival_is_named_as_often_as_one_looks(publishers: dict[str, Any], told
 
 
 @pytest.mark.parametrize(("topic", "known"), [("target", ME), ("chunk", POLICY)])
-def test_one_without_a_name_has_a_second_to_get_one(topic: str, known: tuple[str, str]) -> None:
+def test_one_without_a_name_has_three_seconds_to_get_one(topic: str, known: tuple[str, str]) -> None:
     graph = Graph(**{topic: [known, NAMELESS]})
-    for _ in range(10):
+    for _ in range(30):
         graph.rivals.look()
     graph.publishers[f"/{topic}"] = [known, known] if topic == "chunk" else [known]
     graph.rivals.look()
     assert graph.told == []
     graph.publishers[f"/{topic}"] = [known, NAMELESS]
-    for _ in range(10):
+    for _ in range(30):
         graph.rivals.look()
     assert graph.told == []
     graph.rivals.look()
