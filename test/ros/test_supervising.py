@@ -233,6 +233,20 @@ def test_a_signal_leaves_the_block_and_stops_the_nodes(
     assert signal.getsignal(number) is before
 
 
+def test_what_an_extension_module_makes_of_a_signal_is_taken_for_the_signal(environment: dict[str, str]) -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, supervise(environment, Log()):  # noqa: PT012 - as pybind11 does
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("Unable to convert call argument '0' to Python object") from None
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_an_error_without_a_signal_stays_one(environment: dict[str, str]) -> None:
+    with pytest.raises(RuntimeError, match="of its own"), supervise(environment, Log()):
+        raise RuntimeError("of its own")
+
+
 def test_a_signal_that_comes_just_before_the_waiting_is_not_missed(environment: dict[str, str]) -> None:
     """Python then knows of the signal, and no system call is interrupted."""
     unheard = threading.Timer(0.3, _thread.interrupt_main, [signal.SIGTERM])

@@ -74,6 +74,7 @@ class Supervisor:
         self._attempts = {node.name: Attempts() for node in graph.nodes}
         self._why_over = ""  # what NodeDied says
         self._leaving = False
+        self._why_leaving: BaseException | None = None  # what a signal raised
         self._stopping = threading.Event()  # not set by a signal's handler: it could interrupt its own lock
         self._handlers: dict[int, Any] = {}
         self._to_start: queue.SimpleQueue[NodeSpec | None] = queue.SimpleQueue()
@@ -101,6 +102,9 @@ class Supervisor:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        # A signal that is heard while an extension module makes an object is to that module an object it cannot make.
+        if self._why_leaving is not None and type(value) in (RuntimeError, SystemError):
+            raise self._why_leaving from value
 
     def wait(self, for_s: float | None = None) -> None:
         """Stay until a signal comes or a node is dead, which both raise, or for so long."""
@@ -168,10 +172,10 @@ class Supervisor:
             return
         self._leaving = True
         if self._why_over:
-            raise NodeDied(self._why_over)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + number)
+            self._why_leaving = NodeDied(self._why_over)
+        else:
+            self._why_leaving = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+        raise self._why_leaving
 
 
 class Attempts:
