@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 NAMESPACE = "/vla"
+#: What ROS calls the node of a publisher that it does not know: not yet, or because it speaks DDS without ROS.
+NAMELESS = frozenset({"_NODE_NAME_UNKNOWN_", "_CREATED_BY_BARE_DDS_APP_"})
 
 CHUNK = f"{NAMESPACE}/chunk"
 COMMAND = f"{NAMESPACE}/command"

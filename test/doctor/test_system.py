@@ -240,6 +240,14 @@ def test_one_type_by_two_definitions(system: SystemConfig, built: Graph, fine: S
     assert found.found == "two definitions of franka_msgs/msg/FrankaState: /driver against /vla/controller"
 
 
+def test_who_has_no_name_is_not_to_be_ended(system: SystemConfig, built: Graph, fine: Seen) -> None:
+    kind = "std_msgs/msg/Float64MultiArray"
+    both = (Peer("_NODE_NAMESPACE_UNKNOWN_/_NODE_NAME_UNKNOWN_", kind), Peer("/teleop", kind))
+    (found,) = problems(system, built, with_topic(fine, TARGETS, lambda topic: replace(topic, publishers=both)))
+    assert found.found == "2 publishers: a program without a name and /teleop"
+    assert found.remedy == "end /teleop"
+
+
 def test_two_who_command(system: SystemConfig, built: Graph, fine: Seen) -> None:
     second = Peer("/teleop", "std_msgs/msg/Float64MultiArray")
     (found,) = problems(

@@ -16,6 +16,7 @@ from vla_ros.robots.robot import Endpoint, EndpointKind
 
 _IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _PERSON = "operator"  # talks when there is something to say
+_NAMELESS = "a program without a name"
 _ASK_WHO = "ros2 topic info --verbose "
 
 Member = NodeSpec | External
@@ -164,14 +165,19 @@ def _deaf(present: list[Member], seen: Seen) -> Iterator[Finding]:
 def _crowd(end: Endpoint, graph: Graph, seen: Seen) -> Iterator[Finding]:
     """Several who publish what one should."""
     of_person = any(end in member.writes for member in graph.externals if member.name == _PERSON)
-    publishers = seen.topic(end.name).publishers
+    publishers = [_name(peer.node) for peer in seen.topic(end.name).publishers]
     if end.name in SHARED or of_person or len(publishers) < 2:
         return
     expected = [full_name(node) for node in graph.nodes if end in node.writes]
-    strangers = [peer.node for peer in publishers if peer.node not in expected]
-    found = f"{len(publishers)} publishers: {joined(peer.node for peer in publishers)}"
+    # One without a name may be the one that is expected, which just appeared.
+    strangers = [name for name in publishers if name not in (*expected, _NAMELESS)]
+    found = f"{len(publishers)} publishers: {joined(publishers)}"
     remedy = f"end {joined(sorted(set(strangers)))}" if expected and strangers else _ASK_WHO + end.name
     yield fail(end.name, found, "one; what several say is mixed", remedy)
+
+
+def _name(node: str) -> str:
+    return _NAMELESS if node.rpartition("/")[2] in topics.NAMELESS else node
 
 
 def _qualities(end: Endpoint, ours: set[str], seen: Seen) -> Iterator[Finding]:

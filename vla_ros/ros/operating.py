@@ -32,8 +32,6 @@ _OWNERS = {
 }
 #: For those who record; see the argument `services` of an OperatorNode.
 RECORDER = {topics.recorder(word): "recorder" for word in topics.RECORDER_WORDS}
-#: What ROS calls a publisher whose node it does not know, or not yet.
-_NAMELESS = {"_NODE_NAME_UNKNOWN_", "_CREATED_BY_BARE_DDS_APP_"}
 DEEP = QoSProfile(depth=100)
 
 
@@ -154,7 +152,7 @@ class OperatorNode(Node):
         return [info.node_name for info in self.get_publishers_info_by_topic(topic)]
 
     def _are_named(self, topic: str) -> bool:
-        return not _NAMELESS & set(self._publisher_names(topic))
+        return not topics.NAMELESS & set(self._publisher_names(topic))
 
     def _on_state(self, message: DiagnosticArray) -> None:
         for status in message.status:

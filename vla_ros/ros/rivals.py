@@ -9,13 +9,14 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
+from vla_ros import topics
+
 #: Who is there when a node starts is known after this long, in wall time (0.2 s measured, and now and then 0.6 s).
 DISCOVERED_WITHIN_S = 1.0
 _PERIOD_S = 0.1
-#: What ROS calls a publisher whose node it does not know: for a moment those of every node that just appeared, for ever
-#: those of a program that speaks DDS without ROS. So one counts when it has had no name for this many looks: three
-#: seconds, as one in fifty nodes that took a dead one's place had none for more than one.
-_NAMELESS = ("_NODE_NAME_UNKNOWN_", "_CREATED_BY_BARE_DDS_APP_")
+#: Those of every node that just appeared have no name for a moment, those of a program that speaks DDS without ROS for
+#: ever. So one counts when it has had none for this many looks: three seconds, as one in fifty nodes that took a dead
+#: one's place had none for more than one.
 _NAMELESS_LOOKS = 30
 
 
@@ -81,4 +82,4 @@ def _others(node: Node, topic: str) -> list[str]:
 
 def _name(info: TopicEndpointInfo) -> str:
     """The full name of its node; "" where that is not known."""
-    return "" if info.node_name in _NAMELESS else f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+    return "" if info.node_name in topics.NAMELESS else f"{info.node_namespace.rstrip('/')}/{info.node_name}"
