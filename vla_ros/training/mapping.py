@@ -39,7 +39,7 @@ def find_robot(features: Features, given: str) -> Robot:
 def state_streams(features: Features, keys: Sequence[str], given: Sequence[str], robot: Robot) -> tuple[str, ...]:
     """The streams of `robot` that the columns `keys` are, one after the other: `given`, or those of our own state.
 
-    None where nobody says. Raises ValueError for streams that there are not, or of other lengths than the columns.
+    Empty where nobody says. Raises ValueError for streams that there are not, or of other lengths than the columns.
     """
     if not given:
         names = {feature.key: feature.names for feature in features.features}
