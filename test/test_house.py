@@ -71,7 +71,7 @@ def test_a_module_can_be_read_at_once(path: Path) -> None:
     if path.parent == NODES:
         assert lines <= 150, "a node is a thin shell"
     elif path.parent != PACKAGE / "models":
-        assert lines < 400
+        assert lines <= 600, "what is read together stands together, up to a length that can be read"
 
 
 def test_the_core_lives_without_ros() -> None:
