@@ -1,4 +1,4 @@
-"""What aligning costs and misses by: the Aligner beside an exhaustive approximate-time matcher; the limit: 1/10."""
+"""What aligning costs and misses by: the Aligner against an exhaustive approximate-time matcher, and with a stall."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from vla_ros.values import NANOSECONDS_PER_MILLISECOND as MS
 from vla_ros.values import NANOSECONDS_PER_SECOND as S
 
 LIMIT = 0.1
+#: Cameras and proprioceptive streams (100 Hz) of the second table, and what an image may cost while one stalls.
+SIZES = ((1, 1), (3, 3), (6, 6), (12, 2))
+LIMIT_STALLED_US = 100.0
 START_NS = 1_700_000_000 * S
 #: camera -> its rate [Hz], and how long after its capture a frame arrives [ms]; free-running, so every phase occurs.
 CAMERAS = {"front": (30.0, 25.0), "wrist": (29.97, 45.0), "top": (30.03, 80.0)}
@@ -95,6 +98,52 @@ def main() -> None:
             f"limit: {LIMIT:g} of a peer. What bounds it: to call a function per message that copies and checks its "
             f"values takes {floor_us:.2f} us, {floor_us / least_us:.2f} of the cheapest above"
         )
+    print_stalled(arguments.seconds / 3.0)
+
+
+def print_stalled(seconds: float) -> None:
+    """What an image costs to add and to look for a new instant, while every stream goes on and while one stalls."""
+    print("\nus/image, 30 Hz cameras + 100 Hz streams  all go on  one stream stalls  ratio  one camera stalls  worst")
+    for cameras, streams in SIZES:
+        # Where the only camera stalls there is no image to add.
+        names = [f"camera{index}" for index in range(cameras)], [f"stream{index}" for index in range(streams)]
+        steady_us, _ = cost_of_images(*names, stalled="", seconds=seconds)
+        stream_us, worst_us = cost_of_images(*names, stalled="stream0", seconds=seconds)
+        camera_us, worst_camera_us = cost_of_images(*names, stalled="camera0", seconds=seconds)
+        print(
+            f"{cameras:4} + {streams:<2}{steady_us:42.1f}{stream_us:19.1f}{stream_us / steady_us:7.2f}{camera_us:19.1f}"
+            f"{max(worst_us, worst_camera_us):7.0f}",
+            flush=True,
+        )
+    print(f"limit: {LIMIT_STALLED_US:g} us")
+
+
+def cost_of_images(cameras: list[str], streams: list[str], stalled: str, seconds: float) -> tuple[float, float]:
+    """Mean and worst CPU time per image [us], from half a second after `stalled` has stalled."""
+    timings = {name: CameraTiming() for name in cameras}
+    aligner = Aligner(AlignerConfig(cameras=timings, proprioception={name: StreamTiming() for name in streams}))
+    random = np.random.default_rng(0)
+    stalls_ns, counts_from_ns = START_NS + S, START_NS + 3 * S // 2
+    arrivals = [
+        (START_NS + int((tick + phase) / rate_hz * S), name)
+        for names, rate_hz in ((cameras, 30.0), (streams, 100.0))
+        for name in names
+        for phase in [random.random()]
+        for tick in range(int((1.5 + seconds) * rate_hz))
+    ]
+    costs_us = []
+    for stamp_ns, name in sorted(arrivals):
+        if name == stalled and stamp_ns > stalls_ns:
+            continue
+        if name in streams:
+            aligner.add_sample(name, stamp_ns, stamp_ns, np.zeros(7))
+            continue
+        start_s = time.process_time()
+        aligner.add_image(name, stamp_ns, stamp_ns, PICTURE)
+        aligner.newest_complete_instant()
+        if stamp_ns >= counts_from_ns:
+            costs_us.append((time.process_time() - start_s) * 1e6)
+    return (float(np.mean(costs_us)), max(costs_us)) if costs_us else (float("nan"), 0.0)
 
 
 def measured(

@@ -158,6 +158,16 @@ def test_slerp_turns_at_constant_speed_the_short_way(
         np.testing.assert_allclose(rows, np.stack([between, start]), atol=1e-12)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_slerp_of_the_smallest_turns_is_as_exact_as_of_others(sign: float) -> None:
+    """The angle from arccos is worthless here; half a turn of 4e-7 rad about z is (0, 0, sin, cos)."""
+    start, half_rad = np.array([0.0, 0.0, 0.0, 1.0]), 4e-7
+    end = sign * np.array([0.0, 0.0, sin(half_rad), cos(half_rad)])
+    expected = [0.0, 0.0, sin(0.25 * half_rad), cos(0.25 * half_rad)]
+    np.testing.assert_allclose(slerp(start, end, 0.25), expected, rtol=1e-9)
+    np.testing.assert_allclose(slerp_rows(start[None], end[None], np.array([0.25]))[0], expected, rtol=1e-9)
+
+
 def test_a_pose_in_between_is_linear_in_position_and_slerps() -> None:
     start = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
     end = np.array([1.0, 2.0, -4.0, 0.0, 0.0, sqrt(0.5), sqrt(0.5)])

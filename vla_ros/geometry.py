@@ -51,7 +51,7 @@ def rotation_matrix(values: ArrayLike, form: RotationForm) -> Array:
         return np.asarray(euler.euler2mat(v[0], v[1], v[2], "sxyz"), dtype=np.float64)
     if form is RotationForm.AXIS_ANGLE:
         angle = float(np.linalg.norm(v))
-        if angle < 1e-12:
+        if angle == 0.0:
             return np.eye(3)
         return np.asarray(axangles.axangle2mat(v / angle, angle, is_normalized=True), dtype=np.float64)
     if form is RotationForm.ROTATION_6D:
@@ -131,7 +131,7 @@ def matrix_pose(matrix: Array) -> Array:
 def slerp(start: Array, end: Array, fraction: float) -> Array:
     """Spherical linear interpolation of unit quaternions (4,), the short way round; fraction 0 is start, 1 is end."""
     dot = float(start @ end)
-    sign = -1.0 if dot < 0.0 else 1.0
+    sign = -1.0 if dot < 0.0 else 1.0  # at exactly 0 (half a turn apart) both ways are equally short
     angle = math.acos(min(1.0, abs(dot)))
     if angle < _SLERP_LINEAR_BELOW:
         blended = start + fraction * (sign * end - start)

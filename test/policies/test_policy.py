@@ -10,7 +10,7 @@ import pytest
 
 from vla_ros.actions import ActionSpec, Anchor, Frame, GripperConvention, Space
 from vla_ros.geometry import RotationForm
-from vla_ros.policies.policy import AbsolutePolicy, Inference, PolicyError, WindowSpec
+from vla_ros.policies.policy import _FOLLOWED_RAD, AbsolutePolicy, Inference, PolicyError, WindowSpec
 from vla_ros.values import ActionChunk, Array, Committed, ModelChunk, Observation, Window
 
 MAX_WIDTH_M = 0.08
@@ -106,6 +106,14 @@ def test_only_what_the_arm_follows_is_committed(spec: ActionSpec, apart: float, 
     committed = policy.seen[0]
     assert (committed.scheduled is not None) is is_committed
     assert (committed.prefix is not None) is is_committed
+
+
+def test_an_arm_exactly_at_the_tolerance_does_not_follow() -> None:
+    for apart, is_committed in ((_FOLLOWED_RAD, False), (np.nextafter(_FOLLOWED_RAD, 0.0), True)):
+        policy = Dummy()
+        scheduled = ActionChunk(0, DELTA.step_ns, DELTA.absolute_dimensions, np.array([[apart, 0.0, 0.08]] * 3))
+        wrap(policy).infer([observation(0, joints=(0.0, 0.0))], scheduled)
+        assert (policy.seen[0].scheduled is not None) is is_committed
 
 
 def test_a_policy_is_told_how_many_of_its_rows_will_be_past_at_most_all() -> None:

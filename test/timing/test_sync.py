@@ -109,6 +109,25 @@ def test_nothing_is_extrapolated_or_interpolated_across_a_hole() -> None:
         joints(100)
 
 
+def test_a_value_is_between_two_samples_or_within_10_ms_of_one() -> None:
+    sync = aligner({}, {"joints": StreamTiming(max_gap_ms=50.0)})
+    for after_ms, value in ((0, 0.0), (20, 2.0)):
+        sync.add_sample("joints", START_NS + after_ms * MS, START_NS + after_ms * MS, np.array([value]))
+    assert float(sync.value("joints", START_NS + 5 * MS)[0]) == pytest.approx(0.5)
+    assert float(sync.value("joints", START_NS + 30 * MS)[0]) == 2.0
+    with pytest.raises(Misaligned, match=r"stream joints: not between two samples; the nearest is 10\.0 ms off"):
+        sync.value("joints", START_NS + 30 * MS + 1)
+
+
+def test_an_instant_is_covered_once_every_stream_has_reached_it() -> None:
+    sync = aligner({"front": CameraTiming()}, {"joints": StreamTiming()})
+    sync.add_image("front", START_NS + 10 * MS, START_NS + 10 * MS, picture(0))
+    assert not sync.covers(START_NS)  # there are no joints at all
+    sync.add_sample("joints", START_NS, START_NS, np.zeros(7))
+    assert sync.covers(START_NS)
+    assert not sync.covers(START_NS + 1)
+
+
 def test_a_sample_is_copied_when_it_is_given() -> None:
     sync = aligner({}, {"joints": StreamTiming()})
     values = np.zeros(7)
@@ -231,6 +250,35 @@ def test_the_order_of_arrival_never_shows(in_order: list[tuple[str, int]], data:
             assert np.array_equal(one.images[name], two.images[name])
         for name in one.proprioception:
             assert np.array_equal(one.proprioception[name], two.proprioception[name])
+
+
+@FEW
+@given(messages, st.data())
+def test_asking_after_each_message_gives_what_asking_once_gives(
+    in_order: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    """What was searched before is not searched again: no late message, hole or stalled stream may make that wrong."""
+    tolerances = {"front": 20.0, "wrist": 40.0}
+    cameras = {name: CameraTiming(tolerance_ms=tolerance) for name, tolerance in tolerances.items()}
+    streams = {"joints": StreamTiming(), "tcp": StreamTiming(max_gap_ms=300.0)}
+    live = aligner(cameras, streams)
+    arrived: list[tuple[str, int]] = []
+    instant: int | None = None
+    for name, stamp in data.draw(st.permutations(in_order)):
+        arrived.append((name, stamp))
+        asked_once = aligner(cameras, streams)
+        for sync, news in ((live, arrived[-1:]), (asked_once, arrived)):
+            for stream, after_ms in news:
+                stamp_ns = START_NS + after_ms * MS
+                if stream in streams:
+                    sync.add_sample(stream, stamp_ns, START_NS + 1500 * MS, np.ones(1))
+                else:
+                    sync.add_image(stream, stamp_ns, START_NS + 1500 * MS, picture(0))
+        complete_ns = asked_once.newest_complete_instant()
+        if complete_ns is not None:
+            instant = complete_ns if instant is None else max(instant, complete_ns)  # it never goes back
+        assert live.newest_complete_instant() == instant
+        assert (live.reason() == "") == (instant is not None)
 
 
 def test_cameras_of_different_latency_that_film_one_clock_show_one_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -222,6 +223,5 @@ class AbsolutePolicy:
         """Keep the chunks a later window may look back at: as far as a window reaches, and one before."""
         look = self._policy.window_spec
         reaches_ns = window[-1].instant_ns - (look.length - 1) * look.step_ns
-        newer = [own for own in self._own_chunks if own.observation_ns >= reaches_ns]
-        older = [own for own in self._own_chunks if own.observation_ns < reaches_ns]
-        self._own_chunks = [*older[-1:], *newer, chunk]
+        first = bisect_left(self._own_chunks, reaches_ns, key=lambda own: own.observation_ns)
+        self._own_chunks = [*self._own_chunks[max(0, first - 1) :], chunk]

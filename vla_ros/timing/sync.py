@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -29,6 +29,7 @@ _MOST_SAMPLES = 20_000
 _BESIDE_NS = ms_to_ns(10.0)  # a sample so near stands for an instant by itself
 _POSE_SIZE = 7
 _SMALLEST_QUATERNION_NORM = 1e-6
+_BEFORE_ALL_NS = -(2**63)
 
 
 class CameraTiming(Config):
@@ -139,16 +140,15 @@ class Aligner:
         self._tracks: dict[str, Track[Any]] = {**self._cameras, **self._streams}
         self._pace: list[Track[Any]] = list((self._cameras or self._streams).values())
         self._instant_ns: int | None = None
-        self._checked_ns: int | None = None  # newest candidate, once it is known to be complete
+        # Between the newest complete candidate and this one none is complete: searching is linear, whatever stalls.
+        self._searched_ns = _BEFORE_ALL_NS
         self._failure = ""  # why the newest candidate is not complete
 
     def add_image(self, camera: str, stamp_ns: int, received_ns: int, frame: Any) -> None:
         """Store a frame as it came; raises ValueError for an unknown camera. A bad stamp is counted, not raised."""
         track = _known(self._cameras, camera, "camera")
-        if self._stamp_is_usable(track, stamp_ns, received_ns) and track.add(
-            stamp_ns, received_ns, Frame(frame, self._decode)
-        ):
-            self._forget_instant()
+        if self._stamp_is_usable(track, stamp_ns, received_ns):
+            self._add(track, stamp_ns, received_ns, Frame(frame, self._decode))
 
     def add_sample(self, stream: str, stamp_ns: int, received_ns: int, values: Array) -> None:
         """Store a copy of a sample (D,); raises ValueError for an unknown stream or another D than before."""
@@ -166,8 +166,7 @@ class Aligner:
             return
         if is_pose:
             sample[3:] /= norm
-        if track.add(stamp_ns, received_ns, sample):
-            self._forget_instant()
+        self._add(track, stamp_ns, received_ns, sample)
 
     def newest_complete_instant(self) -> int | None:
         """The newest capture time at which every stream can be answered (see the class), or None; see `reason`."""
@@ -176,7 +175,7 @@ class Aligner:
             self._failure = empty.emptiness()
             return self._instant_ns
         newest_ns = min(track.stamps_ns[-1] for track in self._pace)
-        if newest_ns == self._checked_ns:
+        if newest_ns <= self._searched_ns:
             return self._instant_ns
         self._failure = ""
         for candidate_ns in self._candidates(newest_ns):
@@ -187,7 +186,7 @@ class Aligner:
                 continue
             self._instant_ns = complete_ns if self._instant_ns is None else max(self._instant_ns, complete_ns)
             break
-        self._checked_ns = None if self._failure else newest_ns
+        self._searched_ns = newest_ns
         return self._instant_ns
 
     def reason(self, now_ns: int | None = None) -> str:
@@ -291,18 +290,28 @@ class Aligner:
             return False
         return True
 
+    def _add(self, track: Track[Any], stamp_ns: int, received_ns: int, item: Any) -> None:
+        if track.add(stamp_ns, received_ns, item):
+            self._forget_instant()
+        self._searched_ns = min(self._searched_ns, track.changed_after_ns)
+
     def _forget_instant(self) -> None:
         self._instant_ns = None
-        self._checked_ns = None
+        self._searched_ns = _BEFORE_ALL_NS
 
     def _candidates(self, newest_ns: int) -> Iterator[int]:
-        """`newest_ns`, and if that is not taken, the frames before it down to the present instant, newest first."""
+        """`newest_ns`, and if that is not taken, the frames before it that were not searched yet, newest first.
+
+        Only those that the newest message of every stream reaches: a stalled stream has nothing for later ones.
+        """
         yield newest_ns
+        after_ns = self._searched_ns if self._instant_ns is None else max(self._searched_ns, self._instant_ns)
+        reached_ns = min(track.stamps_ns[-1] + track.reach_ns for track in self._tracks.values())
         earlier: set[int] = set()
         for track in self._pace:
             stamps = track.stamps_ns
-            first = 0 if self._instant_ns is None else bisect_right(stamps, self._instant_ns)
-            earlier.update(stamps[first : bisect_left(stamps, newest_ns)])
+            last = bisect_right(stamps, min(newest_ns - 1, reached_ns))
+            earlier.update(stamps[bisect_right(stamps, after_ns, hi=last) : last])
         yield from sorted(earlier, reverse=True)
 
     def _instants(self, instant_ns: int, length: int, step_ns: int, earliest_ns: int | None) -> list[int]:
@@ -350,6 +359,7 @@ class Aligner:
             return camera.items[index].image()
         except ValueError as error:
             camera.discard(index)
+            self._searched_ns = _BEFORE_ALL_NS
             raise Misaligned(f"{camera.label}: the frame of the instant cannot be decoded: {error}") from error
 
     def _health_of(self, track: Track[Any], now_ns: int) -> StreamHealth:

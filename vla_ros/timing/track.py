@@ -53,6 +53,7 @@ class Track(Generic[Item]):
         self.silence_ns = silence_ns
         self.stamps_ns: list[int] = []
         self.items: list[Item] = []
+        self.changed_after_ns = 0  # only instants later than this gained a near message by the one kept last
         self.received = 0
         self.dropped: Counter[str] = Counter()
         self.clock_jumps = 0
@@ -78,12 +79,14 @@ class Track(Generic[Item]):
             if place < len(stamps) and stamps[place] == capture_ns:
                 self.drop(Drop.DUPLICATE)
                 return False
-            stamps.insert(place, capture_ns)
-            self.items.insert(place, item)
         else:
             self._behind = 0
-            stamps.append(capture_ns)
-            self.items.append(item)
+            place = len(stamps)
+        stamps.insert(place, capture_ns)
+        self.items.insert(place, item)
+        self.changed_after_ns = capture_ns - self.reach_ns - 1
+        if place:  # what the message before it reaches had one already; its own instant is new in any case
+            self.changed_after_ns = min(capture_ns - 1, max(self.changed_after_ns, stamps[place - 1] + self.reach_ns))
         self._kept_at_ns = received_ns
         self._forget_oldest()
         return jumped_back
