@@ -38,6 +38,7 @@ def test_a_fine_installation_has_no_problem() -> None:
     ("change", "level", "subject"),
     [
         ({"problem": "no module rclpy"}, FAIL, "ROS 2"),
+        ({"problem": "rclpy in /opt: no answer within 15 s"}, WARN, "ROS 2"),
         ({"from_wheels": True, "distro": "kilted"}, WARN, "ROS 2"),
         ({"profile_exists": False, "profile_is_ours": False}, FAIL, "transport"),
         ({"shared_memory_bytes": None}, WARN, "shared memory"),
@@ -79,6 +80,7 @@ def test_what_a_user_chose_is_no_problem(change: dict[str, Any]) -> None:
         (Loopback(60, 21, 3.3), FAIL, "21 of 60"),
         (Loopback(60, 0), FAIL, "0 of 60 arrived"),
         (Loopback(problem="they did not find each other"), FAIL, "could not be tried: they did not"),
+        (Loopback(problem="no answer within 25 s"), WARN, "no answer within 25 s"),
     ],
 )
 def test_images_between_two_processes(loopback: Loopback, level: Level, told: str) -> None:

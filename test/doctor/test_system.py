@@ -310,6 +310,26 @@ def test_nodes_that_do_not_run(system: SystemConfig, built: Graph, fine: Seen) -
     assert (found.subject, found.found) == ("/vla/controller", "runs 2 times")
 
 
+def test_drivers_and_cameras_are_judged_before_our_nodes_run(system: SystemConfig, built: Graph, fine: Seen) -> None:
+    drivers = replace(fine, nodes=(), states=())
+    unstamped = with_topic(drivers, FRONT, lambda topic: replace(topic, arrivals=stream(30.0, stamped=False)))
+    found = problems(system, built, with_topic(unstamped, WRIST, lambda t: replace(t, content=Content(problem="8UC3"))))
+    assert [(one.subject, one.found.partition(" (")[0]) for one in found[1:]] == [
+        (FRONT, "150 of 150 messages have no time stamp"),
+        (WRIST, "8UC3"),
+    ]
+    assert found[0].found.startswith("none of inference or controller runs")
+    deaf = with_topic(drivers, TARGETS, lambda topic: replace(topic, subscribers=()))
+    assert (FAIL, TARGETS, "nobody listens") in [(f.level, f.subject, f.found) for f in problems(system, built, deaf)]
+
+
+def test_colours_of_unknown_order_are_a_warning(system: SystemConfig, built: Graph, fine: Seen) -> None:
+    raw = with_topic(fine, FRONT, lambda topic: replace(topic, content=Content(640, 480, "8UC3")))
+    (found,) = problems(system, built, raw)
+    assert (found.level, found.subject) == (WARN, FRONT)
+    assert found.found.startswith("encoding 8UC3, which does not state")
+
+
 @pytest.mark.parametrize(
     ("state", "level", "told"),
     [

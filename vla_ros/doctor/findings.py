@@ -15,6 +15,9 @@ class Level(str, Enum):
     FAIL = "fail"
 
 
+_NO_ANSWER = "no answer within"
+
+
 @dataclass(frozen=True)
 class Finding:
     """`subject`: what was looked at; `found`; `right`: what would be; `remedy`: what to type, or where to read."""
@@ -43,6 +46,21 @@ def warn(subject: str, found: str, right: str, remedy: str = "") -> Finding:
 def fail(subject: str, found: str, right: str, remedy: str = "") -> Finding:
     """Something does not work because of it."""
     return Finding(Level.FAIL, subject, found, right, remedy)
+
+
+def no_answer(timeout_s: float) -> str:
+    """A program was asked and has not answered; see `is_slow`."""
+    return f"{_NO_ANSWER} {timeout_s:g} s"
+
+
+def is_slow(problem: str) -> bool:
+    """Whether nothing is known to be wrong, except that it took too long."""
+    return _NO_ANSWER in problem
+
+
+def slow(subject: str, found: str) -> Finding:
+    """It did not answer in time: on a busy machine it may work all the same."""
+    return warn(subject, found, "an answer: this machine is busy or its disk is slow", "top, then vla-ros doctor again")
 
 
 def count(report: Report, level: Level) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from vla_ros.doctor.findings import Finding, fail, joined, ok, warn
+from vla_ros.doctor.findings import Finding, fail, is_slow, joined, ok, slow, warn
 
 GIGABYTE = 10**9
 
@@ -187,6 +187,8 @@ def _gpu(gpus: tuple[Gpu, ...], torch: Torch | None) -> Finding:
     shown = joined(_gpu_text(gpu) for gpu in usable or gpus) if usable or gpus else "none"
     if torch is None:
         return ok("GPU", f"{shown}; PyTorch is not installed")
+    if is_slow(torch.problem):
+        return slow("PyTorch", f"{shown}; importing PyTorch: {torch.problem}")
     if torch.problem:
         remedy = "install it again: pip install --force-reinstall torch"
         return fail("PyTorch", f"does not work: {torch.problem}", "that it can be imported", remedy)

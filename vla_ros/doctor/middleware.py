@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from vla_ros.doctor.findings import Finding, fail, ok, warn
+from vla_ros.doctor.findings import Finding, fail, is_slow, ok, slow, warn
 
 _FAST_DDS = "rmw_fastrtps"
 _MOST_DOMAIN_ID = 232
@@ -60,6 +60,8 @@ def domains(ports: Iterable[int]) -> tuple[int, ...]:
 
 def judge(middleware: Middleware) -> list[Finding]:
     """Installation, transport, shared memory, domain."""
+    if is_slow(middleware.problem):
+        return [slow("ROS 2", f"importing {middleware.problem}")]
     if middleware.problem:
         remedy = ". /opt/ros/<distro>/setup.bash, or make setup (ROS 2 as wheels into .venv)"
         return [fail("ROS 2", f"not usable: {middleware.problem}", "that rclpy can be imported", remedy)]
@@ -74,6 +76,8 @@ def judge(middleware: Middleware) -> list[Finding]:
 def judge_loopback(loopback: Loopback) -> Finding:
     """Whether images survive the transport."""
     subject = "640x480 images between two processes"
+    if is_slow(loopback.problem):
+        return slow(subject, loopback.problem)
     if loopback.problem:
         return fail(subject, f"could not be tried: {loopback.problem}", "that two processes find each other")
     hop = f", median {loopback.median_ms:.1f} ms" if loopback.median_ms is not None else ""

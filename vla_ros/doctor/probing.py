@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from vla_ros.doctor.findings import no_answer
 from vla_ros.doctor.machine import BUFFERS, Camera, Gpu, Machine, Torch, Video
 
 Answer = TypeVar("Answer")
@@ -91,7 +92,7 @@ def ask(command: Sequence[str], timeout_s: float = _ANSWER_TIMEOUT_S) -> tuple[s
     except OSError as error:
         return "", str(error)
     except subprocess.TimeoutExpired:
-        return "", f"no answer within {timeout_s:g} s"
+        return "", no_answer(timeout_s)
     if done.returncode:
         said = done.stderr.strip().splitlines()
         return "", said[-1] if said else f"exit code {done.returncode}"
@@ -120,7 +121,7 @@ def limited(function: Callable[[], Answer], timeout_s: float) -> Answer:
     if errors:
         raise errors[0]
     if not answers:
-        raise TimeoutError(f"no answer within {timeout_s:g} s")
+        raise TimeoutError(no_answer(timeout_s))
     return answers[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from vla_ros import topics
@@ -24,6 +25,8 @@ _FUTURE_TOLERANCE_NS = ms_to_ns(AlignerConfig.model_fields["future_tolerance_ms"
 #: Clocks that differ by less are as good as NTP makes them on a local network, or the machine was busy.
 _CLOCKS_DIFFER_NS = ms_to_ns(5.0)
 _DELIVERY_NS = ms_to_ns(100.0)
+
+_RAW_ENCODING = re.compile(r"\d+[USF]C[234]")  # as cv_bridge writes a matrix that it knows nothing about
 
 _SYNCHRONISE = "chronyc tracking on both machines; chrony or ntp on each, from one server"
 
@@ -146,7 +149,10 @@ def _ages(name: str, stream: Stream, who: str, oldest_ns: int | None, simulated:
 def _picture(name: str, camera: str, expected: CameraConfig, content: Content) -> Iterator[Finding]:
     if content.problem:
         yield fail(name, content.problem, "a colour image", "the driver's encoding, as rgb8")
-    elif content.width and (content.width, content.height) != (expected.width, expected.height):
+    elif _RAW_ENCODING.fullmatch(content.encoding):
+        found = f"encoding {content.encoding}, which does not state the order of the colours"
+        yield warn(name, found, "rgb8 or bgr8, or red and blue may be swapped", "the driver's encoding, as rgb8")
+    if content.width and (content.width, content.height) != (expected.width, expected.height):
         found = f"{content.width}x{content.height} {content.encoding}"
         remedy = f"cameras.{camera} in the system's file, or the driver's profile"
         yield warn(name, found, f"{expected.width}x{expected.height}", remedy)

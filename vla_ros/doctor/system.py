@@ -24,15 +24,18 @@ Member = NodeSpec | External
 
 def judge(system: SystemConfig, graph: Graph, seen: Seen, name: str) -> dict[str, list[Finding]]:
     """Every finding in groups; `name` is how the user calls the system."""
-    if not any(full_name(node) in seen.nodes for node in graph.nodes):
-        return {"nodes": [*_absent_system(graph, seen, name), *_externals(graph, seen)]}
     present = [member for member in graph.members if is_present(member, seen)]
-    return {
-        "nodes": [*_nodes(graph, seen, name), *_externals(graph, seen)],
-        "connections": list(_connections(system, graph, present, seen)),
-        "streams": list(streams.judge(system, graph, _written(present), seen)),
-        "state": list(_states(present, seen)),
-    }
+    has_ours = any(isinstance(member, NodeSpec) for member in present)
+    nodes = _nodes(graph, seen, name) if has_ours else _absent_system(graph, seen, name)
+    report = {"nodes": [*nodes, *_externals(graph, seen)]}
+    if any(
+        member.name != _PERSON for member in present
+    ):  # drivers and cameras are judged before any node of ours is started, too
+        report["connections"] = list(_connections(system, graph, present, seen))
+        report["streams"] = list(streams.judge(system, graph, _written(present), seen))
+    if has_ours:
+        report["state"] = list(_states(present, seen))
+    return report
 
 
 def full_name(node: NodeSpec) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
+from vla_ros.doctor.findings import no_answer
 from vla_ros.doctor.middleware import Loopback
 from vla_ros.ros import transport
 from vla_ros.timing.stamps import ns_to_ms
@@ -32,7 +33,9 @@ def measure(base: Mapping[str, str]) -> Loopback:
         with transport.locked_domain_id() as domain_id:
             environment = {**transport.environment(base), "ROS_DOMAIN_ID": str(domain_id)}
             return _run(environment)
-    except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired:
+        return Loopback(problem=no_answer(_TIMEOUT_S))
+    except (OSError, RuntimeError, ValueError) as error:
         return Loopback(problem=str(error).strip() or type(error).__name__)
 
 
