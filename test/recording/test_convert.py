@@ -18,9 +18,19 @@ from typer.testing import CliRunner
 
 from vla_ros.cli.app import app
 from vla_ros.recording.config import RecordingConfig, VideoConfig
-from vla_ros.recording.convert import SOURCE_FRAME, Conversion, Converted, Unmakeable, convert
+from vla_ros.recording.convert import Conversion, Converted, Unmakeable, convert
 from vla_ros.recording.dataset import DatasetMeta
-from vla_ros.recording.features import ACTION, INTERVENTIONS, STAMP, STATE, Feature, Features, Row, of_robot
+from vla_ros.recording.features import (
+    ACTION,
+    INTERVENTIONS,
+    SOURCE_FRAME,
+    STAMP,
+    STATE,
+    Feature,
+    Features,
+    Row,
+    of_robot,
+)
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
 from vla_ros.recording.lerobot_v21 import V21Writer

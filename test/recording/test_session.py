@@ -15,6 +15,7 @@ from vla_ros.recording.config import GapRule, HealthConfig, RecordingConfig
 from vla_ros.recording.dataset import DatasetMeta
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter
+from vla_ros.recording.reader import DatasetReader
 from vla_ros.recording.session import EpisodeState, Session
 from vla_ros.robots.panda import PANDA
 from vla_ros.timing.sync import CameraTiming
@@ -30,8 +31,9 @@ NO_SUCH_DISK_MB = 1e12
 class Studio:
     """A session with everything that comes in, in its own time."""
 
-    def __init__(self, root: Path, health: HealthConfig | None = None, gaps: GapRule = GapRule.REPEAT) -> None:
-        config = RecordingConfig(fps=FPS, gaps=gaps, health=health or HealthConfig(min_disk_free_mb=0.0))
+    def __init__(self, root: Path, health: HealthConfig | None = None, **recording: object) -> None:
+        chosen = {"fps": FPS, "health": health or HealthConfig(min_disk_free_mb=0.0), **recording}
+        config = RecordingConfig.model_validate(chosen)
         described = features.of_robot(PANDA, {"front": SIZE}, FPS)
         self.assembler = RowAssembler(PANDA, described, {"front": CameraTiming(rate_hz=FPS)}, config)
         self.writer = DatasetWriter(root, described, config)
@@ -76,8 +78,8 @@ class Studio:
 def open_studio(tmp_path: Path) -> Iterator[Callable[..., Studio]]:
     studios: list[Studio] = []
 
-    def make(health: HealthConfig | None = None, gaps: GapRule = GapRule.REPEAT) -> Studio:
-        studios.append(Studio(tmp_path / "dataset", health, gaps))
+    def make(health: HealthConfig | None = None, **recording: object) -> Studio:
+        studios.append(Studio(tmp_path / "dataset", health, **recording))
         studios[-1].pass_time(1.0)
         return studios[-1]
 
@@ -116,6 +118,39 @@ def test_an_episode_from_start_to_save(open_studio: Callable[..., Studio], tmp_p
     assert details["extra"]["health"]["rows"] == episode.length
     assert json.dumps(details)
     assert studio.session.status(studio.now_ns).task == "what comes next"
+
+
+def test_a_pause_may_end_the_episode(open_studio: Callable[..., Studio], tmp_path: Path) -> None:
+    """So that no episode has a gap, whoever learns from it; one that is not well is not left without a decision."""
+    studio = open_studio(pause_ends_episode=True)
+    studio.tell("start")
+    studio.pass_time(1.0)
+    studio.tell("pause")
+    studio.pass_time(2.0)
+    success, said = studio.tell("resume")
+    assert success and said.startswith("episode 0: 2") and said.endswith(f"; {TASK}")
+    assert studio.state is EpisodeState.RECORDING
+    studio.pass_time(0.1)
+    studio.tell("pause")
+    success, said = studio.tell("resume")
+    assert not success and "at least 10 make an episode" in said
+    assert studio.state is EpisodeState.UNSAVED
+    studio.tell("save_anyway")
+    reader = DatasetReader(tmp_path / "dataset")
+    assert [len(reader.segments(episode)) for episode in range(2)] == [1, 1]
+
+
+def test_a_pause_within_an_episode_is_a_gap_to_readers(open_studio: Callable[..., Studio], tmp_path: Path) -> None:
+    studio = open_studio()
+    studio.tell("start")
+    studio.pass_time(1.0)
+    studio.tell("pause")
+    studio.pass_time(0.5)
+    studio.tell("resume")
+    studio.pass_time(1.0)
+    studio.tell("save")
+    first, second = DatasetReader(tmp_path / "dataset").segments(0)
+    assert abs(len(first) - FPS) <= 1 and abs(len(second) - FPS) <= 1
 
 
 def test_words_at_the_wrong_time_change_nothing(open_studio: Callable[..., Studio]) -> None:
@@ -198,7 +233,7 @@ def test_what_is_beyond_the_limits_waits_for_a_decision(open_studio: Callable[..
 @pytest.mark.parametrize("gaps", GapRule)
 def test_a_gap_does_what_the_rule_says(open_studio: Callable[..., Studio], gaps: GapRule) -> None:
     generous = HealthConfig(min_disk_free_mb=0.0, max_repeated=1.0, max_repeated_in_a_row=1000)
-    studio = open_studio(generous, gaps)
+    studio = open_studio(generous, gaps=gaps)
     studio.tell("start")
     studio.pass_time(1.0)
     studio.has_camera = False

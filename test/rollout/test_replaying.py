@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from vla_ros.cli.app import app
 from vla_ros.control.arm import ArmConfig
 from vla_ros.recording.config import RecordingConfig
+from vla_ros.recording.features import STAMP
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.robots.fr3 import FR3
@@ -102,6 +105,16 @@ def test_what_cannot_be_replayed_is_refused(dataset: DatasetReader, tmp_path: Pa
     (unknown / "meta/vla_ros/episodes/episode-000000.json").unlink()
     with pytest.raises(DatasetError, match="episode 0 has no seed"):
         load(DatasetReader(unknown, cameras=()), 0, PANDA)
+    paused = shutil.copytree(dataset.meta.root, tmp_path / "paused")
+    (path,) = paused.glob("data/**/*.parquet")
+    table = pq.read_table(path)
+    stamps = [stamp + 5.0 * (row >= 30) for row, stamp in enumerate(table[STAMP].to_pylist())]
+    column = table.schema.get_field_index(STAMP)
+    pq.write_table(
+        table.set_column(column, table.schema.field(STAMP), pa.array(stamps, table.schema.field(STAMP).type)), path
+    )
+    with pytest.raises(DatasetError, match="episode 0 has a gap in time after row 29"):
+        load(DatasetReader(paused, cameras=()), 0, PANDA)
 
 
 def test_the_command_writes_a_report_and_a_picture(dataset: DatasetReader, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_policy_gives_what_was_trained(kind: str, dataset: Path, tmp_path: Pat
         assert bundle.vision is not None
         path = tmp_path / "said.jsonl"
         describe(bundle.model, bundle.vision, bundle.text, samples, 1, path, Processes(), lambda *_: None)
-        said = carried_on(read_descriptions(path), samples.episodes)
+        said = carried_on(read_descriptions(path), samples.segments)
     preparation = Preparation(
         config, bundle.text, bundle.image_tokenizer, CPU, descriptions=said, counts_pads=not is_paper,
         pad_to=None if is_paper else 90,

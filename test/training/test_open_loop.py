@@ -10,6 +10,8 @@ from math import inf
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny_up_vla
 
@@ -19,7 +21,7 @@ from vla_ros.policies.images import square
 from vla_ros.policies.policy import Inference, WindowSpec
 from vla_ros.policies.up_vla import UpVlaPolicy
 from vla_ros.recording.config import RecordingConfig
-from vla_ros.recording.features import Feature, Features, Row
+from vla_ros.recording.features import STAMP, Feature, Features, Row
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
 from vla_ros.recording.reader import DatasetReader
@@ -129,6 +131,32 @@ def test_one_who_knows_it_all_has_no_error(dataset: Path, tmp_path: Path) -> Non
     assert said["actions"]["delta.tcp.x"]["by_row"] == [0.0] * 10
     assert said["future_frames"]["front"]["predicted"]["psnr_db"] is None, "infinite"
     assert said["future_frames"]["front"]["copied"]["psnr_db"] > 10.0
+
+
+def test_a_gap_in_time_is_compared_as_an_end(dataset: Path, tmp_path: Path) -> None:
+    """Rows from 20 on came 5 s later: no window looks back beyond them, no frame or action beyond counts before."""
+    root = shutil.copytree(dataset, tmp_path / "paused")
+    (path,) = root.glob("data/**/*.parquet")
+    table = pq.read_table(path)
+    stamps = [[stamp + 5.0 * (row >= 20) for stamp in each] for row, each in enumerate(table[STAMP].to_pylist())]
+    field = table.schema.field(STAMP)
+    pq.write_table(table.set_column(table.schema.get_field_index(STAMP), field, pa.array(stamps, field.type)), path)
+
+    class Remembering(Knowing):
+        window_spec = WindowSpec(cameras=("front",), proprioception=("joints",), length=4, step_ns=100_000_000)
+        windows: list[list[int]] = []  # noqa: RUF012
+
+        def infer(self, window: Window, committed: Committed) -> Inference:
+            self.windows.append([(one.instant_ns - 1_000_000_000) // 100_000_000 for one in window])
+            return super().infer(window, committed)
+
+    rows = len(DatasetReader(root))
+    policy = Remembering(root)
+    found = compared(policy, root, rows)
+    assert np.nanmax(np.abs(found.actions.policy)) == 0.0, "what is padding here is padding there"
+    assert policy.windows[18:23] == [[15, 16, 17, 18], [16, 17, 18, 19], [20] * 4, [20, 20, 20, 21], [20, 20, 21, 22]]
+    assert found.predicted["front"].frames == (20 - 10) + (rows - 20 - 10)
+    assert len(policy.told) == 3, "what it follows is asked first, and each side of the gap begins again"
 
 
 def test_a_known_error_is_found_in_its_unit_and_adds_up_along_the_way(dataset: Path) -> None:

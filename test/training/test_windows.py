@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ from vla_ros.control import kinematics
 from vla_ros.policies.images import square
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.convert import Conversion, convert
-from vla_ros.recording.features import ACTION, REQUESTED, SENT, STATE, Row, of_robot
+from vla_ros.recording.features import ACTION, REQUESTED, SENT, STAMP, STATE, Row, of_robot
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
 from vla_ros.recording.reader import DatasetReader
@@ -184,6 +186,51 @@ def test_an_older_format_gives_the_same_samples(recorded: Path, samples: ActionS
         np.testing.assert_array_equal(found.state, expected.state)
         np.testing.assert_array_equal(found.images["front"], expected.images["front"])
         assert found.instruction == expected.instruction
+
+
+def change_column(root: Path, key: str, change: dict[int, float], episode: int = 0) -> None:
+    """Add to a column's values, row -> so much, in an episode's file, whose first rows these are."""
+    files = {pq.read_table(path)["episode_index"][0].as_py(): path for path in root.glob("data/**/*.parquet")}
+    table = pq.read_table(files[episode])
+    values = np.array(table[key].to_pylist(), dtype=np.float64)
+    for number, more in change.items():
+        values[number] += more
+    field = table.schema.field(key)
+    changed = pa.array(values.tolist(), field.type)
+    pq.write_table(table.set_column(table.schema.get_field_index(key), field, changed), files[episode])
+
+
+def test_nothing_is_learnt_across_a_pause(recorded: Path, tmp_path: Path) -> None:
+    """Rows 0..9 and 10..24 of the first episode are 5 s apart: neither shows what becomes of the other."""
+    root = shutil.copytree(recorded, tmp_path / "paused")
+    change_column(root, STAMP, {frame: frame / FPS + 5.0 * (frame >= 10) for frame in range(25)})
+    paused, whole = ActionSamples([root], CONFIG), ActionSamples([recorded], CONFIG)
+    assert paused.episodes == whole.episodes
+    assert paused.segments == (range(10), range(10, 25), range(25, 34))
+    reader = DatasetReader(root)
+    for frame in (0, 3, 8, 9, 10, 24):
+        sample, last = paused.sample(frame), 9 if frame < 10 else 24
+        assert sample.action_is_pad.tolist() == [frame + 2 * k > last for k in range(10)]
+        joints = sample.state[:7]
+        back = to_absolute(paused.action, ModelChunk(0, sample.actions), AnchorState(joints, FORWARD(joints)), 0.08)
+        wanted = np.array([command(0, min(frame + 2 * k, last), 2.0) for k in range(10)])
+        np.testing.assert_allclose(back.actions[:, :3], wanted[:, 7:10], atol=1e-6)
+        future = reader.images(0, "front", [min(frame + 20, last)])[0]
+        np.testing.assert_array_equal(sample.future["front"], square(future, 16))
+
+
+def test_timestamps_of_others_tell_of_missing_rows(tmp_path: Path) -> None:
+    """Their rows 20..39 are 0.2 s late: at 30 Hz six rows are not there."""
+    root = shutil.copytree(REFERENCE / "lerobot-0.6.1", tmp_path / "theirs")
+    change_column(root, "timestamp", dict.fromkeys(range(20, 40), 0.2))
+    theirs = ActionSamples([root], THEIRS)
+    assert theirs.segments == (range(20), range(20, 40), range(40, 80))
+    actions, is_pad = theirs.actions(15)
+    assert is_pad.tolist() == [False] * 5 + [True] * 5
+    np.testing.assert_array_equal(actions, np.arange(8)[None, :] - np.minimum(15 + np.arange(10), 19)[:, None])
+    window = DatasetReader(root).window(21, {ACTION: [-3, -1, 0], "wrist": [0, -2]})
+    assert window.values[ACTION][:, 0].tolist() == [-20, -20, -21]
+    assert window.is_padded["wrist"].tolist() == [False, True]
 
 
 @pytest.mark.parametrize(

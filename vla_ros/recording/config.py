@@ -52,6 +52,7 @@ class RecordingConfig(Config):
     fps: int = Field(default=30, ge=1, le=240)
     settle_ms: float = Field(default=300.0, ge=0.0, le=5000.0)  # what has not come so long after an instant is missing
     gaps: GapRule = GapRule.REPEAT
+    pause_ends_episode: bool = False  # resume saves what was before the pause, and begins the next episode
     action: ActionSource = ActionSource.SENT
     video: VideoConfig = VideoConfig()
     health: HealthConfig = HealthConfig()

@@ -23,7 +23,7 @@ from vla_ros.recording.columns import Column
 from vla_ros.recording.config import VideoConfig
 from vla_ros.recording.dataset_v21 import VERSION_21
 from vla_ros.recording.extracting import codec_of, extract
-from vla_ros.recording.features import ACTION, INTERVENTIONS, STAMP, STATE, Feature, Features
+from vla_ros.recording.features import ACTION, INTERVENTIONS, SOURCE_FRAME, STAMP, STATE, Feature, Features
 from vla_ros.recording.files import DatasetError, Layout, write_atomically
 from vla_ros.recording.lerobot_v21 import V21Writer, modality
 from vla_ros.recording.reader import DatasetReader, camera_name, is_image
@@ -31,9 +31,6 @@ from vla_ros.recording.selection import MOVED, STILL, Motion
 from vla_ros.recording.storing.catalogue import Catalogue, Finished
 from vla_ros.recording.upkeep.staging import publish, stage_new
 from vla_ros.values import Config
-
-#: Which row of the source's episode a key frame is: with it, times can be told where `timestamp` counts key frames.
-SOURCE_FRAME = "timing.source_frame"
 
 Progress = Callable[[int, int], None]  # rows done, of how many
 

@@ -27,6 +27,7 @@ IS_REQUESTED = "command.is_requested"  # 0: nobody asked for anything, `command.
 STAMP = "timing.stamp"
 SKEW = "timing.skew"  # largest distance between two cameras' capture times [s]
 REPEATED = "timing.repeated"  # per source: 1 where there was nothing at the instant, and the last one stands for it
+SOURCE_FRAME = "timing.source_frame"  # of key frames: which row of the source's episode, rows 1/fps seconds apart
 LATENCY = "policy.latency"  # from the instant observed to the arrival of the chunk followed last [s]; 0: no chunk yet
 MODE = "control.mode"  # as MODES
 SAFETY = "control.safety"  # as SAFETY_STATES

@@ -6,6 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from threading import RLock
 from types import MappingProxyType
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from vla_ros.recording.columns import Column, StoredImages, read_columns
 from vla_ros.recording.dataset import read_episode_stats
 from vla_ros.recording.dataset_v21 import DatasetMetaV21, load_meta
-from vla_ros.recording.features import DEFAULTS, IMAGES, Feature
+from vla_ros.recording.features import DEFAULTS, IMAGES, SOURCE_FRAME, STAMP, Feature
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.schemas import Stats
+from vla_ros.recording.segments import first_rows
 from vla_ros.recording.video_reader import VideoReader
 from vla_ros.values import Image
 
@@ -41,7 +43,8 @@ class Frame:
 class Window:
     """Rows around one: key -> (T, N), camera -> (T, H, W, 3) uint8 rgb, in the order of the offsets asked for.
 
-    `is_padded`: key or camera -> (T,); where an offset led out of the episode, its first or last row stands instead.
+    `is_padded`: key or camera -> (T,); where an offset led out of the row's segment (an episode is one, unless there
+    is a gap in time), the segment's first or last row stands instead.
     """
 
     values: Mapping[str, Column]
@@ -84,11 +87,12 @@ class DatasetReader:
         self._lock = RLock()
         self._files: dict[Path, Mapping[str, Column]] = {}
         self._rows: dict[int, slice] = {}
+        self._segments: dict[int, tuple[range, ...]] = {}
         self._stats: tuple[Path | None, Mapping[int, Stats]] = (None, {})
         self._videos: OrderedDict[tuple[Path, str], VideoReader | StoredImages] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        opened = ("_process", "_lock", "_files", "_rows", "_stats", "_videos")
+        opened = ("_process", "_lock", "_files", "_rows", "_segments", "_stats", "_videos")
         return {name: value for name, value in vars(self).items() if name not in opened}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -139,7 +143,7 @@ class DatasetReader:
         )
 
     def window(self, index: int, offsets: Mapping[str, Sequence[int]]) -> Window:
-        """What stands at `offsets` (key or camera -> rows after row `index`, negative: before) in its episode.
+        """What stands at `offsets` (key or camera -> rows after row `index`, negative: before) in its segment.
 
         A camera is called by its name or by its feature's key. Several offsets of a camera seek its video once.
 
@@ -148,7 +152,7 @@ class DatasetReader:
             DatasetError: there is no such key or camera, or no offset is given for it; or a file cannot be read.
         """
         episode, frame = self.locate(index)
-        last = self.meta.episodes[episode].length - 1
+        segment = self.segment(episode, frame)
         values: dict[str, Column] = {}
         images: dict[str, NDArray[np.uint8]] = {}
         padded: dict[str, NDArray[np.bool_]] = {}
@@ -156,7 +160,7 @@ class DatasetReader:
             wanted = frame + np.asarray(steps, dtype=np.int64)
             if wanted.ndim != 1 or not len(wanted):
                 raise DatasetError(f"offsets of {key} are a list of one or more whole numbers, given {steps!r}")
-            rows = np.clip(wanted, 0, last)
+            rows = np.clip(wanted, segment[0], segment[-1])
             name = camera_name(key)
             if name in self._cameras:
                 images[name] = self.images(episode, name, rows)
@@ -171,6 +175,22 @@ class DatasetReader:
             episode,
             frame,
         )
+
+    def segments(self, episode: int) -> tuple[range, ...]:
+        """The rows of an episode, parted where there is a gap in time: by capture times where those are recorded."""
+        self._be_in_this_process()
+        if episode not in self._segments:
+            times_s = self._column(episode, "timestamp")
+            if STAMP in self._columns and self._column(episode, STAMP).shape[1]:
+                times_s = self._column(episode, STAMP)
+            steps = self._column(episode, SOURCE_FRAME if SOURCE_FRAME in self._columns else "frame_index")[:, 0]
+            firsts = first_rows(times_s.astype(np.float64), steps.astype(np.int64), self.meta.fps).tolist()
+            self._segments[episode] = tuple(range(*pair) for pair in pairwise([*firsts, len(steps)]))
+        return self._segments[episode]
+
+    def segment(self, episode: int, frame: int) -> range:
+        """The segment that row `frame` of an episode is in."""
+        return next(rows for rows in self.segments(episode) if frame in rows)
 
     def columns(self, episode: int, keys: Sequence[str] | None = None) -> Mapping[str, Column]:
         """key -> (T, N), read-only, of a whole episode; without `keys` every column; raises DatasetError."""

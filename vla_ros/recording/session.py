@@ -88,6 +88,7 @@ class Session:
         self._notes: list[str] = []
         self._failure = ""  # why the open episode cannot go on
         self._has_saved = False
+        self._now_ns = 0
         self._save: tuple[bool, Answer] | None = None  # what is asked for while rows settle: whether as it is, by whom
         self._obeyed: deque[str] = deque(maxlen=_OBEYED)
         self._words: dict[str, Callable[[int], str]] = {
@@ -107,6 +108,10 @@ class Session:
                 self._begin_saving(now_ns, word == "save_anyway", answer)
                 self._obeyed.append(f"{word}@{now_ns}")
                 return
+            if word == "resume" and self._config.pause_ends_episode and self.state is EpisodeState.PAUSED:
+                self._begin_saving(now_ns, False, lambda is_done, said: self._begin_next(is_done, said, answer))
+                self._obeyed.append(f"{word}@{now_ns}")
+                return
             if word not in self._words:
                 raise Refused(f"unknown word {word!r}; there are: save, save_anyway, {', '.join(self._words)}")
             said = self._words[word](now_ns)
@@ -121,6 +126,7 @@ class Session:
 
         Not `waits`: save now, without rows that have not settled, for time stands still and they never will.
         """
+        self._now_ns = now_ns
         self._add(self._assembler.rows(now_ns))
         if self._save is not None and not (waits and self._assembler.is_settling):
             as_it_is, answer = self._save
@@ -208,6 +214,18 @@ class Session:
         self._has_saved = False  # from here on, what was recorded last is this one
         self.state = EpisodeState.RECORDING
         return task
+
+    def _begin_next(self, is_saved: bool, said: str, answer: Answer) -> None:
+        """After a pause that ended an episode."""
+        if not is_saved:
+            answer(False, said)
+            return
+        try:
+            task = self._start(self._now_ns)
+        except Exception as error:
+            answer(False, f"{said}; the next one did not begin: {_why(error)}")
+        else:
+            answer(True, f"{said}; {task}")
 
     def _pause(self, now_ns: int) -> str:
         if self.state is not EpisodeState.RECORDING:

@@ -97,7 +97,8 @@ class Replayed:
 def load(reader: DatasetReader, episode: int, robot: Robot, column: str = "") -> Recorded:
     """An episode to be replayed; `column`: `command.sent` (the default, where there is one) or `action`.
 
-    Raises DatasetError for an episode or column there is not, another robot's, and one recorded without a seed.
+    Raises DatasetError for an episode or column there is not, another robot's, one recorded without a seed, and one
+    with a gap in time.
     """
     if not 0 <= episode < len(reader.meta.episodes):
         raise DatasetError(f"there is no episode {episode}; the dataset has {len(reader.meta.episodes)}, from 0")
@@ -117,6 +118,12 @@ def load(reader: DatasetReader, episode: int, robot: Robot, column: str = "") ->
         if feature is None or feature.names != expected[key]:
             got = "it is not there" if feature is None else f"its names are {feature.names}"
             raise DatasetError(f"{key} of a {robot.name} is {', '.join(expected[key])}; {got}")
+    segments = reader.segments(episode)
+    if len(segments) > 1:
+        raise DatasetError(
+            f"episode {episode} has a gap in time after row {segments[0][-1]} (recording was paused, or rows are "
+            "missing), so it is not known how the arm moved there; replay episodes without one"
+        )
     columns = reader.columns(episode, [STATE, column])
     actions = np.asarray(columns[column], dtype=np.float64)
     joints = len(robot.joints)

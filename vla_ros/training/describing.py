@@ -18,9 +18,9 @@ from vla_ros.training.progress import Tell
 from vla_ros.training.windows import ActionSamples
 
 
-def described_samples(episodes: Sequence[range], every: int) -> list[int]:
-    """Which samples get a description: each episode's first, and each `every`-th after it."""
-    return [sample for episode in episodes for sample in episode[:: max(1, every)]]
+def described_samples(segments: Sequence[range], every: int) -> list[int]:
+    """Which samples get a description: each segment's first, and each `every`-th after it."""
+    return [sample for segment in segments for sample in segment[:: max(1, every)]]
 
 
 def describe(
@@ -40,7 +40,7 @@ def describe(
     prompt, system = text.encode(conversation(DESCRIBE)), text.encode(model.config.system)
     said = {**read_descriptions(path), **_read_all(_shards(path))}
     processes.wait()  # nobody writes before all have read
-    missing = [sample for sample in described_samples(samples.episodes, every) if sample not in said]
+    missing = [sample for sample in described_samples(samples.segments, every) if sample not in said]
     own = missing[processes.rank :: processes.world]
     path.parent.mkdir(parents=True, exist_ok=True)
     model.eval()
@@ -89,12 +89,12 @@ def read_descriptions(path: Path) -> dict[int, str]:
     return found
 
 
-def carried_on(descriptions: dict[int, str], episodes: Sequence[range]) -> dict[int, str]:
-    """Sample -> the newest description of its episode until then, as the policy has it between two."""
+def carried_on(descriptions: dict[int, str], segments: Sequence[range]) -> dict[int, str]:
+    """Sample -> the newest description of its segment until then, as the policy has it between two."""
     carried: dict[int, str] = {}
-    for episode in episodes:
+    for segment in segments:
         newest = ""
-        for sample in episode:
+        for sample in segment:
             newest = descriptions.get(sample, newest)
             carried[sample] = newest
     return carried

@@ -22,7 +22,7 @@ _DELTAS = (Space.EE_DELTA, Space.JOINT_DELTA)
 
 
 class EndRule(str, Enum):
-    """What a chunk holds that reaches beyond its episode's last row."""
+    """What a chunk holds that reaches beyond the last row of its segment (an episode, as far as time has no gap)."""
 
     HOLD = "hold"  # the last target: no more motion, the gripper as it was
     RELEASED = "released"  # as UP-VLA was trained: the last action left out, then zeros with the last gripper value
@@ -54,7 +54,7 @@ class Requested:
         self._kinematics = kinematics.for_robot(robot)
 
     def chunk(self, columns: Mapping[str, Array], frame: int, stride: int) -> tuple[Array, NDArray[np.bool_]]:
-        """(K, A) from row `frame` of an episode's `COLUMNS` on, and (K,) which rows are beyond its end."""
+        """(K, A) from row `frame` of a segment's `COLUMNS` on, and (K,) which rows are beyond its end."""
         spec, joints = self.spec, self._joints
         rows, is_pad = _rows(frame, len(columns[REQUESTED]), spec.horizon, stride, self._end)
         asked = columns[REQUESTED][rows].astype(np.float64)
@@ -85,7 +85,7 @@ class Taken:
         self._end = end
 
     def chunk(self, columns: Mapping[str, Array], frame: int, stride: int) -> tuple[Array, NDArray[np.bool_]]:
-        """(K, A) from row `frame` of an episode on, and (K,) which rows are beyond its end."""
+        """(K, A) from row `frame` of a segment on, and (K,) which rows are beyond its end."""
         values = columns[self._key]
         rows, is_pad = _rows(frame, len(values), self.spec.horizon, stride, self._end)
         actions = values[rows][:, self._dimensions].astype(np.float64)

@@ -102,11 +102,11 @@ def compare(
     for instruction in sorted({recorded.instruction(index) for index in chosen}):
         policy.reset(instruction)  # what it cannot follow is said before anything is compared
     score = _Score(policy.action_spec, robot)
-    episode, due_ns = -1, 0  # when the policy is to think slowly next
+    segment, due_ns = (-1, 0), 0  # when the policy is to think slowly next
     for done, index in enumerate(chosen, start=1):
         window = recorded.window(index)
-        is_new, now_ns = recorded.locate(index)[0] != episode, window[-1].instant_ns
-        episode = recorded.locate(index)[0]
+        is_new, now_ns = recorded.segment(index) != segment, window[-1].instant_ns
+        segment = recorded.segment(index)
         if is_new:
             policy.reset(recorded.instruction(index))
         if isinstance(policy, Reflective) and (is_new or now_ns >= due_ns) and isfinite(policy.reflection_period_s):

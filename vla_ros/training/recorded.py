@@ -122,16 +122,22 @@ class Recorded:
         """(episode, row in it) of a sample."""
         return self._reader.locate(index)
 
+    def segment(self, index: int) -> tuple[int, int]:
+        """(episode, first row of the segment) of a sample: across a gap in time no policy remembers anything."""
+        episode, row = self.locate(index)
+        return episode, self._reader.segment(episode, row).start
+
     def instruction(self, index: int) -> str:
         """What was to be done."""
         episode, row = self.locate(index)
         return self._reader.task(int(self._reader.columns(episode, ["task_index"])["task_index"][row, 0]))
 
     def window(self, index: int) -> Window:
-        """What the policy would have looked at; what is before the episode is its first row."""
+        """What the policy would have looked at; what is before the segment is its first row."""
         (episode, row), look = self.locate(index), self._look
         back = [round(k * look.step_ns * self._fps / NANOSECONDS_PER_SECOND) for k in reversed(range(look.length))]
-        return tuple(self._observation(episode, max(0, row - rows)) for rows in back)
+        first = self.segment(index)[1]
+        return tuple(self._observation(episode, max(first, row - rows)) for rows in back)
 
     def known(self, index: int) -> dict[str, Array]:
         """Of the robot, all that the dataset says of it, whatever the policy looks at: stream -> values."""
@@ -139,10 +145,10 @@ class Recorded:
         return {stream: read(episode, row) for stream, read in self._streams.items()}
 
     def later(self, index: int, camera: str, ahead_s: float) -> Image | None:
-        """The frame that a camera of the policy saw so much later; None where the episode was over by then."""
+        """The frame that a camera of the policy saw so much later; None where the segment was over by then."""
         episode, row = self.locate(index)
         then = row + round(ahead_s * self._fps)
-        if camera not in self._cameras or then >= self._reader.meta.episodes[episode].length:
+        if camera not in self._cameras or then not in self._reader.segment(episode, row):
             return None
         return self._image(episode, camera, then)
 

@@ -195,7 +195,7 @@ class UpVlaTraining:
         path = self.out / DESCRIPTIONS
         if self.config.conditioning == "released" or self.conversations is None:
             return path  # nothing is said in this conditioning, or there was nothing to learn speaking from
-        asked = described_samples(self.samples.episodes, self.material.described_every)
+        asked = described_samples(self.samples.segments, self.material.described_every)
         if set(asked) - set(read_descriptions(path)):
             objective = self._objective(self.recipe.stage_1)
             objective.load_state_dict(self._weights_1)
@@ -209,7 +209,7 @@ class UpVlaTraining:
 
     def _learn_to_act(self) -> Path:
         said = read_descriptions(self.out / DESCRIPTIONS)
-        descriptions = carried_on(said, self.samples.episodes) if said else None
+        descriptions = carried_on(said, self.samples.segments) if said else None
         weights = self._train("stage 2", self.recipe.stage_2, descriptions, self._weights_1)
         objective = self._objective(self.recipe.stage_2)
         objective.load_state_dict(weights)

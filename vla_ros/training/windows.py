@@ -74,8 +74,9 @@ class DataConfig(Config):
 class Sample:
     """One window. `images`, `future`: camera -> (S, S, 3) uint8 rgb; S is `DataConfig.pixels`.
 
-    `future` (code cameras only) is a whole chunk later, or the episode's last frame. `actions` (K, A) in the units of
-    `DataConfig.action`; `action_is_pad` (K,): beyond the episode's end. `state` (P,), as recorded. `index` is its
+    `future` (code cameras only) is a whole chunk later, or the segment's last frame: an episode is one segment, or
+    several with a gap in time between them. `actions` (K, A) in the units of `DataConfig.action`; `action_is_pad` (K,):
+    beyond the segment's end. `state` (P,), as recorded. `index` is its
     number in the samples, `episode` that of its episode in all datasets together, `frame` its row in the episode.
     """
 
@@ -171,12 +172,22 @@ class ActionSamples:
         """The samples of each episode."""
         return tuple(range(int(first), int(after)) for first, after in pairwise(self._starts))
 
+    @property
+    def segments(self) -> tuple[range, ...]:
+        """The samples of each segment."""
+        return tuple(
+            range(first + rows.start, first + rows.stop)
+            for number, first in enumerate(self._starts[:-1].tolist())
+            for rows in self._source(number).reader.segments(self._clips[number].episode)
+        )
+
     def sample(self, index: int) -> Sample:
         """Sample `index`; raises IndexError, DatasetError."""
         number, row = self._locate(index)
         clip, config = self._clips[number], self.config
         actions, is_pad = self.actions(index)
-        later = min(row + config.action.horizon * self._source(number).stride, clip.length - 1) - row
+        source = self._source(number)
+        later = min(row + config.action.horizon * source.stride, source.reader.segment(clip.episode, row)[-1]) - row
         return Sample(
             MappingProxyType({camera: self.frame(index, camera) for camera in config.cameras}),
             MappingProxyType({camera: self.frame(index + later, camera) for camera in config.code_cameras}),
@@ -193,8 +204,10 @@ class ActionSamples:
         """`Sample.actions` and `Sample.action_is_pad` alone."""
         number, row = self._locate(index)
         if index not in self._chunks:  # inverse rotations take a millisecond
-            source = self._source(number)
-            self._chunks[index] = source.labels.chunk(source.columns(self._clips[number]), row, source.stride)
+            source, clip = self._source(number), self._clips[number]
+            rows = source.reader.segment(clip.episode, row)
+            columns = {key: values[rows.start : rows.stop] for key, values in source.columns(clip).items()}
+            self._chunks[index] = source.labels.chunk(columns, row - rows.start, source.stride)
         return self._chunks[index]
 
     def state(self, index: int) -> Array:
