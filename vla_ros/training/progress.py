@@ -95,18 +95,27 @@ class Meter:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
-    """FLOP/s of a large matrix product here, the best of several: what a training could reach at most."""
+    """FLOP/s of large matrix products here during `seconds`: what a training could reach at most.
+
+    Their mean and not the best: processes that share cores measure at the same time, and what each gets adds up to
+    what the machine has, however they take turns.
+    """
     side = 8192 if device.type == "cuda" else 1024
     left = torch.randn(side, side, device=device).to(dtype)
-    best, end = math.inf, time.perf_counter() + seconds
+    left @ left  # the first one prepares
+    _finish(device)
+    begin = time.perf_counter()
     runs = 0
-    while runs < 3 or time.perf_counter() < end:
-        begin = time.perf_counter()
+    while runs < 3 or time.perf_counter() - begin < seconds:
         left @ left
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best, runs = min(best, time.perf_counter() - begin), runs + 1
-    return 2.0 * side**3 / best
+        _finish(device)
+        runs += 1
+    return 2.0 * side**3 * runs / (time.perf_counter() - begin)
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def training_flops(module: nn.Module, run: Callable[[nn.Module], object]) -> float:

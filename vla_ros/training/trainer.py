@@ -192,8 +192,10 @@ class Trainer(Generic[Part]):
     def _meter(self, part: Part) -> Meter:
         with self._precision():
             flops = training_flops(self._objective, lambda objective: objective(part))
-        peak = matmul_peak(self._job.processes.device, self._job.dtype) * self._job.processes.world
-        return Meter(flops / part.frames, peak)
+        processes = self._job.processes
+        processes.wait()  # those that share a machine have to share it while it is measured, too
+        peak = torch.tensor(matmul_peak(processes.device, self._job.dtype))
+        return Meter(flops / part.frames, float(processes.sum([peak])[0]))
 
 
 @contextmanager
