@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from vla_ros.recording.upkeep import staging
 from vla_ros.tokenizers.text import TextTokenizer
 
 FULL = os.environ.get("VLA_ROS_FULL") == "1"
+SHIPPED = Path(__file__).parents[2] / "resource" / "up-vla-demo"
 FILES = {"manifest.json", "model.safetensors", "image_tokenizer.safetensors", "vision.safetensors", "text", "README.md"}
 
 
@@ -275,3 +278,16 @@ def test_a_nan_in_the_weights_is_refused(saved: Path, tiny: Bundle) -> None:
     state["blocks.1.norm.bias"][0] = float("inf")
     write_tensors(saved / "model.safetensors", state)
     assert refused(saved).endswith("holds values that are no finite numbers, in blocks.1.norm.bias")
+
+
+def test_loading_weights_imports_no_compiler() -> None:
+    """It takes two seconds of every start of the inference node."""
+    program = f"""
+import sys
+from vla_ros.policies import registry
+from vla_ros.robots.panda import PANDA
+registry.load("up_vla", robot=PANDA, action=None, checkpoint={str(SHIPPED)!r})
+assert "torch._dynamo" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -78,8 +78,9 @@ class SmallVision(nn.Module):
         )  # fmt: skip
         self.norm = nn.LayerNorm(width)
         grid = config.pixels // PIXELS_PER_FEATURE
-        of_cameras = torch.randn(config.cameras, 1, width) * 0.5
-        self.positions = nn.Parameter(_waves(grid, width) + of_cameras)
+        with torch.device("cpu"):  # on `meta` a product of two tensors makes torch import its compiler, which takes 2 s
+            positions = _waves(grid, width) + 0.5 * torch.randn(config.cameras, 1, width)
+        self.positions = nn.Parameter(positions.to(self.stem.weight.device))
 
     @property
     def width(self) -> int:
