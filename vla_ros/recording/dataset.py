@@ -115,7 +115,7 @@ def read_features(root: Path, info: Mapping[str, Any]) -> Features:
     try:
         return feature_sets.from_info(info)
     except ValueError as error:
-        raise DatasetError(f"{root}: {error}") from error
+        raise DatasetError(f"{Layout(root).info}: {error}") from error
 
 
 def read_tasks(layout: Layout) -> dict[int, str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_ros.recording.files import DatasetError, checked_name
 from vla_ros.robots.robot import Robot
 from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, Array, Image
 
@@ -38,6 +39,8 @@ MODES = ("hold", "policy", "teleop")
 SAFETY_STATES = ("running", "ramping", "holding", "stopped")
 #: Proprioceptive sources of `timing.repeated`, after the cameras.
 PROPRIOCEPTION = ("joints", "gripper")
+
+_MOST_AXES, _LONGEST_AXIS = 4, 16_384
 
 _NUMPY = {"float32": np.float32, "float64": np.float64, "int64": np.int64, "bool": np.bool_}
 
@@ -82,6 +85,19 @@ class Features:
     fps: int
     robot_type: str
     features: tuple[Feature, ...]
+
+    def __post_init__(self) -> None:
+        """Raises DatasetError for keys that cannot be names of files and columns, and for sizes beyond reason."""
+        names: dict[str, str] = {}
+        for feature in self.features:
+            key, shape = checked_name(feature.key, "a feature"), feature.shape
+            if not 1 <= len(shape) <= _MOST_AXES or not all(1 <= size <= _LONGEST_AXIS for size in shape):
+                raise DatasetError(
+                    f"{key} has the shape {list(shape)}; it should be 1 to {_MOST_AXES} sizes of 1 to {_LONGEST_AXIS}"
+                )
+            name = key.removeprefix(IMAGES)
+            if feature.dtype in ("video", "image") and (other := names.setdefault(name, key)) != key:
+                raise DatasetError(f"{other} and {key} are both called {name}; each camera needs a name of its own")
 
     @property
     def cameras(self) -> Mapping[str, tuple[int, int]]:

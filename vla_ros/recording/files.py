@@ -2,28 +2,94 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import os
+import re
+import stat
+import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+RECORDING = ".recording"  # folder of what is not part of the dataset yet
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 CHUNKS_SIZE = 1000  # files in a folder
+MOST: Final = 10**9  # of anything that metadata counts, as rows, and seconds; a larger number is damage
 _THREADS = 8  # that wait for the disk
+_LONGEST_LINE: Final = 600  # characters of an error
+_LONGEST_NAME: Final = 200  # a file's name has at most 255 bytes
+_MOST_JSON_BYTES: Final = 64 * 1024**2
+_PATTERN_NUMBERS: Final = ("chunk_index", "file_index", "episode_chunk", "episode_index")
+_PATTERN_WIDTH: Final = re.compile(r"0?(1?[0-9])?d?")  # at most 19 digits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class DatasetError(ValueError):
-    """What was asked of a dataset cannot be: the text says what was given and what would be right."""
+    """What was asked of a dataset cannot be: one line of text says what was given and what would be right."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(in_a_line(text))
+
+
+def in_a_line(text: str, longest: int = _LONGEST_LINE) -> str:
+    """`text` as one line that a terminal can show: without control characters, the middle of a long one left out."""
+    if len(text) > longest:
+        half = longest // 2 - 4
+        text = f"{text[:half]} [...] {text[-half:]}"
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
+def inside(root: Path, name: str) -> Path:
+    """The path `name` below `root`, where `name` comes from metadata; raises DatasetError where it leads elsewhere.
+
+    Every reader and writer finds files by this. Links are followed in reading only, as a download may consist of them.
+    """
+    if not _is_inside(name):
+        raise DatasetError(f"{name!r} is no path inside {root}; it should be relative, without `..`")
+    return root / name
+
+
+def _is_inside(name: str) -> bool:
+    return not name.startswith("/") and ".." not in name.split("/") and bool(name.strip("/.")) and name.isprintable()
+
+
+def checked_name(name: str, what: str) -> str:
+    """`name`, if a file can be called that; raises DatasetError. `what`: what it is the name of."""
+    is_short = 0 < len(name.encode(errors="replace")) <= _LONGEST_NAME
+    if is_short and name.isprintable() and not name.startswith(".") and "/" not in name:
+        return name
+    raise DatasetError(
+        f"{what} is called {name[:_LONGEST_NAME]!r}; a name should have 1 to {_LONGEST_NAME} printable "
+        "characters, no slash, and no dot at the beginning"
+    )
+
+
+def ordinary(path: Path) -> Path:
+    """`path`, if an ordinary file is there; raises OSError otherwise: to open a pipe would be to wait for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no ordinary file")
+    return path
+
+
+def load_json(path: Path) -> Any:
+    """The content of a JSON file; raises OSError, and ValueError for what is no JSON, or too large for metadata."""
+    size = ordinary(path).stat().st_size
+    if size > _MOST_JSON_BYTES:
+        raise ValueError(f"it has {size} bytes; metadata should have at most {_MOST_JSON_BYTES}")
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 @contextmanager
@@ -87,7 +153,9 @@ def stage(path: Path, content: bytes) -> Path:
     with reported(f"{path} cannot be written"):
         try:
             make_folder(path.parent)
-            with temporary.open("wb") as file:
+            # Not through a link, which would lead to another file.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -141,21 +209,19 @@ class Layout:
     chunks_size: int = CHUNKS_SIZE
 
     def __post_init__(self) -> None:
-        for pattern in (self.data_pattern, self.video_pattern):
-            try:
-                path = PurePosixPath(_fill(pattern, "key", 0, 0))
-            except (KeyError, IndexError, ValueError, AttributeError):
-                path = PurePosixPath("/")
-            if path.is_absolute() or ".." in path.parts:
-                raise DatasetError(f"{pattern!r} in info.json is no path in a dataset; it should be like {DATA_PATH!r}")
-        if self.chunks_size < 1:
-            raise DatasetError(f"chunks_size must be at least 1, got {self.chunks_size}")
+        for name, pattern in (("data_path", self.data_pattern), ("video_path", self.video_pattern)):
+            if not _is_pattern(pattern):
+                raise DatasetError(f"{name} in info.json is {pattern!r}; it should be a path like {DATA_PATH!r}")
 
     @classmethod
     def of(cls, root: Path, info: Mapping[str, Any]) -> Layout:
-        """The layout that `info`, the content of info.json, describes."""
-        video = info.get("video_path")
-        return cls(root, str(info["data_path"]), str(video or VIDEO_PATH), int(info.get("chunks_size", CHUNKS_SIZE)))
+        """The layout that `info`, the content of info.json, describes; raises DatasetError."""
+        size = info.get("chunks_size", CHUNKS_SIZE)
+        if not isinstance(size, int) or not 1 <= size <= MOST:
+            raise DatasetError(
+                f"chunks_size in info.json is {size!r}; it should be a number of files, as {CHUNKS_SIZE}"
+            )
+        return cls(root, info["data_path"], info.get("video_path") or VIDEO_PATH, size)
 
     @property
     def info(self) -> Path:
@@ -185,7 +251,7 @@ class Layout:
     @property
     def recording(self) -> Path:
         """Folder of what is not part of the dataset yet."""
-        return self.root / ".recording"
+        return self.root / RECORDING
 
     @property
     def lock(self) -> Path:
@@ -201,13 +267,21 @@ class Layout:
         """(chunk, file) of an episode that has files of its own."""
         return divmod(episode, self.chunks_size)
 
+    def data_name(self, chunk: int, file: int) -> str:
+        """`data_file`, as a path below the root."""
+        return _fill(self.data_pattern, "", chunk, file)
+
+    def video_name(self, key: str, chunk: int, file: int) -> str:
+        """`video_file`, as a path below the root."""
+        return _fill(self.video_pattern, key, chunk, file)
+
     def data_file(self, chunk: int, file: int) -> Path:
         """The columns of the episodes in one file."""
-        return self.root / _fill(self.data_pattern, "", chunk, file)
+        return inside(self.root, self.data_name(chunk, file))
 
     def video_file(self, key: str, chunk: int, file: int) -> Path:
         """One camera's frames; `key` as in info.json ("observation.images.front")."""
-        return self.root / _fill(self.video_pattern, key, chunk, file)
+        return inside(self.root, self.video_name(key, chunk, file))
 
     def episodes_file(self, chunk: int, file: int) -> Path:
         """The metadata of the episodes in one file."""
@@ -222,6 +296,23 @@ class Layout:
         return self.recording / f"episode-{episode:06d}"
 
 
+def _is_pattern(pattern: object) -> bool:
+    """Whether it is a path inside a dataset, with some of a pattern's fields, each of few characters."""
+    if not isinstance(pattern, str):
+        return False
+    try:
+        parts = list(string.Formatter().parse(pattern))
+    except ValueError:
+        return False
+    known = all(
+        field is None
+        or (field == "video_key" and not width and not conversion)
+        or (field in _PATTERN_NUMBERS and not conversion and _PATTERN_WIDTH.fullmatch(width or ""))
+        for _, field, width, conversion in parts
+    )
+    return known and _is_inside(_fill(pattern, "key", 0, 0))
+
+
 def _fill(pattern: str, key: str, chunk: int, file: int) -> str:
     """A path of v3.0 (chunk and file), or of v2.1 (chunk and episode: `file` is the episode's index there)."""
     return pattern.format(
@@ -229,14 +320,35 @@ def _fill(pattern: str, key: str, chunk: int, file: int) -> str:
     )  # names that a pattern does not have are not missed
 
 
+def links_out(root: Path) -> list[str]:
+    """Folders of a dataset, as paths below `root`, that are links to somewhere else."""
+    tops = [root / name for name in ("meta", "data", "videos", RECORDING)]
+    found = [top for top in tops if _leads_out(root, top)]
+    for top in tops:
+        if top not in found:
+            folders = (Path(at) / name for at, names, _ in os.walk(top) for name in names)
+            found += [folder for folder in folders if _leads_out(root, folder)]
+    return [folder.relative_to(root).as_posix() for folder in found]
+
+
+def _leads_out(root: Path, folder: Path) -> bool:
+    return folder.is_symlink() and not folder.resolve().is_relative_to(root.resolve())
+
+
 class WriteLock:
     """The right to write to a dataset; given up by `release`, and by the kernel when the process ends."""
 
     def __init__(self, layout: Layout) -> None:
-        """Raises DatasetError where another has it (named), or where the folder cannot be written."""
+        """Raises DatasetError where another has it (named), the folder cannot be written, or a part lies elsewhere."""
+        for link in links_out(layout.root):
+            raise DatasetError(
+                f"{layout.root / link} is a link to {(layout.root / link).resolve()}: nothing is written outside "
+                "of the dataset's folder; move that folder into it"
+            )
         with reported(f"{layout.root} cannot be written"):
             make_folder(layout.recording)
-            self._descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._descriptor = os.open(layout.lock, flags, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -72,9 +72,9 @@ class Catalogue:
         if not self.features.columns:
             raise DatasetError("a dataset needs a feature that is no video")
         keys = [feature.key for feature in (*self.features.features, *DEFAULTS)]
-        wrong = [key for key in keys if "/" in key or key.startswith(".") or keys.count(key) > 1]
+        wrong = [key for key in keys if keys.count(key) > 1]
         if wrong:
-            raise DatasetError(f"keys of features are distinct, without slashes, and none of LeRobot's; got {wrong}")
+            raise DatasetError(f"keys of features are distinct, and none of LeRobot's; got {wrong}")
         # Refuses now what could not be saved later, and has libraries load what they load at their first table.
         schemas.data_schema(self.features)
         nothing = {feature.key: np.zeros((0, *feature.shape), feature.numpy) for feature in self.features.columns}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_ros.recording.files import DatasetError
+from vla_ros.recording.files import DatasetError, links_out
 from vla_ros.recording.upkeep.checking_rows import (
     check_image_statistics,
     check_rows,
@@ -71,6 +71,9 @@ def _check(found: Scan, decoding: bool, on_progress: Progress) -> Iterator[Findi
         yield from _check_videos(found, decoding, on_progress)
         yield from _check_details(found)
     yield from _check_open(found)
+    for path in links_out(found.root):
+        said = "it is a link to a folder outside of the dataset: nothing that writes here would follow it"
+        yield warning(Kind.LINK, path, said, remedy=f"move the folder itself to PATH/{path}")
     for broken in found.broken:
         if broken.path.startswith(DETAILS):
             yield warning(Kind.DETAILS, broken.path, broken.reason)

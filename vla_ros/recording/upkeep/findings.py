@@ -38,6 +38,7 @@ class Kind(str, Enum):
     STATISTICS = "statistics"  # missing, no numbers, or not those of the rows
     ORPHAN = "orphan"  # a file that no episode needs
     OPEN_EPISODE = "open episode"  # rows and videos of an episode that was never saved
+    LINK = "link"  # a folder that is a link to one outside of the dataset
     DETAILS = "details"  # what the recorder noted of an episode
     REPEATED = "repeated"  # frames are repeated, and not marked
 

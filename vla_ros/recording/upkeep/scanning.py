@@ -6,6 +6,7 @@ Nothing here raises for a damaged file: a part that cannot be read becomes a `Br
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,6 +19,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vla_ros.recording.dataset_v21 import DATA_PATH_21, VIDEO_PATH_21
+from vla_ros.recording.files import (
+    DATA_PATH,
+    VIDEO_PATH,
+    DatasetError,
+    Layout,
+    checked_name,
+    inside,
+    load_json,
+    ordinary,
+)
 from vla_ros.recording.video_reader import TOLERANCE_S, has_text
 from vla_ros.values import Array
 
@@ -96,6 +108,7 @@ class Scan:
     """A dataset's metadata, and the files that could not be read."""
 
     root: Path
+    layout: Layout
     version: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
     tasks: Mapping[int, str] = field(default_factory=dict)
@@ -114,7 +127,7 @@ class Scan:
         """The features of info.json that are described at all."""
         described = self.info.get("features")
         described = described if isinstance(described, dict) else {}
-        return {key: entry for key, entry in described.items() if _is_feature(entry)}
+        return {key: entry for key, entry in described.items() if _is_feature(key, entry)}
 
     @property
     def fps(self) -> int:
@@ -127,25 +140,44 @@ class Scan:
         return any(broken.path == path for broken in self.broken)
 
     def files(self, folder: str, suffix: str) -> list[str]:
-        """All files of this kind below `folder`, as paths below the root, sorted."""
-        found = (self.root / folder).rglob(f"*{suffix}")
-        return sorted(path.relative_to(self.root).as_posix() for path in found if path.is_file())
+        """All files of this kind below `folder`, as paths below the root, sorted; also those in linked folders."""
+        found: list[str] = []
+        seen: set[Path] = set()
+        for at, folders, names in os.walk(inside(self.root, folder), followlinks=True):
+            folders[:] = [name for name in folders if not (Path(at) / name).is_symlink() or _is_new_to(seen, at, name)]
+            paths = (Path(at) / name for name in names if name.endswith(suffix))
+            found += [path.relative_to(self.root).as_posix() for path in paths if path.is_file()]
+        return sorted(found)
 
 
-def _is_feature(entry: Any) -> bool:
+def _is_new_to(seen: set[Path], at: str, name: str) -> bool:
+    """Whether a linked folder was not looked into yet: links may lead in a circle."""
+    there = (Path(at) / name).resolve()
+    is_new = there not in seen
+    seen.add(there)
+    return is_new
+
+
+def _is_feature(key: str, entry: Any) -> bool:
+    """Whether info.json describes it as far as it is needed here, and files can be called so."""
     shape = entry.get("shape") if isinstance(entry, dict) else None
+    try:
+        checked_name(key, "a feature")
+    except DatasetError:
+        return False
     return isinstance(shape, list) and all(isinstance(size, int) and size > 0 for size in shape)
 
 
 def scan(root: Path, info: Any = None) -> Scan:
     """The metadata of the dataset at `root`, v3.0 or v2.1; `info` stands for its info.json."""
-    found = Scan(root)
+    found = Scan(root, Layout(root))
     info = _json(found, INFO) if info is None else info
     if isinstance(info, dict):
         found.info = info
-    elif info is not None:
-        found.broken.append(Broken(INFO, "it is no object"))
+    elif not found.is_broken(INFO):
+        note(found, INFO, "it is no object")
     found.version = _version(found)
+    found.layout = _layout(found)
     if found.version == V21:
         _scan_v21(found)
     else:
@@ -159,7 +191,7 @@ def table(found: Scan, path: str) -> pa.Table | None:
     """All rows of a parquet file that can be read, noting in `found` what cannot; None where nothing can."""
     tables, failed = [], ""
     try:
-        with pq.ParquetFile(found.root / path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(ordinary(found.root / path), page_checksum_verification=True) as file:
             schema = file.schema_arrow
             for number in range(file.num_row_groups):
                 try:
@@ -177,7 +209,7 @@ def table(found: Scan, path: str) -> pa.Table | None:
 def schema_of(found: Scan, path: str) -> pa.Schema | None:
     """The columns of a parquet file, or None, noted in `found`, where it cannot be read."""
     try:
-        return pq.read_schema(found.root / path)
+        return pq.read_schema(ordinary(found.root / path))
     except _UNREADABLE as error:
         note(found, path, _line(error))
         return None
@@ -216,7 +248,7 @@ def video(found: Scan, path: str) -> Video | None:
     """What a video's packets say, or None, noted in `found`, where there is no readable video."""
     file = found.root / path
     try:
-        status = file.stat()
+        status = ordinary(file).stat()
         return _video(file, status.st_size, status.st_mtime_ns)
     except _UNREADABLE_VIDEO as error:
         note(found, path, _line(error))
@@ -296,31 +328,19 @@ def _episode_v30(found: Scan, row: Mapping[str, Any], source: str) -> Episode:
     for key in found.video_keys:
         place = f"videos/{key}/"
         if row.get(f"{place}chunk_index") is not None:
-            path = video_path(found.info, key, int(row[f"{place}chunk_index"]), int(row[f"{place}file_index"]))
+            path = found.layout.video_name(key, int(row[f"{place}chunk_index"]), int(row[f"{place}file_index"]))
             videos[key] = Segment(path, float(row[f"{place}from_timestamp"]), float(row[f"{place}to_timestamp"]))
     return Episode(
         index=int(row["episode_index"]),
         length=int(row["length"]),
         tasks=tuple(str(task) for task in row["tasks"] or ()),
-        data=data_path(found.info, int(row["data/chunk_index"]), int(row["data/file_index"])),
+        data=found.layout.data_name(int(row["data/chunk_index"]), int(row["data/file_index"])),
         first=int(row["dataset_from_index"]),
         last=int(row["dataset_to_index"]),
         videos=videos,
         statistics=statistics,
         source=source,
     )
-
-
-def data_path(info: Mapping[str, Any], chunk: int, file: int) -> str:
-    """A data file's path below the root, by info.json's pattern."""
-    pattern = info.get("data_path") or "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-    return str(pattern).format(chunk_index=chunk, file_index=file)
-
-
-def video_path(info: Mapping[str, Any], key: str, chunk: int, file: int) -> str:
-    """A video file's path below the root, by info.json's pattern."""
-    pattern = info.get("video_path") or "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-    return str(pattern).format(video_key=key, chunk_index=chunk, file_index=file)
 
 
 def _scan_v21(found: Scan) -> None:
@@ -335,12 +355,12 @@ def _scan_v21(found: Scan) -> None:
     first = 0
     for entry in _json_lines(found, _EPISODES_21):
         index, length = int(entry["episode_index"]), int(entry["length"])
-        place = {"episode_chunk": index // int(found.info.get("chunks_size") or 1000), "episode_index": index}
+        place = index // found.layout.chunks_size, index
         videos = {
-            key: Segment(str(found.info["video_path"]).format(video_key=key, **place), 0.0, length / (found.fps or 1))
+            key: Segment(found.layout.video_name(key, *place), 0.0, length / (found.fps or 1))
             for key in found.video_keys
         }
-        data = str(found.info["data_path"]).format(**place)
+        data = found.layout.data_name(*place)
         tasks = tuple(str(task) for task in entry["tasks"])
         of_episode = statistics.get(index, {})
         found.episodes.append(
@@ -356,6 +376,16 @@ def _version(found: Scan) -> str:
     return V21 if (found.root / _EPISODES_21).exists() else V30
 
 
+def _layout(found: Scan) -> Layout:
+    """The one of info.json, or where that says none that can be, the usual one."""
+    data, videos = (DATA_PATH_21, VIDEO_PATH_21) if found.version == V21 else (DATA_PATH, VIDEO_PATH)
+    try:
+        return Layout.of(found.root, {"data_path": data, "video_path": videos, **found.info})
+    except DatasetError as error:
+        note(found, INFO, str(error))
+        return Layout(found.root, data, videos)
+
+
 def _details(found: Scan) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for path in found.files(DETAILS, ".json"):
         stem = Path(path).stem
@@ -368,17 +398,15 @@ def _details(found: Scan) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _json(found: Scan, path: str) -> Any:
     try:
-        return json.loads((found.root / path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        note(found, path, NO_FILE)
-    except (OSError, ValueError, RecursionError) as error:
+        return load_json(found.root / path)
+    except (OSError, ValueError) as error:
         note(found, path, _line(error))
     return None
 
 
 def _json_lines(found: Scan, path: str) -> Iterator[Any]:
     try:
-        for line in (found.root / path).read_text(encoding="utf-8").splitlines():
+        for line in ordinary(found.root / path).read_text(encoding="utf-8").splitlines():
             if line.strip():
                 entry = json.loads(line)
                 yield {**entry}
