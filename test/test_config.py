@@ -130,7 +130,7 @@ simulation: {}
         [
             "2: robot: unknown robot 'pandaa'; there are: panda",
             "3: policy.chekpoint: unknown key; did you mean 'checkpoint'?; "
-            "keys here: name, checkpoint, device, dtype, compile",
+            "keys here: name, checkpoint, device, dtype, compile, image_tokenizer_dtype",
             "5: cameras.front.rate_hz: wrong type (given 'fast'); should be a valid number",
             "5: cameras.front.topic: no valid ROS name (given 'camera/front'); "
             "should be absolute, as /camera/front/image_raw",

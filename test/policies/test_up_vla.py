@@ -413,6 +413,24 @@ def test_a_checkpoint_is_loaded_by_name_for_its_own_robot_and_space(tmp_path: Pa
         registry.load("up_vla", robot=PANDA, **{**given, "device": "cuda:99"})
 
 
+def test_the_image_tokenizer_has_a_type_of_its_own(tmp_path: Path, paper: Bundle) -> None:
+    """As it is loaded for a robot it gives the codes of the checkpoint; in bfloat16 most of them."""
+    checkpoints.save(tmp_path / "c", paper)
+    given = {"checkpoint": str(tmp_path / "c"), "device": "cpu", "dtype": "float32"}
+    images = torch.rand(8, 3, PIXELS, PIXELS, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = checkpoints.load(tmp_path / "c").image_tokenizer.encode(images)
+    equal = {}
+    for dtype in ("float32", "bfloat16"):
+        policy = registry.load("up_vla", robot=PANDA, **given, image_tokenizer_dtype=dtype)
+        policy.reset(INSTRUCTIONS[0])
+        inference = policy.infer([observation()], Committed())
+        assert np.isfinite(inference.chunk.actions).all()
+        assert [prediction.image.dtype for prediction in inference.imagine()] == [np.uint8]
+        equal[dtype] = float((policy._bundle.image_tokenizer.encode(images) == expected).float().mean())
+    assert equal["float32"] == 1.0
+    assert 0.8 < equal["bfloat16"] < 1.0
+
+
 def truncate(folder: Path) -> None:
     path = folder / checkpoints.MODEL
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

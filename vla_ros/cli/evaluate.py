@@ -148,11 +148,8 @@ def load_policy(system: SystemConfig) -> Policy:
         return registry.load(
             chosen.name,
             robot=catalogue.find(system.robot),
-            checkpoint=chosen.checkpoint,
             action=system.action,
-            device=chosen.device,
-            dtype=chosen.dtype,
-            compile=chosen.compile,
+            **chosen.model_dump(exclude={"name"}),
         )
     except ValueError as error:
         refuse(f"policy {chosen.name}: {error}")

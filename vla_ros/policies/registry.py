@@ -16,7 +16,7 @@ from vla_ros.robots.robot import Robot
 class Entry:
     """Where a policy lives, and what can be known of it without importing it."""
 
-    module: str  # has `load(robot, checkpoint, action) -> Policy`; with weights also `device, dtype, compile`
+    module: str  # has `load(robot, checkpoint, action) -> Policy`; with weights also what `load` below computes with
     needs_checkpoint: bool
 
 
@@ -40,12 +40,14 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     compile: bool = False,
+    image_tokenizer_dtype: str = "float32",
 ) -> Policy:
     """The policy `name` for `robot`, with the weights at `checkpoint`, computed on `device` in `dtype`.
 
-    `device`, `dtype` and `compile` are as in a system's `policy` section. `action` is for policies that leave their
-    action space open; it gets the robot's joint names. Raises ValueError for an unknown name, a missing checkpoint, one
-    given to a policy that has no weights, one that cannot be used, and for libraries that are not installed.
+    `device`, `dtype`, `compile` and `image_tokenizer_dtype` are as in a system's `policy` section. `action` is for
+    policies that leave their action space open; it gets the robot's joint names. Raises ValueError for an unknown name,
+    a missing checkpoint, one given to a policy that has no weights, one that cannot be used, and for libraries that are
+    not installed.
     """
     entry = _find(name)
     if entry.needs_checkpoint and not checkpoint:
@@ -54,7 +56,9 @@ def load(
         raise ValueError(f"policy {name} takes no checkpoint, got {checkpoint!r}; leave it out")
     if action is not None and action.is_joint and not action.joint_names:
         action = action.model_copy(update={"joint_names": robot.joint_names})
-    computed = {"device": device, "dtype": dtype, "compile": compile} if entry.needs_checkpoint else {}
+    if not entry.needs_checkpoint:
+        return cast(Policy, _module(name, entry).load(robot, checkpoint, action))
+    computed = {"device": device, "dtype": dtype, "compile": compile, "image_tokenizer_dtype": image_tokenizer_dtype}
     return cast(Policy, _module(name, entry).load(robot, checkpoint, action, **computed))
 
 

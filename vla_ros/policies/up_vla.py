@@ -276,14 +276,19 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     compile: bool = False,
+    image_tokenizer_dtype: str = "float32",
 ) -> UpVlaPolicy:
     """For the registry: the checkpoint folder `checkpoint`, on `device` in `dtype`, its kernels fused or not.
+
+    The image tokenizer has a type of its own, as its codes are signs of small numbers; its convolutions are a tenth
+    faster with channels last, and give the same codes.
 
     The action space is the checkpoint's own. Raises ValueError saying what is wrong with the checkpoint, or what of
     the system does not fit it.
     """
     place = _device(device)
     bundle = checkpoints.load(Path(checkpoint), place, _dtype(dtype, place))
+    bundle.image_tokenizer.to(dtype=_dtype(image_tokenizer_dtype, place), memory_format=torch.channels_last)  # type: ignore[call-overload]
     policy = UpVlaPolicy(bundle, robot, compiled=compile)
     if action is not None and action != policy.action_spec:
         own = policy.action_spec

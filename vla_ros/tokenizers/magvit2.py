@@ -96,7 +96,7 @@ class Magvit2(nn.Module):
         shape = tuple(images_B3HW.shape)
         if len(shape) != 4 or shape[1] != 3 or shape[2] % side or shape[3] % side or not shape[2] * shape[3]:
             raise ValueError(f"images are (B, 3, H, W), H and W multiples of {side}, got {shape}")
-        latent_BKhw: Tensor = self.encoder(images_B3HW)
+        latent_BKhw: Tensor = self.encoder(images_B3HW.to(self.encoder.conv_in.weight.dtype))
         return latent_BKhw
 
     def encode(self, images_B3HW: Tensor) -> Tensor:
