@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from vla_ros.cli.app import app
 from vla_ros.cli.train import _given, _read, _request
 from vla_ros.models import up_vla as model
 from vla_ros.policies import registry
+from vla_ros.recording.convert import Conversion, convert
+from vla_ros.recording.files import FolderLock
 from vla_ros.robots.panda import PANDA
 from vla_ros.tokenizers import magvit2
 from vla_ros.tokenizers.text import TextTokenizer
@@ -198,6 +201,23 @@ def test_datasets_of_others_train_as_well(
     said = json.loads((tmp_path / "judged" / "report.json").read_text())
     assert said["samples"] == 2
     assert (said["path"] is not None) is bool(streams), "where the arm would go is known where its joints are"
+
+
+def test_an_older_format_trains_with_conversations(dataset: Path, conversations: Path, tmp_path: Path) -> None:
+    convert(dataset, tmp_path / "older", Conversion(to="v2.1"))
+    said = ("--conversations", conversations, "--steps", 1)
+    result = train("--dataset", tmp_path / "older", *said, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert manifest.load_manifest(tmp_path / "out" / "checkpoint").description_period_s is not None
+
+
+def test_a_folder_has_one_training_at_a_time(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with FolderLock(out, out / ".lock"):
+        result = train("--dataset", REFERENCE, "--out", out)
+    assert result.exit_code == 1
+    assert f"{out} is being written by process {os.getpid()}" in result.output
+    assert "one writer at a time" in result.output
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,22 @@ def test_nothing_is_learnt_across_a_pause(recorded: Path, tmp_path: Path) -> Non
         np.testing.assert_array_equal(sample.future["front"], square(future, 16))
 
 
+@pytest.mark.parametrize("key", [ACTION, "timestamp", STATE])
+def test_a_value_that_is_no_number_is_located_before_anything_is_decoded(key: str, tmp_path: Path) -> None:
+    root = shutil.copytree(REFERENCE / "lerobot-0.6.1", tmp_path / "theirs")
+    change_column(root, key, {47: np.nan})
+    with pytest.raises(DatasetError, match=f"theirs: episode 1, row 7: .*of {key} is nan, where numbers"):
+        ActionSamples([root], THEIRS, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_value_that_is_not_used_may_be_anything(tmp_path: Path) -> None:
+    root = shutil.copytree(REFERENCE / "lerobot-0.6.1", tmp_path / "theirs")
+    change_column(root, STATE, {47: np.inf})
+    blind = {"state_keys": (), "state_streams": ()}
+    assert len(ActionSamples([root], THEIRS.model_copy(update=blind))) == 80
+
+
 def test_timestamps_of_others_tell_of_missing_rows(tmp_path: Path) -> None:
     """Their rows 20..39 are 0.2 s late: at 30 Hz six rows are not there."""
     root = shutil.copytree(REFERENCE / "lerobot-0.6.1", tmp_path / "theirs")

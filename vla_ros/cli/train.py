@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Train a model on datasets.", no_args_is_help=True)
 
+_LOCK = ".lock"
 _STAGES = ("text", "image", "see", "1", "describe", "2", "all")
 
 
@@ -91,15 +93,19 @@ def up_vla(
 
 
 def _train(request: Request, until: Until) -> None:
+    from vla_ros.recording.files import FolderLock
     from vla_ros.training.distributed import joined
     from vla_ros.training.progress import shown
     from vla_ros.training.trainer import Interrupted
     from vla_ros.training.up_vla import UpVlaTraining
 
     try:
-        with joined(request.run.device) as processes, shown(processes.leads) as tell:
-            made = UpVlaTraining(request, processes, tell).run(until)
+        with joined(request.run.device) as processes, ExitStack() as stack:
             leads = processes.leads
+            if leads:
+                stack.enter_context(FolderLock(request.out, request.out / _LOCK))
+                stack.callback(_remove_if_unused, request.out)
+            made = UpVlaTraining(request, processes, stack.enter_context(shown(leads))).run(until)
     except Interrupted as stop:
         typer.echo(f"{stop}\n--resume goes on with it", err=True)
         raise typer.Exit(EXIT_FAILED) from None
@@ -108,6 +114,13 @@ def _train(request: Request, until: Until) -> None:
         raise typer.Exit(EXIT_FAILED) from None
     if leads:
         typer.echo(f"{made}")
+
+
+def _remove_if_unused(out: Path) -> None:
+    """Leave no folder of a training that was refused before it made anything."""
+    if [entry.name for entry in out.iterdir()] == [_LOCK]:
+        (out / _LOCK).unlink()
+        out.rmdir()
 
 
 def _request(where: dict[str, Any], size: str, wanted: dict[str, Any], given: dict[str, Any]) -> Request:
@@ -192,7 +205,7 @@ def _refuse_unless_fit(out: Path, resume: bool) -> None:
         refuse(f"--out: {out} holds a training already; --resume goes on with it")
     if resume and not is_there:
         refuse(f"--resume: {out} holds no training to go on with")
-    if not is_there and out.is_dir() and any(entry.name != "log" for entry in out.iterdir()):
+    if not is_there and out.is_dir() and any(entry.name not in ("log", _LOCK) for entry in out.iterdir()):
         refuse(f"--out: {out} is not empty, and no training; give a new folder")
     if not out.is_dir() and (why := obstacle(out)):
         refuse(f"--out: {out} cannot be made: {why}")

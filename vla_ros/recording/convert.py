@@ -25,6 +25,7 @@ from vla_ros.recording.dataset_v21 import VERSION_21
 from vla_ros.recording.extracting import codec_of, extract
 from vla_ros.recording.features import ACTION, INTERVENTIONS, SOURCE_FRAME, STAMP, STATE, Feature, Features
 from vla_ros.recording.files import DatasetError, Layout, write_atomically
+from vla_ros.recording.finite import check_finite
 from vla_ros.recording.lerobot_v21 import V21Writer, modality
 from vla_ros.recording.reader import DatasetReader, camera_name, is_image
 from vla_ros.recording.selection import MOVED, STILL, Motion
@@ -94,6 +95,8 @@ def convert(
     if not kept:
         raise Unmakeable(f"nothing is left of {source}: " + ("nothing moves" if still else "no episode is chosen"))
     features = _features(reader, conversion)
+    numbers = [feature.key for feature in features.columns if feature.key in reader.keys]
+    check_finite(reader, [part.episode for part in kept], dict.fromkeys(numbers))
     video = conversion.video  # all videos of a dataset have one codec, copied or not
     video = video.model_copy(update={"codec": codec_of(reader) or video.codec})
     recoded, done, total = 0, 0, sum(part.length for part in kept)

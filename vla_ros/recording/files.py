@@ -335,31 +335,38 @@ def _leads_out(root: Path, folder: Path) -> bool:
     return folder.is_symlink() and not folder.resolve().is_relative_to(root.resolve())
 
 
-class WriteLock:
-    """The right to write to a dataset; given up by `release`, and by the kernel when the process ends."""
+class FolderLock:
+    """The right to write to a folder; given up by `release`, and by the kernel when the process ends."""
 
-    def __init__(self, layout: Layout) -> None:
-        """Raises DatasetError where another has it (named), the folder cannot be written, or a part lies elsewhere."""
-        for link in links_out(layout.root):
-            raise DatasetError(
-                f"{layout.root / link} is a link to {(layout.root / link).resolve()}: nothing is written outside "
-                "of the dataset's folder; move that folder into it"
-            )
-        with reported(f"{layout.root} cannot be written"):
-            make_folder(layout.recording)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._descriptor = os.open(layout.lock, flags, 0o644)
+    def __init__(self, root: Path, path: Path) -> None:
+        """`path`: the file in `root` that is locked. Raises DatasetError where another process has it (named)."""
+        with reported(f"{root} cannot be written"):
+            make_folder(path.parent)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        self._root, self._path = root, path
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.pread(self._descriptor, 1000, 0).decode(errors="replace") or "another process"
             os.close(self._descriptor)
             if not isinstance(error, BlockingIOError):
-                raise DatasetError(f"{layout.lock} cannot be locked: {error.strerror}") from error
-            raise DatasetError(f"{layout.root} is being written by {holder}; one writer at a time") from None
+                raise DatasetError(f"{path} cannot be locked: {error.strerror}") from error
+            raise DatasetError(f"{root} is being written by {holder}; one writer at a time") from None
         with suppress(OSError):  # on a full disk the lock holds, though it names nobody
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, _this_process().encode(), 0)
+
+    def check(self) -> None:
+        """Raise DatasetError where the folder was removed or replaced meanwhile: what is written would not be in it."""
+        try:
+            there, locked = self._path.stat(), os.fstat(self._descriptor)
+        except OSError as error:
+            raise DatasetError(
+                f"{self._root} was removed or moved while it was being written ({self._path}: {error.strerror}); "
+                "put it back, or begin another dataset"
+            ) from error
+        if (there.st_dev, there.st_ino) != (locked.st_dev, locked.st_ino):
+            raise DatasetError(f"{self._root} was replaced by another folder while it was being written; put it back")
 
     def release(self) -> None:
         """Let others write; may be called again."""
@@ -370,13 +377,26 @@ class WriteLock:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def __enter__(self) -> WriteLock:
+    def __enter__(self) -> FolderLock:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.release()
+
+
+class WriteLock(FolderLock):
+    """The right to write to a dataset."""
+
+    def __init__(self, layout: Layout) -> None:
+        """Raises DatasetError where another has it (named), the folder cannot be written, or a part lies elsewhere."""
+        for link in links_out(layout.root):
+            raise DatasetError(
+                f"{layout.root / link} is a link to {(layout.root / link).resolve()}: nothing is written outside "
+                "of the dataset's folder; move that folder into it"
+            )
+        super().__init__(layout.root, layout.lock)
 
 
 def _this_process() -> str:

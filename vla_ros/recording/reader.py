@@ -176,13 +176,17 @@ class DatasetReader:
             frame,
         )
 
+    @property
+    def time_key(self) -> str:
+        """The column that tells when rows were captured: by each camera, where that is recorded."""
+        has_stamps = STAMP in self._columns and self.meta.features.find(STAMP).shape[0] > 0
+        return STAMP if has_stamps else "timestamp"
+
     def segments(self, episode: int) -> tuple[range, ...]:
-        """The rows of an episode, parted where there is a gap in time: by capture times where those are recorded."""
+        """The rows of an episode, parted where there is a gap in time."""
         self._be_in_this_process()
         if episode not in self._segments:
-            times_s = self._column(episode, "timestamp")
-            if STAMP in self._columns and self._column(episode, STAMP).shape[1]:
-                times_s = self._column(episode, STAMP)
+            times_s = self._column(episode, self.time_key)
             steps = self._column(episode, SOURCE_FRAME if SOURCE_FRAME in self._columns else "frame_index")[:, 0]
             firsts = first_rows(times_s.astype(np.float64), steps.astype(np.int64), self.meta.fps).tolist()
             self._segments[episode] = tuple(range(*pair) for pair in pairwise([*firsts, len(steps)]))

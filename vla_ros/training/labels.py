@@ -80,15 +80,15 @@ class Taken:
     def __init__(self, spec: ActionSpec, key: str, dimensions: Sequence[int], end: EndRule = EndRule.HOLD) -> None:
         """`dimensions`: which of the column's are taken, in order."""
         self.spec = spec
+        self.dimensions = list(dimensions)
         self._key = key
-        self._dimensions = list(dimensions)
         self._end = end
 
     def chunk(self, columns: Mapping[str, Array], frame: int, stride: int) -> tuple[Array, NDArray[np.bool_]]:
         """(K, A) from row `frame` of a segment on, and (K,) which rows are beyond its end."""
         values = columns[self._key]
         rows, is_pad = _rows(frame, len(values), self.spec.horizon, stride, self._end)
-        actions = values[rows][:, self._dimensions].astype(np.float64)
+        actions = values[rows][:, self.dimensions].astype(np.float64)
         if self.spec.space in _DELTAS:
             motion = actions if self.spec.gripper is GripperConvention.NONE else actions[:, :-1]
             motion[is_pad] = 0.0

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from vla_ros.checkpoints.manifest import Bundle, Normalization, UpVlaManifest, load
 from vla_ros.models.up_vla import SIZES, UpVlaConfig
-from vla_ros.recording.dataset import DatasetMeta
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES
 from vla_ros.tokenizers.vision import PIXELS_PER_FEATURE
 from vla_ros.training.config import Recipe, RunConfig
@@ -125,7 +124,7 @@ class Material:
     @cached_property
     def described_every(self) -> int:
         """Rows from one description to the next."""
-        return max(1, round(DatasetMeta.load(self.request.datasets[0]).fps * self.request.recipe.describe_every_s))
+        return max(1, round(self.samples.fps * self.request.recipe.describe_every_s))
 
     def _check(self) -> None:
         """Raise ValueError for what does not go together."""

@@ -17,6 +17,7 @@ from vla_ros.actions import ActionSpec, Anchor, GripperConvention, Space
 from vla_ros.geometry import RotationForm
 from vla_ros.recording.features import ACTION, STATE, Features
 from vla_ros.recording.files import DatasetError
+from vla_ros.recording.finite import check_finite
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.robots.robot import Robot
 from vla_ros.training.frames import Clip, Frames, Progress
@@ -163,6 +164,11 @@ class ActionSamples:
         return self._sources[0].frame_sizes
 
     @property
+    def fps(self) -> int:
+        """Rows a second of the first dataset."""
+        return self._sources[0].reader.meta.fps
+
+    @property
     def instructions(self) -> tuple[str, ...]:
         """Those of the episodes, sorted, each once."""
         return tuple(sorted({clip.instruction for clip in self._clips}))
@@ -255,6 +261,10 @@ class _Source:
             for episode in meta.episodes
             if not (config.successes_only and meta.details(episode).get("success") is False)
         ]
+        used: dict[str, Sequence[int] | None] = dict.fromkeys((*self._keys, "timestamp", self.reader.time_key))
+        if isinstance(self.labels, Taken):
+            used[config.action_key] = None if config.action_key in config.state_keys else self.labels.dimensions
+        check_finite(self.reader, [clip.episode for clip in self.clips], used)
 
     @property
     def frame_sizes(self) -> Mapping[str, tuple[int, int]]:
