@@ -11,7 +11,7 @@ import yaml
 
 from vla_ros import config, graph, topics
 from vla_ros.config import ConfigError, SystemConfig, from_parameters
-from vla_ros.graph import Graph, NodeSpec
+from vla_ros.graph import Graph, NodeSpec, Restarts
 from vla_ros.robots.panda import PANDA
 from vla_ros.robots.robot import Endpoint, EndpointKind
 
@@ -223,3 +223,14 @@ def test_a_camera_slower_than_the_rows_must_reach_across_its_gaps(real: SystemCo
         build(15.0, 20.0)
     for rate_hz, tolerance_ms in ((15.0, 34.0), (30.0, 10.0), (60.0, 5.0)):
         assert "recorder" in by_name(build(rate_hz, tolerance_ms))
+
+
+def test_pauses_grow_until_enough_was_tried_and_begin_again_after_a_minute_of_life() -> None:
+    restarts = Restarts(NodeSpec("inference", "inference", restarts=True))
+    assert [restarts.pause_s(-9, lived_s=1.0) for _ in range(5)] == [0.5, 1.0, 2.0, 4.0, None]
+    assert restarts.pause_s(-9, lived_s=60.0) == 0.5
+
+
+def test_what_would_end_in_the_same_way_does_not_start_again() -> None:
+    assert Restarts(NodeSpec("inference", "inference", restarts=True)).pause_s(graph.EXIT_CONFIG, 100.0) is None
+    assert Restarts(NodeSpec("controller", "controller")).pause_s(-9, 100.0) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -29,6 +30,9 @@ PACKAGE = "vla_ros"
 
 #: What a node ends with when it cannot be made as configured: to start it again would change nothing.
 EXIT_CONFIG = 2
+#: Pauses before a node starts again, one after the other; a node that has lived for a minute begins with the first.
+PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+_PROVEN_S = 60.0
 
 _IMAGE = "sensor_msgs/msg/Image"
 _COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -57,6 +61,33 @@ class NodeSpec:
     writes: tuple[Endpoint, ...] = ()
     remappings: tuple[tuple[str, str], ...] = ()
     restarts: bool = False
+
+
+class Restarts:
+    """Whether and when one node starts again: the rules of launch files and of the Supervisor alike."""
+
+    def __init__(self, node: NodeSpec) -> None:
+        self._may_restart = node.restarts
+        self._count = 0
+
+    def pause_s(self, exit_code: int, lived_s: float) -> float | None:
+        """How long to wait before it starts again after a life of `lived_s`; None when it does not: the system ends.
+
+        That is where the node may not start again, where its configuration is wrong and will stay so, and where it did
+        not live several times one after the other. `exit_code` is negative for a signal, as in subprocess.
+        """
+        if not self._may_restart or exit_code == EXIT_CONFIG:
+            return None
+        if lived_s >= _PROVEN_S:
+            self._count = 0
+        self._count += 1
+        return PAUSES_S[self._count - 1] if self._count <= len(PAUSES_S) else None
+
+
+def ending(node: NodeSpec, exit_code: int) -> str:
+    """How a node ended, in words."""
+    how = f"was ended by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with exit code {exit_code}"
+    return f"node {node.name} {how}"
 
 
 @dataclass(frozen=True)

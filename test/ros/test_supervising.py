@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from vla_ros.graph import Graph, NodeSpec
-from vla_ros.ros.supervising import Attempts, NodeDied, Supervisor, command, params_file
+from vla_ros.ros.supervising import NodeDied, Supervisor, command, params_file
 
 FAKE_NODES = {
     # Says its name and process, then waits for a signal, says which, and ends well.
@@ -158,13 +158,7 @@ def test_a_node_ended_by_a_signal_is_named_with_it(environment: dict[str, str]) 
 
 @pytest.fixture
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vla_ros.ros.supervising._PAUSES_S", (0.01, 0.02))
-
-
-def test_pauses_grow_until_enough_was_tried_and_begin_anew_after_a_minute_of_life() -> None:
-    attempts = Attempts()
-    assert [attempts.pause_s(lived_s=1.0) for _ in range(5)] == [0.5, 1.0, 2.0, 4.0, None]
-    assert attempts.pause_s(lived_s=60.0) == 0.5
+    monkeypatch.setattr("vla_ros.graph.PAUSES_S", (0.01, 0.02))
 
 
 @pytest.mark.usefixtures("_in_a_hurry")
@@ -205,7 +199,7 @@ def test_a_wrong_configuration_is_not_tried_again(environment: dict[str, str]) -
 def test_stopping_does_not_wait_for_a_node_that_would_start_again(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vla_ros.ros.supervising._PAUSES_S", (1000.0,))
+    monkeypatch.setattr("vla_ros.graph.PAUSES_S", (1000.0,))
     log = Log()
     with supervise(environment, log, "aborting", restarts=True):
         log.wait_for("told", "node aborting_0")

@@ -57,6 +57,8 @@ def run(
     seconds: Annotated[float, typer.Option(min=0.0, help="End the dry run after so many seconds of commands.")] = 0.0,
 ) -> None:
     """Run a system until Ctrl-C, or for some episodes with a report and a picture."""
+    from vla_ros.policies import registry
+
     with clear_errors():
         overrides = {
             "policy": policy,
@@ -68,7 +70,8 @@ def run(
         chosen = load_system(system, **overrides)
         graph = build_graph(chosen, sim, seed, dry_run)
         _refuse_unless_new(chosen.bag)
-        _refuse_without(chosen.policy.checkpoint)
+        if problems := registry.problems(chosen.policy.name, chosen.policy.checkpoint):
+            refuse(*problems)  # as the inference node would, but before any node starts
         if seconds and not dry_run:
             refuse("--seconds needs --dry-run")
         if episodes and dry_run:
@@ -91,12 +94,6 @@ def _refuse_unless_new(bag: str) -> None:
         refuse(f"bag: {bag} exists already, and a recording overwrites nothing; give a new folder")
     if why := obstacle(Path(bag)):
         refuse(f"bag: {bag} cannot be made: {why}")
-
-
-def _refuse_without(checkpoint: str) -> None:
-    """As the inference node would, but before any node starts; what is in it, the node knows."""
-    if checkpoint and not Path(checkpoint).exists():
-        refuse(f"policy.checkpoint: {checkpoint} is not there")
 
 
 def _files(report: Path | None, montage: Path | None) -> tuple[Path, Path, Path]:

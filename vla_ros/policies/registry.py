@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import cast
 
@@ -29,6 +30,15 @@ POLICIES: dict[str, Entry] = {
 def names() -> tuple[str, ...]:
     """Every policy there is, sorted."""
     return tuple(sorted(POLICIES))
+
+
+def problems(name: str, checkpoint: str) -> list[str]:
+    """What can be known, before anything is loaded, to keep the policy `name` from its weights at `checkpoint`."""
+    if checkpoint and not Path(checkpoint).exists():
+        return [f"policy.checkpoint: {checkpoint} is not there"]
+    if _find(name).needs_checkpoint and not checkpoint:
+        return [f"policy.checkpoint: missing; policy {name} has weights, say where"]
+    return []
 
 
 def load(

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    LogInfo,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    Shutdown,
+    TimerAction,
+)
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -14,12 +24,14 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from vla_ros import config, graph
 from vla_ros.config import Parameter
-from vla_ros.graph import Graph, NodeSpec
+from vla_ros.config.problems import did_you_mean
+from vla_ros.graph import Graph, NodeSpec, Restarts
 from vla_ros.policies import registry
 from vla_ros.ros import transport
 
 #: Arguments of every launch file: name -> what it is. Empty means: as the system's YAML says.
 ARGUMENTS = {
+    "system": "a system: the path of your own .yaml, or the name of one of this package",
     "robot": "the arm, by name",
     "policy": "the policy, by name",
     "instruction": "what to do, in words",
@@ -33,24 +45,39 @@ ARGUMENTS = {
 _SWITCHES = ("sim", "dry_run")
 _SAID = {"": None, "true": True, "false": False}
 
-_RESPAWN_DELAY_S = 2.0
-
 
 def describe(system: str) -> LaunchDescription:
     """The launch description of the system called `system`, with the arguments `ARGUMENTS`."""
 
     def launch(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+        _refuse_unknown(context.argv, is_ours=f"{system}.launch.py" in (Path(word).name for word in sys.argv))
         given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-        return actions(_graph(system, given))
+        return actions(_graph(given.pop("system") or system, given))
 
     declared = [DeclareLaunchArgument(name, default_value="", description=text) for name, text in ARGUMENTS.items()]
     return LaunchDescription([*declared, OpaqueFunction(function=launch)])
 
 
 def actions(nodes: Graph, environment: Mapping[str, str] = os.environ) -> list[LaunchDescriptionEntity]:
-    """The graph as launch actions: what the transport needs in the environment, then the nodes in their order."""
-    added = {name: value for name, value in transport.environment(environment).items() if name not in environment}
-    return [*(SetEnvironmentVariable(*item) for item in added.items()), *map(_node, nodes.nodes)]
+    """The graph as launch actions: what the nodes need in the environment, then they in their order."""
+    wanted = transport.environment(environment)
+    added = {name: value for name, value in wanted.items() if name not in environment}
+    started = [_node(node, Restarts(node)) for node in nodes.nodes]
+    return [*(SetEnvironmentVariable(*item) for item in added.items()), *started]
+
+
+def _refuse_unknown(argv: Iterable[str], is_ours: bool) -> None:
+    """`ros2 launch` ignores arguments that nobody declares: a dry run that is misspelt would move the arm.
+
+    A launch file that includes this one has arguments of its own: then only what resembles ours is refused.
+    """
+    given = [word.partition(":=")[0] for word in argv if ":=" in word]
+    wrong = [name for name in given if name not in ARGUMENTS and (is_ours or did_you_mean(name, list(ARGUMENTS)))]
+    if wrong:
+        known = ", ".join(ARGUMENTS)
+        raise config.ConfigError(
+            [f"argument {name}: unknown{did_you_mean(name, list(ARGUMENTS))}; there are: {known}" for name in wrong]
+        )
 
 
 def _graph(system: str, given: Mapping[str, str]) -> Graph:
@@ -61,18 +88,29 @@ def _graph(system: str, given: Mapping[str, str]) -> Graph:
     sim, dry_run = (_SAID[given[name].lower()] for name in _SWITCHES)
     chosen = config.override(config.load(system), policies=registry.names(), **overrides)
     built = graph.build(chosen, simulate=sim, dry_run=bool(dry_run))
-    problems = graph.check(built)
+    problems = [*registry.problems(chosen.policy.name, chosen.policy.checkpoint), *graph.check(built)]
     if problems:
         raise config.ConfigError(problems)
     return built
 
 
-def _node(node: NodeSpec) -> Node:
-    after_its_end: dict[str, Any] = (
-        {"respawn": True, "respawn_delay": _RESPAWN_DELAY_S}
-        if node.restarts
-        else {"on_exit": Shutdown(reason=f"node {node.name} has ended")}
-    )
+def _node(node: NodeSpec, restarts: Restarts, again: bool = False) -> Node:
+    """One life of a node; after it the next one, or the end of all."""
+    begun_s = time.monotonic()
+
+    def on_exit(event: Any, context: LaunchContext) -> list[LaunchDescriptionEntity] | None:
+        if context.is_shutdown:
+            return None
+        how = graph.ending(node, event.returncode)
+        pause_s = restarts.pause_s(event.returncode, time.monotonic() - begun_s)
+        if pause_s is not None:
+            next_life = OpaqueFunction(function=lambda _: [_node(node, restarts, again=True)])
+            told = LogInfo(msg=f"{how}; it starts again in {pause_s:g} s")
+            return [told, TimerAction(period=pause_s, actions=[next_life])]
+        if event.returncode == 0:  # by a signal that somebody sent to it alone
+            return [Shutdown(reason=how)]
+        raise RuntimeError(f"{how}, and with it the system")  # what makes launch itself end with 1
+
     return Node(
         package=graph.PACKAGE,
         executable=node.executable,
@@ -81,7 +119,8 @@ def _node(node: NodeSpec) -> Node:
         parameters=[{name: _value(value) for name, value in node.params.items()}],
         remappings=list(node.remappings),
         output="screen",
-        **after_its_end,
+        additional_env=transport.of_child(is_restarted=again),
+        on_exit=on_exit,
     )
 
 

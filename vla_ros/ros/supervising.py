@@ -20,16 +20,13 @@ from typing import Any
 
 import yaml
 
-from vla_ros.graph import EXIT_CONFIG, Graph, NodeSpec
+from vla_ros.graph import Graph, NodeSpec, Restarts, ending
 from vla_ros.ros import transport
 
 NODES = "vla_ros.ros.nodes"
 
 #: What a node is sent when it shall end, and how long it may take before the next, stronger word.
 _ESCALATION = ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
-#: Pauses before a node starts again, one after the other; a node that has lived for a minute begins with the first.
-_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
-_PROVEN_S = 60.0
 #: What ends the system: Ctrl-C, a service manager, a terminal that is closed.
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: What waits for a signal without end sleeps through one that comes just before it: of a dead controller, for ever.
@@ -71,7 +68,7 @@ class Supervisor:
         self._tell = tell or _print_alone
         self._package = package
         self._children: dict[str, _Child] = {}
-        self._attempts = {node.name: Attempts() for node in graph.nodes}
+        self._restarts = {node.name: Restarts(node) for node in graph.nodes}
         self._why_over = ""  # what NodeDied says
         self._leaving = False
         self._why_leaving: BaseException | None = None  # what a signal raised
@@ -141,7 +138,7 @@ class Supervisor:
         """In the thread of a child that ended: see to it that it starts again, or that the others end."""
         if self._leaving:
             return
-        pause_s = self._attempts[child.node.name].pause_s(child.lived_s) if child.may_restart else None
+        pause_s = self._restarts[child.node.name].pause_s(child.exit_code, child.lived_s)
         if pause_s is None:
             self._give_up(child.epitaph())
             return
@@ -176,20 +173,6 @@ class Supervisor:
         else:
             self._why_leaving = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
         raise self._why_leaving
-
-
-class Attempts:
-    """How often one node started in vain, and so how long to wait before it starts again."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def pause_s(self, lived_s: float) -> float | None:
-        """The pause after a life of `lived_s`; None when enough was tried."""
-        if lived_s >= _PROVEN_S:
-            self._count = 0
-        self._count += 1
-        return _PAUSES_S[self._count - 1] if self._count <= len(_PAUSES_S) else None
 
 
 def command(node: NodeSpec, params: Path, package: str = NODES) -> list[str]:
@@ -259,9 +242,9 @@ class _Child:
         return time.monotonic() - self._born_s
 
     @property
-    def may_restart(self) -> bool:
-        """Whether, now that it has ended, it makes sense to start it again; a wrong configuration stays wrong."""
-        return self.node.restarts and self._process.returncode != EXIT_CONFIG
+    def exit_code(self) -> int:
+        """Of a process that has ended."""
+        return self._process.returncode
 
     def stop(self) -> None:
         """End the process and whatever it started."""
@@ -275,10 +258,8 @@ class _Child:
 
     def epitaph(self) -> str:
         """How it ended, and its last lines."""
-        code = self._process.returncode
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         last = "\n".join(f"  {line}" for line in self._lines) or "  (nothing)"
-        return f"node {self.node.name} {how}; it said at last:\n{last}"
+        return f"{ending(self.node, self.exit_code)}; it said at last:\n{last}"
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -26,6 +26,8 @@ _DOMAIN_IDS = range(101, 0, -1)
 
 #: In the environment of a process that takes a dead one's place (see `hearing`).
 RESTARTED = "VLA_ROS_RESTARTED"
+#: In the environment of a node: the process whose end is the node's (see `ending`). Not of one that a user started.
+PARENT = "VLA_ROS_PARENT"
 
 _RANGE_LOCALHOST = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
@@ -47,6 +49,11 @@ def local_environment(base: Mapping[str, str], domain_id: int) -> dict[str, str]
     """`environment(base)` for a simulation in the given domain, heard on this machine only unless `base` says more."""
     only_here = ("ROS_LOCALHOST_ONLY", "1") if base.get("ROS_DISTRO") == "humble" else _RANGE_LOCALHOST
     return dict([only_here]) | environment(base) | {"ROS_DOMAIN_ID": str(domain_id)}
+
+
+def of_child(is_restarted: bool) -> dict[str, str]:
+    """What a node that this process starts has in its environment beside the rest."""
+    return {PARENT: str(os.getpid())} | ({RESTARTED: "1"} if is_restarted else {})
 
 
 def profile_path() -> Path:

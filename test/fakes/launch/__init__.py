@@ -2,11 +2,16 @@
 
 
 class LaunchContext:
-    """The values of launch arguments, and the environment of what is started."""
+    """The command line's words, the values of launch arguments, and the environment of what is started."""
 
-    def __init__(self):
+    def __init__(self, *, argv=None):
+        self.argv = list(argv or [])
         self.launch_configurations = {}
         self.environment = {}
+        self.is_shutdown = False
+
+    def _set_is_shutdown(self, state):
+        self.is_shutdown = state
 
 
 class LaunchDescriptionEntity:

@@ -1,4 +1,4 @@
-"""The four actions."""
+"""The actions."""
 
 from launch import LaunchDescriptionEntity
 
@@ -38,3 +38,17 @@ class SetEnvironmentVariable(LaunchDescriptionEntity):
 
     def visit(self, context):
         context.environment[self.name] = self.value
+
+
+class LogInfo(LaunchDescriptionEntity):
+    """Tells the user something."""
+
+    def __init__(self, *, msg):
+        self.msg = msg
+
+
+class TimerAction(LaunchDescriptionEntity):
+    """Gives further entities after a while."""
+
+    def __init__(self, *, period, actions):
+        self.period, self.actions = period, actions

@@ -16,10 +16,9 @@ class Node(LaunchDescriptionEntity):
         parameters=None,
         remappings=None,
         output="log",
-        respawn=False,
-        respawn_delay=0.0,
+        additional_env=None,
         on_exit=None,
     ):
         self.executable, self.package, self.name, self.namespace = executable, package, name, namespace
         self.parameters, self.remappings, self.output = parameters, remappings, output
-        self.respawn, self.respawn_delay, self.on_exit = respawn, respawn_delay, on_exit
+        self.additional_env, self.on_exit = additional_env, on_exit
