@@ -13,7 +13,9 @@ import pyarrow
 from numpy.typing import NDArray
 from pyarrow import compute, parquet
 
+from vla_ros.recording.features import LEAVE_OUT
 from vla_ros.recording.files import DatasetError
+from vla_ros.recording.video_reader import is_depth
 from vla_ros.values import Image
 
 Column = NDArray[Any]
@@ -92,7 +94,10 @@ class StoredImages:
 def _decode(data: bytes, where: str) -> Image:
     try:
         with av.open(io.BytesIO(data), metadata_errors="replace") as file:
-            image: Image = next(file.decode(video=0)).to_ndarray(format="rgb24")
+            frame = next(file.decode(video=0))
     except (av.FFmpegError, StopIteration) as error:
         raise DatasetError(f"{where} is no image that can be decoded: {error}") from None
+    if is_depth(frame.format):
+        raise DatasetError(f"{where} holds depth ({frame.format.name}), and no image; {LEAVE_OUT}")
+    image: Image = frame.to_ndarray(format="rgb24")
     return image

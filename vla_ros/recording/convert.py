@@ -27,7 +27,7 @@ from vla_ros.recording.features import ACTION, INTERVENTIONS, SOURCE_FRAME, STAM
 from vla_ros.recording.files import DatasetError, Layout, write_atomically
 from vla_ros.recording.finite import check_finite
 from vla_ros.recording.lerobot_v21 import V21Writer, modality
-from vla_ros.recording.reader import DatasetReader, camera_name, is_image
+from vla_ros.recording.reader import DatasetReader, camera_name
 from vla_ros.recording.selection import MOVED, STILL, Motion
 from vla_ros.recording.storing.catalogue import Catalogue, Finished
 from vla_ros.recording.upkeep.staging import publish, stage_new
@@ -283,7 +283,7 @@ def _names(reader: DatasetReader, key: str) -> Sequence[str]:
 def _features(reader: DatasetReader, conversion: Conversion) -> Features:
     """What the new dataset stores: images of tables become videos, and videos are described as they are."""
     features = [
-        _described(reader, feature) if is_image(feature) else feature for feature in reader.meta.features.features
+        _described(reader, feature) if feature.is_image else feature for feature in reader.meta.features.features
     ]
     if conversion.keyframes and all(feature.key != SOURCE_FRAME for feature in features):
         features.append(Feature(SOURCE_FRAME, "int64", (1,)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vla_ros.recording import features as feature_sets
-from vla_ros.recording.features import Features
+from vla_ros.recording.features import LEAVE_OUT, Features
 from vla_ros.recording.files import DatasetError, Layout, reported
 from vla_ros.recording.schemas import STATISTICS, VERSION, Clip, EpisodeMeta, Stats, stats_from_json
 
@@ -75,12 +76,18 @@ class DatasetMeta:
 
     def video_path(self, episode: EpisodeMeta, key: str) -> Path:
         """The file that has the episode's frames of the video `key`."""
-        clip = episode.clips[key]
+        clip = self._clip(episode, key)
         return self.layout.video_file(key, clip.chunk, clip.file)
 
     def first_frame(self, episode: EpisodeMeta, key: str) -> int:
         """Which frame of that file is the episode's first."""
-        return round(episode.clips[key].from_s * self.fps)
+        return round(self._clip(episode, key).from_s * self.fps)
+
+    def _clip(self, episode: EpisodeMeta, key: str) -> Clip:
+        try:
+            return episode.clips[key]
+        except KeyError:
+            raise DatasetError(f"episode {episode.index} of {self.root} has no video of {key}; {LEAVE_OUT}") from None
 
     def episode_stats(self, episode: EpisodeMeta) -> Stats:
         """Statistics of one episode, read from its metadata."""
@@ -122,12 +129,23 @@ def read_tasks(layout: Layout) -> dict[int, str]:
     """Number -> text, of meta/tasks.parquet, whatever its column of texts is called; empty where there is none."""
     if not layout.tasks.is_file():
         return {}
-    table = read_parquet(layout.tasks)
-    texts = [name for name in table.column_names if name != "task_index"]
-    if "task_index" not in table.column_names or len(texts) != 1:
-        raise DatasetError(f"{layout.tasks} has the columns {table.column_names}; it should have task_index and task")
-    pairs = zip(table["task_index"].to_pylist(), table[texts[0]].to_pylist(), strict=True)
-    return {int(number): str(text) for number, text in sorted(pairs)}
+    try:
+        return dict(sorted(tasks_of(read_parquet(layout.tasks)).items()))
+    except ValueError as error:
+        raise DatasetError(f"{layout.tasks} {error}") from None
+
+
+def tasks_of(table: pa.Table) -> dict[int, str]:
+    """Number -> text of a table of tasks, whatever else it has; raises ValueError where it has no such columns."""
+    others = [field for field in table.schema if field.name != "task_index"]
+    texts = [field.name for field in others if pa.types.is_string(field.type) or len(others) == 1]
+    named = [name for name in ("task", "__index_level_0__") if name in table.column_names] or texts
+    if "task_index" not in table.column_names or not named or (len(named) > 1 and named[0] != "task"):
+        raise ValueError(f"has the columns {table.column_names}; it should have task_index and task")
+    numbers, tasks = table["task_index"].to_pylist(), table[named[0]].to_pylist()
+    if None in numbers or None in tasks:
+        raise ValueError("has a row without a number or a text")
+    return {int(number): str(text) for number, text in zip(numbers, tasks, strict=True)}
 
 
 def read_stats(layout: Layout) -> Stats:
@@ -224,7 +242,7 @@ def _episode(line: Mapping[str, Any], videos: Sequence[str], path: Path) -> Epis
     chunk, file = (int(name.split("-")[1].removesuffix(".parquet")) for name in (path.parent.name, path.name))
     return EpisodeMeta(
         index=int(line["episode_index"]),
-        tasks=tuple(line["tasks"] or ()),
+        tasks=episode_tasks(line["tasks"]),
         length=int(line["length"]),
         chunk=int(line["data/chunk_index"]),
         file=int(line["data/file_index"]),
@@ -238,10 +256,21 @@ def _episode(line: Mapping[str, Any], videos: Sequence[str], path: Path) -> Epis
                 float(line[f"videos/{key}/to_timestamp"]),
             )
             for key in videos
+            if is_there(line[f"videos/{key}/chunk_index"])
         },
         metadata_chunk=chunk,
         metadata_file=file,
     )
+
+
+def is_there(value: Any) -> bool:
+    """Whether a cell of a table has a value: neither null nor, as pandas writes it, NaN."""
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
+def episode_tasks(given: Any) -> tuple[str, ...]:
+    """The tasks of an episode's line: a list, or one text."""
+    return tuple(str(task) for task in ([given] if isinstance(given, str) else given or ()))
 
 
 def _read_json(path: Path) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vla_ros.recording.dataset import DatasetMeta, read_features
+from vla_ros.recording.dataset import DatasetMeta, episode_tasks, read_features
 from vla_ros.recording.features import Features
 from vla_ros.recording.files import DatasetError, Layout, reported
 from vla_ros.recording.schemas import VERSION, Clip, EpisodeMeta, Stats, stats_from_json
@@ -108,7 +108,7 @@ def _episodes(path: Path, layout: Layout, features: Features) -> Iterator[Episod
         clip = Clip(chunk, index, 0.0, length / features.fps)
         yield EpisodeMeta(
             index=index,
-            tasks=tuple(str(task) for task in line["tasks"]),
+            tasks=episode_tasks(line["tasks"]),
             length=length,
             chunk=chunk,
             file=index,

@@ -21,6 +21,7 @@ from vla_ros.recording.reader import DatasetReader, camera_name
 from vla_ros.recording.schemas import STATISTICS
 from vla_ros.recording.statistics import ImageStatistics, enough
 from vla_ros.recording.video import VideoEncoder, VideoInfo, probe
+from vla_ros.recording.video_reader import rate_error
 
 _AT_ONCE = 32  # frames decoded at a time
 
@@ -54,7 +55,10 @@ def extract(
     found = reader.meta.episodes[episode]
     if rows is None and feature.is_video:
         first = reader.meta.first_frame(found, feature.key)
-        info = _copy(reader.meta.video_path(found, feature.key), first, found.length, destination)
+        path = reader.meta.video_path(found, feature.key)
+        if (rate := _probe(path).fps) != reader.meta.fps:
+            raise rate_error(path, rate, reader.meta.fps)
+        info = _copy(path, first, found.length, destination)
         if info is not None:
             stats = reader.stats(episode).get(feature.key, {})
             return Extract(

@@ -41,8 +41,14 @@ SAFETY_STATES = ("running", "ramping", "holding", "stopped")
 PROPRIOCEPTION = ("joints", "gripper")
 
 _MOST_AXES, _LONGEST_AXIS = 4, 16_384
-
-_NUMPY = {"float32": np.float32, "float64": np.float64, "int64": np.int64, "bool": np.bool_}
+#: What a column of numbers may hold.
+NUMBERS = (
+    *("float16", "float32", "float64", "bool"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)  # fmt: skip
+#: What to do about a camera that cannot be read.
+LEAVE_OUT = "name the other cameras, or leave it out (--without-camera)"
+_HIGHEST_FPS = 1000
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,21 @@ class Feature:
         return self.dtype == "video"
 
     @property
+    def is_image(self) -> bool:
+        """Whether it is a camera: a video, or images in the table."""
+        return self.dtype in ("video", "image")
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is a column of numbers: neither a camera nor text, nor what later versions add."""
+        return self.dtype in NUMBERS
+
+    @property
     def numpy(self) -> type[np.generic]:
         """The type of a column's values; raises ValueError where there is none of that name."""
-        try:
-            return _NUMPY[self.dtype]
-        except KeyError:
-            raise ValueError(f"{self.key}: dtype {self.dtype!r} is not one of {', '.join(_NUMPY)}") from None
+        if not self.is_number:
+            raise ValueError(f"{self.key}: dtype {self.dtype!r} is not one of {', '.join(NUMBERS)}")
+        return np.dtype(self.dtype).type
 
 
 #: What LeRobot appends to the features of every dataset, in its order.
@@ -173,17 +188,46 @@ def from_info(info: Mapping[str, Any]) -> Features:
     try:
         described = info["features"]
         features = tuple(
-            Feature(key, entry["dtype"], tuple(int(size) for size in entry["shape"]), _names(entry.get("names")))
+            _feature(key, entry["dtype"], tuple(int(size) for size in entry["shape"]), entry.get("names"))
             for key, entry in described.items()
             if key not in {default.key for default in DEFAULTS}
         )
-        return Features(int(info["fps"]), str(info.get("robot_type") or ""), features)
+        return Features(whole_fps(info["fps"]), str(info.get("robot_type") or ""), features)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"info.json has no readable {error}; it should have fps and features (dtype, shape)") from None
 
 
-def _names(given: Any) -> tuple[str, ...] | None:
-    """Names as LeRobot writes them: a list, or a group's name -> list, or none."""
+def whole_fps(given: Any) -> int:
+    """Rows per second as info.json gives them, 30 or 30.0; raises ValueError for what is no whole number above 0."""
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    if not is_number or not 1 <= given <= _HIGHEST_FPS or given != int(given):
+        raise ValueError(
+            f"info.json: fps is {str(given)[:40]}, and should be a whole number from 1 to {_HIGHEST_FPS}; write the "
+            "dataset again at such a rate, with its videos (ffmpeg -i OLD -vf fps=RATE NEW) and timestamps"
+        )
+    return int(given)
+
+
+def _feature(key: str, dtype: str, shape: tuple[int, ...], names: Any) -> Feature:
+    return Feature(key, dtype, shape, _names(names, shape))
+
+
+def _names(given: Any, shape: tuple[int, ...]) -> tuple[str, ...] | None:
+    """Names as LeRobot's programs write them: a list, or a group's name -> list, or name -> place, or none.
+
+    One name of several values stands for name_0, name_1 and so on. Names that are not as many as the values are none:
+    which of them belongs to which value is not known.
+    """
     if isinstance(given, Mapping):
-        given = [name for group in given.values() for name in (group if isinstance(group, list) else [group])]
-    return tuple(str(name) for name in given) if given else None
+        places = list(given.values())
+        if places and all(isinstance(place, int) for place in places):
+            in_order = sorted(places) == list(range(len(places)))
+            given = sorted(given, key=lambda name: given[name]) if in_order else None
+        else:
+            given = [name for group in places for name in (group if isinstance(group, list) else [group])]
+    if isinstance(given, str):
+        given = [given]
+    names = tuple(str(name) for name in given) if given else None
+    if names is None or len(shape) != 1 or len(names) == shape[0]:
+        return names
+    return tuple(f"{names[0]}_{place}" for place in range(shape[0])) if len(names) == 1 else None

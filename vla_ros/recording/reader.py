@@ -18,13 +18,17 @@ from numpy.typing import NDArray
 from vla_ros.recording.columns import Column, StoredImages, read_columns
 from vla_ros.recording.dataset import read_episode_stats
 from vla_ros.recording.dataset_v21 import DatasetMetaV21, load_meta
-from vla_ros.recording.features import DEFAULTS, IMAGES, SOURCE_FRAME, STAMP, Feature
+from vla_ros.recording.features import DEFAULTS, IMAGES, LEAVE_OUT, SOURCE_FRAME, STAMP, Feature
 from vla_ros.recording.files import DatasetError
-from vla_ros.recording.schemas import Stats
+from vla_ros.recording.schemas import EpisodeMeta, Stats
 from vla_ros.recording.segments import first_rows
 from vla_ros.recording.video_reader import VideoReader
 from vla_ros.values import Image
 
+#: Columns that are read of every file: where an episode's rows are, at what times, and what their task is.
+_PLACES = ("episode_index", "frame_index", "timestamp", "task_index")
+#: How far the rate that timestamps tell may be from fps: more is no jitter.
+_RATE_TOLERANCE = 0.1
 _INHERITED: list[Any] = []  # opened before a fork, perhaps amid another thread's read: never closed here
 
 
@@ -72,20 +76,21 @@ class DatasetReader:
         """
         self._open_videos = open_videos
         self.meta = load_meta(Path(root))
-        stored = {camera_name(f.key): f for f in self.meta.features.features if is_image(f)}
+        stored = {camera_name(f.key): f for f in self.meta.features.features if f.is_image}
         names = list(stored) if cameras is None else [camera_name(key) for key in cameras]
         missing = [name for name in names if name not in stored]
         if missing:
             raise DatasetError(f"{root} has no camera {', '.join(missing)}; there are: {', '.join(stored) or 'none'}")
         self._cameras = {name: stored[name] for name in names}
-        self._columns = [f.key for f in (*self.meta.features.features, *DEFAULTS) if is_number(f)]
+        self._columns = [f.key for f in (*self.meta.features.features, *DEFAULTS) if f.is_number]
+        self._places = [key for key in (*_PLACES, STAMP, SOURCE_FRAME) if key in self._columns]
         self._starts = np.array([episode.from_index for episode in self.meta.episodes], dtype=np.int64)
         self._forget()
 
     def _forget(self) -> None:
         self._process = os.getpid()
         self._lock = RLock()
-        self._files: dict[Path, Mapping[str, Column]] = {}
+        self._files: dict[Path, dict[str, Column]] = {}
         self._rows: dict[int, slice] = {}
         self._segments: dict[int, tuple[range, ...]] = {}
         self._stats: tuple[Path | None, Mapping[int, Stats]] = (None, {})
@@ -152,6 +157,7 @@ class DatasetReader:
             DatasetError: there is no such key or camera, or no offset is given for it; or a file cannot be read.
         """
         episode, frame = self.locate(index)
+        self._file(episode, [key for key in offsets if camera_name(key) not in self._cameras])
         segment = self.segment(episode, frame)
         values: dict[str, Column] = {}
         images: dict[str, NDArray[np.uint8]] = {}
@@ -198,7 +204,9 @@ class DatasetReader:
 
     def columns(self, episode: int, keys: Sequence[str] | None = None) -> Mapping[str, Column]:
         """key -> (T, N), read-only, of a whole episode; without `keys` every column; raises DatasetError."""
-        return MappingProxyType({key: self._column(episode, key) for key in (self._columns if keys is None else keys)})
+        keys = self._columns if keys is None else keys
+        self._file(episode, keys)
+        return MappingProxyType({key: self._column(episode, key) for key in keys})
 
     def stats(self, episode: int) -> Stats:
         """Statistics of an episode's features; empty where there are none, as in v2.0; raises DatasetError."""
@@ -234,20 +242,22 @@ class DatasetReader:
         )
 
     def _column(self, episode: int, key: str) -> Column:
-        columns = self._file(episode)
-        if key not in columns:
-            raise self._unknown(key)
-        return columns[key][self._rows[episode]]
+        return self._file(episode, [key])[key][self._rows[episode]]
 
-    def _file(self, episode: int) -> Mapping[str, Column]:
-        """The columns of the file that the episode is in, read once."""
+    def _file(self, episode: int, keys: Sequence[str] = ()) -> Mapping[str, Column]:
+        """The columns `keys`, and others, of the file that the episode is in, each read once.
+
+        Those that nobody asks for are not read: what is wrong with them does not matter.
+        """
         self._be_in_this_process()
         if not 0 <= episode < len(self.meta.episodes):
             raise DatasetError(f"{self.meta.root} has no episode {episode}; it has {len(self.meta.episodes)}, from 0")
         path = self.meta.data_path(self.meta.episodes[episode])
-        columns = self._files.get(path)
-        if columns is None:
-            columns = self._files[path] = read_columns(path, self._columns)
+        if unknown := [key for key in keys if key not in self._columns]:
+            raise self._unknown(unknown[0])
+        columns = self._files.setdefault(path, {})
+        if missing := [key for key in dict.fromkeys((*self._places, *keys)) if key not in columns]:
+            columns.update(read_columns(path, missing))
         if episode not in self._rows:
             self._rows[episode] = self._find(episode, columns)
         return columns
@@ -263,14 +273,25 @@ class DatasetReader:
                 f"{self.meta.data_path(found)}: episode {episode} should be {length} rows in order; there are "
                 f"{len(places)}, with frame_index {frames[:5].tolist()} and so on"
             )
+        self._check_rate(found, columns["timestamp"][places, 0])
         return slice(int(places[0]), int(places[0]) + length)
+
+    def _check_rate(self, found: EpisodeMeta, times_s: Column) -> None:
+        """Raise DatasetError where an episode's rows are at another rate than fps, by their timestamps."""
+        step_s = float(np.median(np.diff(times_s.astype(np.float64)))) if len(times_s) > 1 else 1.0 / self.meta.fps
+        if abs(step_s * self.meta.fps - 1.0) > _RATE_TOLERANCE:
+            raise DatasetError(
+                f"{self.meta.data_path(found)}: timestamp says that rows of episode {found.index} are {step_s:.4g} s "
+                f"apart, and fps in meta/info.json ({self.meta.fps}) that they are {1 / self.meta.fps:.4g} s; correct "
+                "the wrong one"
+            )
 
     def _opened(self, episode: int, feature: Feature) -> tuple[VideoReader | StoredImages, int]:
         """The file with an episode's images, and which of its frames is the episode's first."""
         self._file(episode)
         found = self.meta.episodes[episode]
+        self._refuse_depth(feature)
         if feature.is_video:
-            self._refuse_depth(feature)
             path, first = self.meta.video_path(found, feature.key), self.meta.first_frame(found, feature.key)
         else:
             path, first = self.meta.data_path(found), self._rows[episode].start
@@ -278,30 +299,22 @@ class DatasetReader:
         if name not in self._videos:
             while len(self._videos) >= self._open_videos:
                 self._videos.popitem(last=False)[1].close()
-            self._videos[name] = VideoReader(path) if feature.is_video else StoredImages(path, feature.key)
+            self._videos[name] = (
+                VideoReader(path, self.meta.fps) if feature.is_video else StoredImages(path, feature.key)
+            )
         self._videos.move_to_end(name)
         return self._videos[name], first
 
     def _refuse_depth(self, feature: Feature) -> None:
-        made = self.meta.info["features"][feature.key].get("info") or {}
-        if made.get("is_depth_map") or made.get("video.is_depth_map"):
-            raise DatasetError(f"{feature.key} of {self.meta.root} holds depth, and no images; name the other cameras")
+        made = self.meta.info["features"][feature.key].get("info")
+        if isinstance(made, dict) and (made.get("is_depth_map") or made.get("video.is_depth_map")):
+            raise DatasetError(f"{feature.key} of {self.meta.root} holds depth, and no images; {LEAVE_OUT}")
 
     def _be_in_this_process(self) -> None:
         """After a fork: files are shared with the parent, down to where each is read; this process opens its own."""
         if self._process != os.getpid():
             _INHERITED.append(self._videos)
             self._forget()
-
-
-def is_image(feature: Feature) -> bool:
-    """Whether it is a camera: a video, or images in the table."""
-    return feature.dtype in ("video", "image")
-
-
-def is_number(feature: Feature) -> bool:
-    """Whether it is a column of numbers: neither a camera nor text."""
-    return not is_image(feature) and feature.dtype != "string"
 
 
 def camera_name(key: str) -> str:

@@ -18,11 +18,13 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from vla_ros.recording.features import LEAVE_OUT
 from vla_ros.recording.files import DatasetError
 
 #: How far from k/fps a frame may be shown; LeRobot accepts as much.
 TOLERANCE_S: Final = 1e-4
 _LONGEST_GOP: Final = 300  # frames looked at to find the distance of key frames
+_ENOUGH_FRAMES: Final = 8  # whose times tell the rate
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,24 @@ class VideoInfo:
 
 
 class VideoReader:
-    """One video file, open. Not for use by two threads at a time; raises DatasetError for a file that is no video."""
+    """One video file, open. Not for use by two threads at a time; raises DatasetError for a file that is no video.
 
-    def __init__(self, path: Path) -> None:
+    Frames are found by time: of a dataset's video, `fps` is the rate of its rows. One of another rate is refused.
+    """
+
+    def __init__(self, path: Path, fps: int | None = None) -> None:
         self._path = path
         self._container, self._stream = _opened(path)
-        self._fps = _rate(path, self._stream)
+        self._fps = fps or _rate(path, self._stream)
         self._ticks = 1 / (self._fps * self._stream.time_base)  # of the stream's clock, from frame to frame
         self._stream.thread_type = "NONE"  # threads would hold frames back, and a single frame is what is wanted
         self._stream.codec_context.thread_count = 1  # nor dav1d's own, whose locks a fork would inherit for ever
-        self._gop = self._distance_of_key_frames()
+        try:
+            refuse_depth(path, self._stream)
+            self._gop = self._look_ahead()
+        except DatasetError:
+            self._container.close()
+            raise
         self._converter = VideoReformatter()  # one for all: each has to be set up
         self._decoded: Iterator[Any] = iter(())
         self._last: Any = None
@@ -106,12 +116,23 @@ class VideoReader:
     def _decode(self) -> None:
         self._last = next(self._decoded)
         self._position = round(self._last.pts / self._ticks)
+        shown_s = self._last.pts * self._stream.time_base
+        if abs(shown_s - Fraction(self._position, self._fps)) > TOLERANCE_S:
+            raise _time_error(self._path, self._stream, self._fps, shown_s)
 
-    def _distance_of_key_frames(self) -> int:
+    def _look_ahead(self) -> int:
+        """The distance of key frames; raises DatasetError where the first frames are not 1/fps apart."""
+        distance, shown_s = 0, []
         for number, packet in enumerate(_packets(self._container, self._stream)):
-            if (packet.is_keyframe and number) or number == _LONGEST_GOP:
-                return number
-        return _LONGEST_GOP
+            shown_s.append(packet.pts * packet.time_base)
+            distance = distance or (number if packet.is_keyframe else 0)
+            if number == _LONGEST_GOP or (distance and number >= _ENOUGH_FRAMES):
+                break
+        shown_s.sort()  # they are stored in the order in which they are decoded
+        steps_s = [after - before for before, after in pairwise(shown_s)]
+        if steps_s and abs(min(steps_s) - Fraction(1, self._fps)) > 2 * TOLERANCE_S:
+            raise _time_error(self._path, self._stream, self._fps, shown_s[1])
+        return distance or _LONGEST_GOP
 
 
 def probe(path: Path, decode: bool = False) -> VideoInfo:
@@ -292,6 +313,35 @@ def _opened_up_to_damage(path: Path) -> Any:
         with suppress(OSError, av.FFmpegError):
             return av.open(f"subfile,,start,0,end,{end},,:{path}", metadata_errors="replace")
     return None
+
+
+def rate_error(path: Path, rate: float, fps: int) -> DatasetError:
+    """What is wrong with a video of `rate` frames a second in a dataset of `fps` rows."""
+    return DatasetError(
+        f"{path} has {rate:.4g} frames a second, and its dataset {fps} rows; make it again with a frame for every row "
+        f"(ffmpeg -i OLD -vf fps={fps} NEW), or correct fps in info.json"
+    )
+
+
+def _time_error(path: Path, stream: Any, fps: int, shown_s: Fraction) -> DatasetError:
+    rate = stream.average_rate or stream.base_rate or 0
+    if abs(rate - fps) > 0.01:
+        return rate_error(path, float(rate), fps)
+    return DatasetError(
+        f"{path} shows a frame at {float(shown_s):.6f} s, which is no multiple of 1/{fps} s; make it again with a "
+        f"frame for every row (ffmpeg -i OLD -vf fps={fps} NEW)"
+    )
+
+
+def refuse_depth(path: Path, stream: Any) -> None:
+    """Raises DatasetError where pixels are single numbers of more than 8 bits: distances, and no colour."""
+    if is_depth(stream.codec_context.format):
+        raise DatasetError(f"{path} holds depth ({stream.codec_context.pix_fmt}), and no images; {LEAVE_OUT}")
+
+
+def is_depth(pixels: Any) -> bool:
+    """Whether a pixel of this format is one number of more than 8 bits."""
+    return pixels is not None and len(pixels.components) == 1 and pixels.components[0].bits > 8
 
 
 def _rate(path: Path, stream: Any) -> int:

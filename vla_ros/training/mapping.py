@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vla_ros.recording.features import STATE, Features, joint_names
-from vla_ros.recording.reader import camera_name, is_image
+from vla_ros.recording.reader import camera_name
 from vla_ros.robots import catalogue
 from vla_ros.robots.robot import Robot
 
@@ -20,7 +20,7 @@ def stored_name(camera: str, keys: Mapping[str, str]) -> str:
 
 def frame_sizes(features: Features, cameras: Mapping[str, str]) -> dict[str, tuple[int, int]]:
     """camera -> (width, height) as recorded; whoever wrote it may say channels first. `cameras`: -> `stored_name`."""
-    shapes = {camera_name(feature.key): feature.shape for feature in features.features if is_image(feature)}
+    shapes = {camera_name(feature.key): feature.shape for feature in features.features if feature.is_image}
     sizes = {camera: shape[1:] if shape[-1] != _CHANNELS else shape[:2] for camera, shape in shapes.items()}
     return {name: (sizes[stored][1], sizes[stored][0]) for name, stored in cameras.items()}
 

@@ -19,7 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vla_ros.recording.dataset import episode_tasks, is_there, tasks_of
 from vla_ros.recording.dataset_v21 import DATA_PATH_21, VIDEO_PATH_21
+from vla_ros.recording.features import whole_fps
 from vla_ros.recording.files import (
     DATA_PATH,
     VIDEO_PATH,
@@ -77,7 +79,7 @@ class Episode:
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """What a video file's packets say: `pts` [s] in order, and how many frames its header promises.
+    """What a video file's packets say: `pts` [s] in the order shown, and how many frames its header promises.
 
     `has_text`: what the file says of itself, as what wrote it, is UTF-8; else PyAV, and with it LeRobot, refuses it.
     """
@@ -132,8 +134,10 @@ class Scan:
     @property
     def fps(self) -> int:
         """Rows per second; 0 where info.json does not say."""
-        fps = self.info.get("fps")
-        return int(fps) if isinstance(fps, int | float) and fps == int(fps) and fps > 0 else 0
+        try:
+            return whole_fps(self.info.get("fps"))
+        except ValueError:
+            return 0
 
     def is_broken(self, path: str) -> bool:
         """Whether this file could not be read."""
@@ -266,6 +270,7 @@ def _video(path: Path, size: int, changed_ns: int) -> Video:
         for packet in container.demux(stream):
             if packet.size and packet.pts is not None and not packet.is_corrupt and not packet.is_discard:
                 pts.append(packet.pts * stream.time_base)
+        pts.sort()  # packets stand in the order in which they are decoded
         name = context.codec.canonical_name if context is not None else ""
         return Video(
             codec=name,
@@ -306,9 +311,7 @@ def _scan_v30(found: Scan) -> None:
     tasks = table(found, TASKS)
     if tasks is not None:
         try:
-            names = [name for name in tasks.column_names if name != "task_index"]
-            texts = tasks.column("task" if "task" in names else names[0]).to_pylist()
-            found.tasks = dict(zip(tasks.column("task_index").to_pylist(), texts, strict=True))
+            found.tasks = tasks_of(tasks)
         except _UNREADABLE as error:
             note(found, TASKS, f"no column {_line(error)}")
     stats = _json(found, STATS)
@@ -327,13 +330,13 @@ def _episode_v30(found: Scan, row: Mapping[str, Any], source: str) -> Episode:
     videos = {}
     for key in found.video_keys:
         place = f"videos/{key}/"
-        if row.get(f"{place}chunk_index") is not None:
+        if is_there(row.get(f"{place}chunk_index")):
             path = found.layout.video_name(key, int(row[f"{place}chunk_index"]), int(row[f"{place}file_index"]))
             videos[key] = Segment(path, float(row[f"{place}from_timestamp"]), float(row[f"{place}to_timestamp"]))
     return Episode(
         index=int(row["episode_index"]),
         length=int(row["length"]),
-        tasks=tuple(str(task) for task in row["tasks"] or ()),
+        tasks=episode_tasks(row["tasks"]),
         data=found.layout.data_name(int(row["data/chunk_index"]), int(row["data/file_index"])),
         first=int(row["dataset_from_index"]),
         last=int(row["dataset_to_index"]),
@@ -361,7 +364,7 @@ def _scan_v21(found: Scan) -> None:
             for key in found.video_keys
         }
         data = found.layout.data_name(*place)
-        tasks = tuple(str(task) for task in entry["tasks"])
+        tasks = episode_tasks(entry["tasks"])
         of_episode = statistics.get(index, {})
         found.episodes.append(
             Episode(index, length, tasks, data, first, first + length, videos, of_episode, _EPISODES_21)
