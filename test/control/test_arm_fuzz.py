@@ -14,6 +14,7 @@ from vla_ros.control.arm import ArmConfig, ArmController
 from vla_ros.control.clearance import Clearance
 from vla_ros.control.kinematics import for_robot
 from vla_ros.control.limits import AxisLimits, LimitsConfig, Workspace
+from vla_ros.control.watchdog import Condition, Following
 from vla_ros.robots.fr3 import FR3
 from vla_ros.robots.panda import PANDA
 from vla_ros.robots.robot import Robot
@@ -54,20 +55,20 @@ class Adversary:
         self.measured = np.array(STARTS[seed % len(STARTS)])
         self.tcp_pose = for_robot(robot).forward(self.measured)
         self.velocities = np.zeros(7)
-        self.path: list[Array] = [self.measured]
+        self.paths: list[list[Array]] = [[self.measured]]  # each from rest: a robot that stops itself is sent nothing
         self.ticks_running = 0
         self.is_connected = True
         self.speaks_poses = False
         self.kept: list[ActionChunk] = []  # to be sent later, or again
 
-    def run(self, ticks: int) -> Array:
+    def run(self, ticks: int) -> list[Array]:
         for _ in range(ticks):
             if self.random.random() < 0.08:
                 self.send(self.chunk())
             if self.random.random() < 0.02:
                 self.say()
             self.tick()
-        return np.array(self.path)
+        return [np.array(path) for path in self.paths]
 
     def send(self, chunk: ActionChunk) -> None:
         """At once, later, or twice; and then whatever was kept."""
@@ -92,7 +93,10 @@ class Adversary:
             self.velocities = (command.joint_positions - self.measured) / PERIOD_S
             self.measured = np.array(command.joint_positions)
             self.tcp_pose = np.array(command.tcp_pose)
-            self.path.append(self.measured)
+            self.paths[-1].append(self.measured)
+        elif self.arm.is_at_rest and self.velocities.any():
+            self.velocities = np.zeros(7)
+            self.paths.append([self.measured])
         self.ticks_running += self.arm.safety is SafetyState.RUNNING
 
     def chunk(self) -> ActionChunk:
@@ -152,12 +156,16 @@ class Adversary:
         """An operator, a driver, a clock."""
         arm, now_ns = self.arm, self.now_ns
         word = self.random.choice(
-            ["start", "resume", "hold", "stop", "estop", "fault", "silence", "clock", "kind", "state"]
+            ["start", "resume", "hold", "stop", "estop", "fault", "condition", "silence", "clock", "kind", "state"]
         )
         if word == "fault":
             arm.on_fault("reflex", now_ns)
             arm.on_fault_cleared(now_ns)
             arm.on_recovered(now_ns)
+        elif word == "condition":
+            following = self.random.choice([Following.INACTIVE, Following.UNREACHABLE])
+            arm.on_condition(Condition(following, "for a moment"), now_ns)
+            arm.on_condition(Condition(Following.FOLLOWS), now_ns)
         elif word == "silence":
             self.is_connected = not self.is_connected
         elif word == "clock":
@@ -179,15 +187,17 @@ class Adversary:
 def fuzz(assert_keeps, assert_tcp_keeps, case: str, seed: int, ticks: int) -> None:
     robot, config = CASES[case]
     adversary = Adversary(robot, config, seed)
-    path = adversary.run(ticks)
     limits = AxisLimits.of_joints(robot, config.limits)
-    assert_keeps(path, replace(limits, lower=np.full(7, -np.inf), upper=np.full(7, np.inf)))
-    assert_tcp_keeps(path, config.limits, robot)
-    assert_only_moves_inward(path, robot, config.limits, limits)
-    velocities = np.diff(path, axis=0) / PERIOD_S
-    for at in (path[1:], path[:-1]):
-        low, up = limits.velocity_bounds(at)
-        assert (velocities <= up * (1 + 1e-6) + 1e-7).all() and (velocities >= low * (1 + 1e-6) - 1e-7).all()
+    for path in adversary.run(ticks):
+        if len(path) < 2:
+            continue
+        assert_keeps(path, replace(limits, lower=np.full(7, -np.inf), upper=np.full(7, np.inf)))
+        assert_tcp_keeps(path, config.limits, robot)
+        assert_only_moves_inward(path, robot, config.limits, limits)
+        velocities = np.diff(path, axis=0) / PERIOD_S
+        for at in (path[1:], path[:-1]):
+            low, up = limits.velocity_bounds(at)
+            assert (velocities <= up * (1 + 1e-6) + 1e-7).all() and (velocities >= low * (1 + 1e-6) - 1e-7).all()
     assert adversary.ticks_running > 0.05 * ticks  # it was tried, not only held
 
 

@@ -81,6 +81,7 @@ def test_a_loss_waits_for_the_operator_where_so_configured(lost, back):
         (Event.DEVIATED, RAMPING, "the arm is not where it was commanded"),
         (Event.OTHER_TASK, RAMPING, "the policy started again with another task"),
         (Event.HOLD, RAMPING, "held by the operator"),
+        (Event.NOT_FOLLOWING, RAMPING, "waits for resume, as the robot did not follow"),
     ],
 )
 def test_serious_causes_wait_for_the_operator(event, state, reason):
@@ -144,20 +145,24 @@ OPERATOR = (Event.START, Event.START_TELEOP, Event.RESUME, Event.RESUME_TELEOP)
 RESUMES = (Event.RESUME, Event.RESUME_TELEOP)
 STARTS = (Event.START, Event.START_TELEOP)
 RECOVERS = (Event.RECOVERED, Event.RECOVERED_TELEOP)
-FOR_POLICY = (Event.START, Event.RESUME, Event.RECOVERED)
-FOR_TELEOP = (Event.START_TELEOP, Event.RESUME_TELEOP, Event.RECOVERED_TELEOP)
+REACHES = (Event.REACHED, Event.REACHED_TELEOP)
+FOR_POLICY = (Event.START, Event.RESUME, Event.RECOVERED, Event.REACHED)
+FOR_TELEOP = (Event.START_TELEOP, Event.RESUME_TELEOP, Event.RECOVERED_TELEOP, Event.REACHED_TELEOP)
 GOOD = (Event.TARGET_GOOD,)
 BY_CAUSE: dict[Cause, tuple[tuple[Event, ...], tuple[Event, ...], tuple[Event, ...]]] = {
     Cause.ESTOP: ((Event.ESTOP,), RESUMES, ()),
     Cause.FAULT: ((Event.FAULT,), (Event.FAULT_CLEARED,), ()),
     Cause.AFTER_FAULT: ((Event.FAULT,), RECOVERS, ()),
+    Cause.NOT_FOLLOWING: ((Event.NOT_FOLLOWING,), (Event.FOLLOWING,), ()),
+    Cause.AFTER_NOT_FOLLOWING: ((Event.NOT_FOLLOWING,), OPERATOR, ()),
+    Cause.UNREACHABLE: ((Event.UNREACHABLE,), OPERATOR, REACHES),
     Cause.CLOCK_JUMP: ((Event.CLOCK_JUMPED,), OPERATOR, ()),
     Cause.SECOND_PUBLISHER: ((Event.SECOND_PUBLISHER,), OPERATOR, ()),
     Cause.DEVIATED: ((Event.DEVIATED,), OPERATOR, ()),
     Cause.OTHER_TASK: ((Event.OTHER_TASK,), OPERATOR, ()),
     Cause.OPERATOR_HOLD: ((Event.HOLD,), OPERATOR, ()),
     Cause.NOT_STARTED: ((Event.STOP,), STARTS, ()),
-    Cause.ANCHORING: ((*OPERATOR, *RECOVERS), (Event.ANCHORED,), ()),
+    Cause.ANCHORING: ((*OPERATOR, *RECOVERS, *REACHES), (Event.ANCHORED,), ()),
     Cause.WAITING: (FOR_POLICY, (Event.CHUNK_CAME, *FOR_TELEOP), ()),
     Cause.TELEOP_WAITING: (FOR_TELEOP, (Event.TELEOP_CAME, *FOR_POLICY), ()),
     Cause.DEADMAN: ((Event.DEADMAN_RELEASED,), OPERATOR, (Event.DEADMAN_HELD,)),
@@ -222,6 +227,8 @@ class Machine(RuleBasedStateMachine):
             Event.START,
             Event.FAULT_CLEARED,
             Event.RECOVERED,
+            Event.FOLLOWING,
+            Event.REACHED,
             Event.DEADMAN_HELD,
             Event.STATE_FRESH,
         ):

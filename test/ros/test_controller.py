@@ -32,13 +32,15 @@ STEP_NS = 100 * NANOSECONDS_PER_MILLISECOND
 
 
 class ObedientRobot:
-    """Publishes joint states at 100 Hz: where the last target was, at home before the first."""
+    """Publishes joint states at 100 Hz: where the last target was, at home before the first; and that it follows."""
 
     def __init__(self, node: Node) -> None:
         self.positions = HOME.copy()
+        self.state = FrankaState(robot_mode=FrankaState.ROBOT_MODE_MOVE)
         self._node = node
         endpoints = PANDA.endpoints
-        self._states = node.create_publisher(JointState, endpoints["joint_states"].name, qos.SENSOR)
+        self._joint_states = node.create_publisher(JointState, endpoints["joint_states"].name, qos.SENSOR)
+        self._robot_states = node.create_publisher(FrankaState, endpoints["robot_state"].name, qos.SENSOR)
         node.create_subscription(Float64MultiArray, endpoints["joints_desired"].name, self._on_target, qos.COMMAND)
         node.create_timer(0.01, self._publish)
 
@@ -48,7 +50,8 @@ class ObedientRobot:
     def _publish(self) -> None:
         message = JointState(name=list(PANDA.joint_names), position=self.positions.tolist(), velocity=[0.0] * 7)
         message.header.stamp = self._node.get_clock().now().to_msg()
-        self._states.publish(message)
+        self._joint_states.publish(message)
+        self._robot_states.publish(self.state)
 
 
 def say_that_the_policy_is_there(node: Node) -> None:
@@ -99,6 +102,7 @@ def test_it_holds_until_it_is_started_then_follows_then_says_that_the_chunks_ran
     assert answer.success
     assert answer.message == "mode policy, holding: takes the measured pose as its command"
     watcher.until_said("controller", "holding: waits for the first chunk")
+    watcher.until(lambda: watcher.commands, "the first command")
     assert np.allclose(watcher.commands[0].points[0].positions[:7], HOME)
     send(watcher, chunk_of(target, watcher.now_ns))
     watcher.until_said("controller", "running")
@@ -162,9 +166,7 @@ class FallenRobot:
 
     def __post_init__(self) -> None:
         endpoints = PANDA.endpoints
-        self.state = FrankaState(robot_mode=FrankaState.ROBOT_MODE_MOVE)
-        states = self.watcher.create_publisher(FrankaState, endpoints["robot_state"].name, qos.SENSOR)
-        self.watcher.create_timer(0.01, lambda: states.publish(self.state))
+        self.state = self.watcher.robot.state
         self.watcher.create_service(ErrorRecovery, endpoints["error_recovery"].name, self._recover)
         self.watcher.create_service(SwitchController, endpoints["switch_controller"].name, self._switch)
 

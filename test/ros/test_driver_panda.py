@@ -24,11 +24,12 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from vla_ros.control.gripper import GripperGoal
+from vla_ros.control.watchdog import Condition, Following
 from vla_ros.geometry import pose_matrix
 from vla_ros.robots.panda import PANDA
 from vla_ros.ros import convert, qos
 from vla_ros.ros.drivers import panda_recovery
-from vla_ros.ros.drivers.panda import ALMOST_ZERO, USER_STOP, PandaDriver, fault_of, joint_target, pose_target
+from vla_ros.ros.drivers.panda import ALMOST_ZERO, USER_STOP, PandaDriver, condition_of, joint_target, pose_target
 from vla_ros.ros.drivers.panda_mirror import PandaMirror
 from vla_ros.ros.drivers.panda_recovery import NO_ERRORS
 from vla_ros.simulation.tabletop import Tabletop
@@ -47,11 +48,16 @@ class Heard:
 
     joints: list[tuple[int, Array, Array | None]] = field(default_factory=list)
     widths: list[float] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    cleared: int = 0
+    conditions: list[Condition] = field(default_factory=list)  # repetitions left out
 
-    def on_cleared(self) -> None:
-        self.cleared += 1
+    def on_condition(self, condition: Condition) -> None:
+        if self.conditions[-1:] != [condition]:
+            self.conditions.append(condition)
+
+    @property
+    def following(self) -> Following | None:
+        """What was reported last."""
+        return self.conditions[-1].following if self.conditions else None
 
 
 @dataclass
@@ -70,8 +76,7 @@ class Bench:
             PANDA,
             on_joint_state=lambda *state: heard.joints.append(state),
             on_gripper_state=lambda _, width: heard.widths.append(width),
-            on_fault=heard.faults.append,
-            on_fault_cleared=heard.on_cleared,
+            on_condition=heard.on_condition,
             command_interface=command_interface,
         )
 
@@ -197,24 +202,43 @@ def test_a_joint_state_of_another_robot_is_none(bench: Bench) -> None:
     assert all(len(positions) == 7 for _, positions, _ in bench.heard.joints)
 
 
-def test_faults_are_told_once_and_by_name(bench: Bench) -> None:
+def test_every_mode_says_whether_the_robot_follows(bench: Bench) -> None:
     publisher = bench.node.create_publisher(FrankaState, NAMES["robot_state"], qos.STATE)
+    targets = bench.node.create_subscription(Float64MultiArray, NAMES["joints_desired"], lambda _: None, qos.COMMAND)
     driver = bench.driver()
+    driver.poll()
+    assert bench.heard.conditions == [Condition(Following.UNREACHABLE, f"nothing on {NAMES['robot_state']} yet")]
     state = FrankaState(robot_mode=FrankaState.ROBOT_MODE_REFLEX)
     state.current_errors.cartesian_reflex = True
     state.current_errors.power_limit_violation = True
     bench.each += [driver.poll, lambda: publisher.publish(state)]
-    bench.spin(lambda: bench.heard.faults, "the reflex is told")
-    state.robot_mode = FrankaState.ROBOT_MODE_USER_STOPPED
-    bench.spin(lambda: len(bench.heard.faults) == 2, "the user stop is told")
-    state.robot_mode = FrankaState.ROBOT_MODE_MOVE
-    bench.spin(lambda: bench.heard.cleared, "the end is told")
-    assert bench.heard.faults == [
-        "reflex: cartesian_reflex, power_limit_violation",
-        USER_STOP,
-    ]
-    assert bench.heard.cleared == 1
-    assert fault_of(FrankaState(robot_mode=FrankaState.ROBOT_MODE_REFLEX)) == "reflex: no error named"
+    active = "it follows while joint_impedance_controller is active (mode move)"
+    for mode, condition in (
+        (FrankaState.ROBOT_MODE_REFLEX, (Following.FAULT, "reflex: cartesian_reflex, power_limit_violation")),
+        (FrankaState.ROBOT_MODE_USER_STOPPED, (Following.FAULT, USER_STOP)),
+        (FrankaState.ROBOT_MODE_MOVE, (Following.FOLLOWS, "")),
+        (FrankaState.ROBOT_MODE_IDLE, (Following.INACTIVE, f"robot mode idle; {active}")),
+        (FrankaState.ROBOT_MODE_GUIDING, (Following.INACTIVE, f"robot mode guided by hand; {active}")),
+        (FrankaState.ROBOT_MODE_OTHER, (Following.INACTIVE, f"robot mode other; {active}")),
+        (
+            FrankaState.ROBOT_MODE_AUTOMATIC_ERROR_RECOVERY,
+            (Following.INACTIVE, f"robot mode automatic error recovery; {active}"),
+        ),
+        (99, (Following.INACTIVE, f"robot mode 99; {active}")),
+        (FrankaState.ROBOT_MODE_MOVE, (Following.FOLLOWS, "")),
+    ):
+        state.robot_mode = mode
+        bench.spin(lambda condition=condition: bench.heard.conditions[-1] == Condition(*condition), condition[1])
+    bench.node.destroy_subscription(targets)
+    alone = Condition(
+        Following.UNREACHABLE, f"no subscriber on {NAMES['joints_desired']}: load joint_impedance_controller"
+    )
+    bench.spin(lambda: bench.heard.conditions[-1] == alone, "the lack of a subscriber")
+    bench.each.pop()  # no robot state any more
+    silent = f"nothing on {NAMES['robot_state']} for 1"
+    bench.spin(lambda: bench.heard.conditions[-1].reason.startswith(silent), "the robot state is missed")
+    state = FrankaState(robot_mode=FrankaState.ROBOT_MODE_REFLEX)
+    assert condition_of(state, "").reason == "reflex: no error named"
 
 
 # --- against the simulated side ---
@@ -285,14 +309,14 @@ def test_a_reflex_and_the_way_out(bench: Bench, simulated: tuple[Tabletop, Panda
     bench.each += [driver.poll, lambda: driver.publish(command(target[0]))]
     bench.spin(lambda: mirror.commanded_ns is not None, "the arm is commanded")
     target[0] = world.joint_positions + 0.8  # no arm jumps
-    bench.spin(lambda: bench.heard.faults, "the reflex is told")
-    assert bench.heard.faults[0].startswith("reflex: joint_motion_generator_velocity_discontinuity")
+    bench.spin(lambda: bench.heard.following is Following.FAULT, "the reflex is told")
+    assert bench.heard.conditions[-1].reason.startswith("reflex: joint_motion_generator_velocity_discontinuity")
     assert mirror.commanded_ns is None
     target[0] = world.joint_positions
     recovery = bench.node.create_client(ErrorRecovery, NAMES["error_recovery"])
     bench.spin(recovery.service_is_ready, "somebody recovers")
     recovery.call_async(ErrorRecovery.Request())
-    bench.spin(lambda: bench.heard.cleared, "the fault is gone")
+    bench.spin(lambda: bench.heard.following is Following.INACTIVE, "the fault is gone")
     time_ns = world.time_ns
     bench.spin(lambda: world.time_ns > time_ns + 100_000_000, "targets have been sent for a while")
     assert mirror.commanded_ns is None, "error recovery alone leaves the controller inactive"
@@ -303,6 +327,7 @@ def test_a_reflex_and_the_way_out(bench: Bench, simulated: tuple[Tabletop, Panda
     assert done == [(False, "error recovery has not ended")]
     bench.spin(lambda: len(done) == 2, "the whole sequence ends")
     assert done[1] == (True, "")
+    assert bench.heard.following is Following.FOLLOWS
     bench.spin(lambda: mirror.commanded_ns is not None, "it is heeded again")
 
 
@@ -311,6 +336,11 @@ def test_a_reflex_and_the_way_out(bench: Bench, simulated: tuple[Tabletop, Panda
     [
         ("jammed", "", (False, "error recovery: jammed")),
         (NO_ERRORS, "", (True, "")),
+        (
+            "",
+            "follow",
+            (False, "the robot does not follow, 1 s after the activation of cartesian_impedance_controller"),
+        ),
         ("", "deactivate", (False, "deactivation of cartesian_impedance_controller: not now")),
         ("", "activate", (False, "activation of cartesian_impedance_controller: not now")),
         (
@@ -325,8 +355,12 @@ def test_a_reflex_and_the_way_out(bench: Bench, simulated: tuple[Tabletop, Panda
     ],
 )
 def test_each_step_of_a_recovery_that_fails_is_named(
-    bench: Bench, error: str, refused: str | None, outcome: tuple[bool, str]
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: str, refused: str | None, outcome: tuple[bool, str]
 ) -> None:
+    monkeypatch.setattr(panda_recovery, "_LONGEST_STEP_S", 1.0)
+    state = FrankaState(robot_mode=FrankaState.ROBOT_MODE_IDLE)
+    states = bench.node.create_publisher(FrankaState, NAMES["robot_state"], qos.STATE)
+
     def recover(_: ErrorRecovery.Request, response: ErrorRecovery.Response) -> ErrorRecovery.Response:
         response.success, response.error = not error, error
         return response
@@ -334,6 +368,8 @@ def test_each_step_of_a_recovery_that_fails_is_named(
     def switch(request: SwitchController.Request, response: SwitchController.Response) -> SwitchController.Response:
         step, strictness = ("activate", 2) if request.activate_controllers else ("deactivate", 1)
         response.ok = step != refused and request.strictness == strictness
+        if step == "activate" and refused != "follow":
+            state.robot_mode = FrankaState.ROBOT_MODE_MOVE
         response.message = "" if response.ok else "not now"
         return response
 
@@ -344,6 +380,7 @@ def test_each_step_of_a_recovery_that_fails_is_named(
     bench.spin(driver._recovery._recovery.service_is_ready, "somebody recovers")
     bench.spin(lambda: refused is None or driver._recovery._switch.service_is_ready(), "somebody switches controllers")
     done: list[tuple[bool, str]] = []
+    bench.each += [driver.poll, lambda: states.publish(state)]
     driver.recover(lambda *answer: done.append(answer))
     bench.spin(lambda: done, "the recovery ends")
     assert done == [outcome]
@@ -371,7 +408,7 @@ def test_a_hand_on_the_stop_button_is_no_fault_for_software(bench: Bench) -> Non
     assert driver.can_recover
     pressed = FrankaState(robot_mode=FrankaState.ROBOT_MODE_USER_STOPPED)
     bench.each += [driver.poll, lambda: publisher.publish(pressed)]
-    bench.spin(lambda: bench.heard.faults, "the button is seen")
+    bench.spin(lambda: bench.heard.following is Following.FAULT, "the button is seen")
     assert not driver.can_recover
     done: list[tuple[bool, str]] = []
     driver.recover(lambda *answer: done.append(answer))

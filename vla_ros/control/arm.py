@@ -24,7 +24,17 @@ from vla_ros.control.limits import (
 )
 from vla_ros.control.measured import Measured
 from vla_ros.control.reference import Reference
-from vla_ros.control.watchdog import Cause, DeadmanSwitch, Event, Watchdog, WatchdogConfig, joints_off, tcp_off
+from vla_ros.control.watchdog import (
+    Cause,
+    Condition,
+    DeadmanSwitch,
+    Event,
+    Following,
+    Watchdog,
+    WatchdogConfig,
+    joints_off,
+    tcp_off,
+)
 from vla_ros.robots.robot import Robot
 from vla_ros.timing.chunks import ScheduleConfig
 from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_s, period_ns, s_to_ns
@@ -32,6 +42,14 @@ from vla_ros.values import ActionChunk, Array, Command, Config, Mode, SafetyStat
 
 #: A clock that goes further ahead between two ticks has jumped, or the process was suspended [s].
 _LONGEST_TICK_S = 0.5
+#: With one of these the robot is not sent anything.
+_NOT_FOLLOWING = (
+    Cause.FAULT,
+    Cause.AFTER_FAULT,
+    Cause.NOT_FOLLOWING,
+    Cause.AFTER_NOT_FOLLOWING,
+    Cause.UNREACHABLE,
+)
 #: What an arm that carries its own weight differs from its command: nothing to correct at a resume [rad].
 _SAME_RAD = 0.02
 
@@ -86,6 +104,7 @@ class ArmController:
         self._reference = Reference(self._kinematics, robot, config.limits, self._limits, self._period_ns)
         self._tcp_pose: Array = np.zeros(7)  # of the commanded joint positions
         self._has_commanded = False
+        self._is_released = False  # the robot did not follow, and was not anchored since: nothing is sent
         self._stood_since_ns: int | None = 0  # the command is at rest since; None while it moves
         self._last_tick_ns: int | None = None
         self._deadman = DeadmanSwitch(config.watchdog.max_deadman_age_ms)
@@ -125,9 +144,35 @@ class ArmController:
         """Somebody else publishes where only one may, as `detail` names; to be told again and again while it is so."""
         self._watchdog.on(now_ns, Event.SECOND_PUBLISHER, detail)
 
+    def on_condition(self, condition: Condition, now_ns: int) -> None:
+        """Whether the robot follows, as its driver reports at every tick.
+
+        While it does not, nothing is sent, and the command is kept at the measured pose: so the robot finds it where it
+        stands. Afterwards the arm waits for `resume`; a lost contact that is back needs none. An arm that is not
+        obeyed takes notice of faults only.
+        """
+        if condition.following is Following.UNREACHABLE:
+            if self._is_obeyed:
+                self._release(now_ns, Event.UNREACHABLE, condition.reason)
+            return
+        if condition.following is Following.FAULT:
+            self.on_fault(condition.reason, now_ns)
+        else:
+            self.on_fault_cleared(now_ns)
+        if not self._is_obeyed:
+            return
+        if self._watchdog.has(Cause.UNREACHABLE):
+            is_teleop = self._intake.mode is Mode.TELEOP
+            self._watchdog.on(now_ns, Event.REACHED_TELEOP if is_teleop else Event.REACHED)
+            self._begin_anew(now_ns)
+        if condition.following is Following.FOLLOWS:
+            self._watchdog.on(now_ns, Event.FOLLOWING)
+        elif condition.following is Following.INACTIVE and not self.needs_recovery:  # a recovery passes through modes
+            self._release(now_ns, Event.NOT_FOLLOWING, condition.reason)
+
     def on_fault(self, reason: str, now_ns: int) -> None:
         """The robot stopped itself: a reflex, a user stop."""
-        self._watchdog.on(now_ns, Event.FAULT, reason)
+        self._release(now_ns, Event.FAULT, reason)
 
     def on_fault_cleared(self, now_ns: int) -> None:
         """The robot has no errors any more; the arm waits until it is `on_recovered`."""
@@ -201,8 +246,8 @@ class ArmController:
     def step(self, now_ns: int) -> Command | None:
         """One tick: the command of `now_ns`, one period further than the last.
 
-        None while there is nothing to send: no pose is known, the arm stands and is not started, or the last tick was
-        within half a period (a timer that catches up would move the arm too fast).
+        None while there is nothing to send: no pose is known, the robot does not follow, the arm stands and is not
+        started, or the last tick was within half a period (a timer that catches up would move the arm too fast).
         """
         self._watch_clock(now_ns)
         if self._last_tick_ns is not None and now_ns - self._last_tick_ns < self._period_ns // 2:
@@ -213,8 +258,11 @@ class ArmController:
             released = self._deadman.released(now_ns)
             self._watchdog.on(now_ns, Event.DEADMAN_RELEASED if released else Event.DEADMAN_HELD, released)
         self._watch_state(now_ns)
+        is_released = self._is_released
+        if is_released:
+            self._stand_as_measured(now_ns)
         self._anchor_if_due(now_ns)
-        if self._interpolator is None:
+        if self._interpolator is None or is_released:
             return None
         stood = self._interpolator.motion.is_at_rest
         motion = self._advance(self._interpolator, now_ns)
@@ -320,6 +368,26 @@ class ArmController:
         if off and not self._watchdog.has(Cause.FAULT):
             self._watchdog.on(now_ns, Event.DEVIATED, off)
 
+    def _release(self, now_ns: int, event: Event, reason: str) -> None:
+        """The robot does not follow, as an `event` says."""
+        self._watchdog.on(now_ns, event, reason)
+        self._is_released = self._is_obeyed
+
+    def _stand_as_measured(self, now_ns: int) -> None:
+        """The command stands where the arm is, wherever it is moved, as far as that is known."""
+        self._requested = None
+        self._reference.forget()
+        self._watchdog.on(now_ns, Event.STANDSTILL)
+        if self._stood_since_ns is None:
+            self._stood_since_ns = now_ns
+        if self._interpolator is None:
+            return
+        state = self._measured.state
+        is_known = state is not None and not self._watchdog.has(Cause.STATE_STALE)
+        positions = state.positions if state and is_known else self._interpolator.motion.positions
+        self._interpolator.anchor(positions)
+        self._tcp_pose = self._kinematics.forward(positions)
+
     def _anchor_if_due(self, now_ns: int) -> None:
         """Take the measured pose as the command where that was asked for, measured since and standing; or in a fault.
 
@@ -334,6 +402,7 @@ class ArmController:
         if stood_ns is None or not state.stands or state.stamp_ns < max(stood_ns, self._intake.earliest_ns):
             return
         self._watchdog.on(now_ns, Event.ANCHORED)
+        self._is_released &= self._has_any(*_NOT_FOLLOWING)
         follows = self._has_commanded and not self._watchdog.has(Cause.FAULT)
         if self._interpolator is None:
             self._interpolator = Interpolator(

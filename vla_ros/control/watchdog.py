@@ -16,7 +16,7 @@ from vla_ros.values import Array, Config, SafetyState
 class WatchdogConfig(Config):
     """When silence counts, and what comes back by itself."""
 
-    max_state_age_ms: float = Field(default=100.0, gt=0.0)  # of the newest joint state
+    max_state_age_ms: float = Field(default=100.0, gt=0.0)  # of the newest joint state, and of the robot's own state
     max_chunk_age_ms: float = Field(default=2000.0, gt=0.0)  # of the observation that is being acted on
     max_teleop_age_ms: float = Field(default=200.0, gt=0.0)  # of the newest target of a teleoperator
     max_deadman_age_ms: float = Field(default=250.0, gt=0.0)  # of the newest word of the dead-man switch
@@ -34,13 +34,16 @@ class Cause(str, Enum):
     ESTOP = "emergency stop"
     FAULT = "fault of the robot"
     AFTER_FAULT = "waits for resume after a fault of the robot"
+    NOT_FOLLOWING = "the robot does not follow"
     CLOCK_JUMP = "clock jump"
     SECOND_PUBLISHER = "second publisher"
     DEVIATED = "the arm is not where it was commanded"
     OTHER_TASK = "the policy started again with another task"
     OPERATOR_HOLD = "held by the operator"
     NOT_STARTED = "not started"
+    AFTER_NOT_FOLLOWING = "waits for resume, as the robot did not follow"
     DEADMAN = "dead-man switch"
+    UNREACHABLE = "no contact with the robot's driver"
     STATE_STALE = "stale joint state"
     ANCHORING = "takes the measured pose as its command"
     POLICY_LOST = "policy lost"
@@ -66,6 +69,11 @@ class Event(str, Enum):
     FAULT_CLEARED = "fault cleared"
     RECOVERED = "recovered"
     RECOVERED_TELEOP = "recovered for teleoperation"
+    NOT_FOLLOWING = "robot does not follow"
+    FOLLOWING = "robot follows"
+    UNREACHABLE = "driver unreachable"
+    REACHED = "driver reached"
+    REACHED_TELEOP = "driver reached for teleoperation"
     CLOCK_JUMPED = "clock jumped"
     SECOND_PUBLISHER = "second publisher"
     DEVIATED = "deviated"
@@ -98,6 +106,7 @@ class Effect:
 #: Causes that pass when what was lost is back; with `resumes_by_itself` off they too wait for the operator.
 LOSSES = (
     Cause.DEADMAN,
+    Cause.UNREACHABLE,
     Cause.STATE_STALE,
     Cause.POLICY_LOST,
     Cause.REFUSED,
@@ -112,6 +121,7 @@ _LOOKED_AT = (
     Cause.DEVIATED,
     Cause.OTHER_TASK,
     Cause.OPERATOR_HOLD,
+    Cause.AFTER_NOT_FOLLOWING,
     *LOSSES,
 )
 _FOR_POLICY = (Cause.ANCHORING, Cause.WAITING)
@@ -119,6 +129,7 @@ _FOR_TELEOP = (Cause.ANCHORING, Cause.TELEOP_WAITING)
 _STARTED = (Cause.NOT_STARTED, Cause.WAITING, Cause.TELEOP_WAITING, *_LOOKED_AT)
 _RESUMED = (Cause.ESTOP, Cause.WAITING, Cause.TELEOP_WAITING, *_LOOKED_AT)
 _RECOVERED = (Cause.AFTER_FAULT, Cause.WAITING, Cause.TELEOP_WAITING)
+_REACHED = (Cause.UNREACHABLE, Cause.WAITING, Cause.TELEOP_WAITING)
 
 #: The whole machine. RUNNING is having no cause not to; with one RAMPING, at standstill HOLDING; with ESTOP STOPPED.
 TABLE: dict[Event, Effect] = {
@@ -133,6 +144,11 @@ TABLE: dict[Event, Effect] = {
     Event.FAULT_CLEARED: Effect(ends=(Cause.FAULT,)),
     Event.RECOVERED: Effect(begins=_FOR_POLICY, ends=_RECOVERED),
     Event.RECOVERED_TELEOP: Effect(begins=_FOR_TELEOP, ends=_RECOVERED),
+    Event.NOT_FOLLOWING: Effect(begins=(Cause.NOT_FOLLOWING, Cause.AFTER_NOT_FOLLOWING)),
+    Event.FOLLOWING: Effect(ends=(Cause.NOT_FOLLOWING,)),
+    Event.UNREACHABLE: Effect(begins=(Cause.UNREACHABLE,)),
+    Event.REACHED: Effect(begins=_FOR_POLICY, ends=_REACHED),
+    Event.REACHED_TELEOP: Effect(begins=_FOR_TELEOP, ends=_REACHED),
     Event.CLOCK_JUMPED: Effect(begins=(Cause.CLOCK_JUMP,)),
     Event.SECOND_PUBLISHER: Effect(begins=(Cause.SECOND_PUBLISHER,)),
     Event.DEVIATED: Effect(begins=(Cause.DEVIATED,)),
@@ -155,6 +171,23 @@ TABLE: dict[Event, Effect] = {
 }
 
 _OPERATOR = (Event.START, Event.START_TELEOP, Event.RESUME, Event.RESUME_TELEOP)
+
+
+class Following(Enum):
+    """Whether the robot follows the targets that its driver is sent."""
+
+    FOLLOWS = "follows"
+    FAULT = "stopped itself, and has to recover"
+    INACTIVE = "does not follow: its streaming controller is not active, or a person guides it"
+    UNREACHABLE = "unknown: the driver is not heard, or does not listen"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a driver reports of its robot; `reason` is empty while it follows."""
+
+    following: Following
+    reason: str = ""
 
 
 class Watchdog:

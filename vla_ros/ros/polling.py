@@ -21,6 +21,7 @@ class PolledSubscription(Generic[Message]):
     """Keeps what arrives in the middleware, which forgets the oldest beyond the depth of `qos`, until it is asked."""
 
     def __init__(self, node: Node, message_type: type[Message], topic: str, qos: QoSProfile) -> None:
+        self.topic = node.resolve_topic_name(topic)
         self._depth = qos.depth
         self._subscription = node.create_subscription(message_type, topic, _never_called, qos)
         # An executor waits for what its node lists, so a message of this one wakes nobody.

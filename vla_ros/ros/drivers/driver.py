@@ -8,6 +8,7 @@ from typing import Protocol
 from rclpy.node import Node
 
 from vla_ros.control.gripper import GripperGoal
+from vla_ros.control.watchdog import Condition
 from vla_ros.robots.robot import Robot
 from vla_ros.simulation.faults import Faults
 from vla_ros.simulation.world import World
@@ -27,14 +28,17 @@ class Driver(Protocol):
         robot: Robot,
         on_joint_state: OnJointState,
         on_gripper_state: OnGripperState,
-        on_fault: Callable[[str], None],
-        on_fault_cleared: Callable[[], None],
+        on_condition: Callable[[Condition], None],
         command_interface: str = "joint",
+        max_state_age_ms: float = 100.0,
     ) -> None:
-        """`command_interface` is `joint` or `cartesian`: which of the driver's controllers is running."""
+        """`command_interface` is `joint` or `cartesian`: which of the driver's controllers is running.
+
+        `max_state_age_ms`: a robot whose own state is silent for longer is unreachable.
+        """
 
     def poll(self) -> None:
-        """Deliver the newest joint state and changes of the fault; call it at every tick, before deciding."""
+        """Deliver the newest joint state, then whether the robot follows; call it at every tick, before deciding."""
 
     def publish(self, command: Command) -> None:
         """Send one target; raises ValueError for one that is not finite or not of this arm.

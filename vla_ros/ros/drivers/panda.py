@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,12 +19,14 @@ from std_srvs.srv import Trigger
 
 from vla_ros import messages
 from vla_ros.control.gripper import GripperGoal
+from vla_ros.control.watchdog import Condition, Following
 from vla_ros.geometry import pose_matrix
 from vla_ros.robots.robot import Robot
 from vla_ros.ros import qos
 from vla_ros.ros.drivers.driver import OnDone, OnGripperState, OnJointState
 from vla_ros.ros.drivers.panda_recovery import PandaRecovery
 from vla_ros.ros.polling import PolledSubscription
+from vla_ros.timing.stamps import ms_to_ns, ns_to_ms, s_to_ns
 from vla_ros.values import Array, Command
 
 #: The controllers of multipanda_ros2 ignore a target whose first value is exactly 0.0; this stands for it.
@@ -37,6 +40,14 @@ CONTROLLERS = {"joint": "joint_impedance_controller", "cartesian": "cartesian_im
 
 #: What is said of a robot whose stop button is pressed.
 USER_STOP = "user stop: the robot's stop button is pressed, and software cannot recover from it"
+
+#: What a robot does that neither follows nor has stopped itself, by its mode.
+_INACTIVE = {
+    FrankaState.ROBOT_MODE_IDLE: "idle",
+    FrankaState.ROBOT_MODE_GUIDING: "guided by hand",
+    FrankaState.ROBOT_MODE_OTHER: "other",
+    FrankaState.ROBOT_MODE_AUTOMATIC_ERROR_RECOVERY: "automatic error recovery",
+}
 
 #: The errors a Franka can report, in their order.
 ERROR_NAMES = tuple(Errors.get_fields_and_field_types())
@@ -54,9 +65,9 @@ class PandaDriver:
         robot: Robot,
         on_joint_state: OnJointState,
         on_gripper_state: OnGripperState,
-        on_fault: Callable[[str], None],
-        on_fault_cleared: Callable[[], None],
+        on_condition: Callable[[Condition], None],
         command_interface: str = "joint",
+        max_state_age_ms: float = 100.0,
     ) -> None:
         if command_interface not in CONTROLLERS:
             raise ValueError(f"the command interface is joint or cartesian, got {command_interface!r}")
@@ -65,9 +76,10 @@ class PandaDriver:
         self._cartesian = command_interface == "cartesian"
         self._on_joint_state = on_joint_state
         self._on_gripper_state = on_gripper_state
-        self._on_fault = on_fault
-        self._on_fault_cleared = on_fault_cleared
-        self._fault = ""
+        self._on_condition = on_condition
+        self._max_state_age_ns = ms_to_ns(max_state_age_ms)
+        self._heard: tuple[int, float] | None = None  # the robot's own state: ROS time [ns], monotonic time [s]
+        self._robot_says = Condition(Following.UNREACHABLE)
         self._gripper_goal: _GripperGoalInFlight | None = None
         self._arm_reader = messages.JointReader(robot.joint_names)
         self._finger_reader = messages.JointReader(robot.gripper.finger_joints)
@@ -83,8 +95,10 @@ class PandaDriver:
             for key, action in (("gripper_homing", Homing), ("gripper_move", Move), ("gripper_grasp", Grasp))
         }
         self._stop = node.create_client(Trigger, names["gripper_stop"])
-        controller = CONTROLLERS[command_interface]
-        self._recovery = PandaRecovery(node, names["error_recovery"], names["switch_controller"], controller)
+        self._controller = controller = CONTROLLERS[command_interface]
+        self._recovery = PandaRecovery(
+            node, names["error_recovery"], names["switch_controller"], controller, self._has_followed_since
+        )
 
     def poll(self) -> None:
         """As `Driver.poll`."""
@@ -93,7 +107,9 @@ class PandaDriver:
             self._deliver_joints(joint_state)
         robot_state = self._robot_states.take_newest()
         if robot_state is not None:
-            self._deliver_fault(fault_of(robot_state))
+            self._heard = self._now_ns(), time.monotonic()
+            self._robot_says = condition_of(robot_state, self._controller)
+        self._on_condition(self._condition())
         if self._gripper_goal is not None:
             self._gripper_goal.fail_if_server_is_gone()
         self._recovery.poll()
@@ -128,12 +144,12 @@ class PandaDriver:
         if self.can_recover:
             self._recovery.start(on_done)
         else:
-            on_done(False, self._fault)
+            on_done(False, self._robot_says.reason)
 
     @property
     def can_recover(self) -> bool:
         """As `Driver.can_recover`."""
-        return self._fault != USER_STOP
+        return self._robot_says.reason != USER_STOP
 
     @property
     def target_topic(self) -> str:
@@ -156,14 +172,25 @@ class PandaDriver:
             return
         self._on_gripper_state(messages.stamp_to_ns(message.header.stamp), width_m)
 
-    def _deliver_fault(self, fault: str) -> None:
-        if fault == self._fault:
-            return
-        self._fault = fault
-        if fault:
-            self._on_fault(fault)
-        else:
-            self._on_fault_cleared()
+    def _condition(self) -> Condition:
+        """As the robot says, unless it is silent; a target for which nobody listens is followed by nobody."""
+        if self._heard is None:
+            return Condition(Following.UNREACHABLE, f"nothing on {self._robot_states.topic} yet")
+        # Simulated time that stands still is no silence, nor is a clock that jumps.
+        silent_ns = min(self._now_ns() - self._heard[0], s_to_ns(time.monotonic() - self._heard[1]))
+        if silent_ns > self._max_state_age_ns:
+            silence = f"nothing on {self._robot_states.topic} for {ns_to_ms(silent_ns):.0f} ms"
+            return Condition(Following.UNREACHABLE, silence)
+        if self._robot_says.following is Following.FOLLOWS and self._targets.get_subscription_count() == 0:
+            return Condition(Following.UNREACHABLE, f"no subscriber on {self.target_topic}: load {self._controller}")
+        return self._robot_says
+
+    def _has_followed_since(self, since_s: float) -> bool:
+        heard_s = since_s if self._heard is None else self._heard[1]
+        return heard_s > since_s and self._robot_says.following is Following.FOLLOWS
+
+    def _now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
 
     def _send(self, endpoint: str, goal: Any, on_done: OnDone) -> None:
         if self._gripper_goal is not None:
@@ -185,14 +212,18 @@ class PandaDriver:
         self._gripper_goal.send(goal)
 
 
-def fault_of(state: FrankaState) -> str:
-    """Why the robot does not follow, with the errors by name; empty when it does."""
-    if state.robot_mode == FrankaState.ROBOT_MODE_USER_STOPPED:
-        return USER_STOP
-    if state.robot_mode != FrankaState.ROBOT_MODE_REFLEX:
-        return ""
-    errors = [name for name in ERROR_NAMES if getattr(state.current_errors, name)]
-    return f"reflex: {', '.join(errors) or 'no error named'}"
+def condition_of(state: FrankaState, controller: str) -> Condition:
+    """Whether the robot follows, with its errors by name; `controller` is what it follows targets with."""
+    mode = state.robot_mode
+    if mode == FrankaState.ROBOT_MODE_MOVE:
+        return Condition(Following.FOLLOWS)
+    if mode == FrankaState.ROBOT_MODE_USER_STOPPED:
+        return Condition(Following.FAULT, USER_STOP)
+    if mode == FrankaState.ROBOT_MODE_REFLEX:
+        errors = [name for name in ERROR_NAMES if getattr(state.current_errors, name)]
+        return Condition(Following.FAULT, f"reflex: {', '.join(errors) or 'no error named'}")
+    name = _INACTIVE.get(mode, str(mode))
+    return Condition(Following.INACTIVE, f"robot mode {name}; it follows while {controller} is active (mode move)")
 
 
 def joint_target(positions: Array, joint_count: int) -> list[float]:

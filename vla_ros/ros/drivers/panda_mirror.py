@@ -6,7 +6,9 @@ What it shares with the real one, and a client has to know:
 * the gripper's actions block: a goal that comes while another runs is refused, whichever of its four actions it is for;
 * `gripper_action` takes half the width, moves when that opens and grasps when it closes;
 * an arm in a reflex moves again only after `error_recovery`, and then the activation of the controller in use, which
-  the reflex ended.
+  the reflex ended;
+* its mode is MOVE while a controller is active and IDLE otherwise; a controller that is activated forgets what it was
+  sent before.
 
 What it does better: a target that is not finite or of a wrong size is refused, where the real one reads past its end.
 After a reset of the world or a recovery, targets far from where the arm stands are refused too: they were meant for
@@ -60,6 +62,7 @@ class PandaMirror:
         self._node = node
         self._target: Array | None = None  # joints (7,) or a pose target (12,)
         self._recover = threading.Event()
+        self._activated = threading.Event()
         self._active = set(CONTROLLERS.values())  # both, until a reflex: nobody had to choose one
         self._fault: str | None = None
         self._pose_due_ns = 0
@@ -111,6 +114,9 @@ class PandaMirror:
         if self._recover.is_set():
             self._recover.clear()
             world.recover()
+            self._forget_targets()
+        if self._activated.is_set():
+            self._activated.clear()
             self._forget_targets()
         self._hear_target()
         target, self._target = self._target, None
@@ -198,6 +204,8 @@ class PandaMirror:
         if world.fault != self._fault:
             self._fault = world.fault
             self._tell_fault(message, world.fault)
+        if world.fault is None:
+            message.robot_mode = FrankaState.ROBOT_MODE_MOVE if self._active else FrankaState.ROBOT_MODE_IDLE
         message.header.stamp = convert.ns_to_stamp(stamp_ns)
         message.q = message.theta = world.joint_positions
         message.dq = message.dtheta = world.joint_velocities
@@ -210,7 +218,6 @@ class PandaMirror:
 
     def _tell_fault(self, message: FrankaState, fault: str | None) -> None:
         if fault is None:
-            message.robot_mode = FrankaState.ROBOT_MODE_MOVE
             message.last_motion_errors = message.current_errors
         else:
             message.robot_mode = FrankaState.ROBOT_MODE_REFLEX
@@ -233,14 +240,19 @@ class PandaMirror:
     def _on_switch(
         self, request: SwitchController.Request, response: SwitchController.Response
     ) -> SwitchController.Response:
-        wanted = set(request.activate_controllers)
+        wanted, unwanted = set(request.activate_controllers), set(request.deactivate_controllers)
         strict = request.strictness == SwitchController.Request.STRICT
-        if unknown := (wanted | set(request.deactivate_controllers)) - set(CONTROLLERS.values()):
+        if unknown := (wanted | unwanted) - set(CONTROLLERS.values()):
             response.message = f"no controller of the name {', '.join(sorted(unknown))}"
         elif strict and wanted & self._active:
             response.message = f"{', '.join(sorted(wanted & self._active))} is active already"
         else:
-            self._active = (self._active - set(request.deactivate_controllers)) | wanted
+            is_chosen = len(self._active) < len(CONTROLLERS)
+            self._active = (self._active - unwanted if is_chosen or not unwanted else set()) | wanted
+            if wanted:
+                self._activated.set()
+            else:
+                self._commanded_ns = None  # the simulation waits for no targets that nobody follows
             response.ok = True
         return response
 

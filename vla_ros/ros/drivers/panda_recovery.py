@@ -29,11 +29,19 @@ _SWITCH_WITHIN = Duration(sec=5)
 class PandaRecovery:
     """The whole sequence, one at a time; every step that fails is named."""
 
-    def __init__(self, node: Node, error_recovery: str, switch_controller: str, controller: str) -> None:
-        """`controller`: the name the controller manager knows the streaming controller by."""
+    def __init__(
+        self, node: Node, error_recovery: str, switch_controller: str, controller: str, follows: Callable[[float], bool]
+    ) -> None:
+        """`controller`: the name the controller manager knows the streaming controller by.
+
+        `follows`: whether the robot has said since an instant (monotonic) that it follows. It does so some milliseconds
+        after the activation.
+        """
         self._recovery = node.create_client(ErrorRecovery, error_recovery)
         self._switch = node.create_client(SwitchController, switch_controller)
         self._controller = controller
+        self._follows = follows
+        self._activated_s: float | None = None
         self._on_done: OnDone | None = None
         self._step = ""
         self._client = self._recovery
@@ -51,8 +59,14 @@ class PandaRecovery:
             self._ask("error recovery", self._recovery, ErrorRecovery.Request(), self._on_recovered)
 
     def poll(self) -> None:
-        """End a step that has had no answer for too long."""
-        if self._asked is not None and time.monotonic() > self._deadline_s:
+        """End a step that has had no answer for too long, and the last one once the robot follows."""
+        is_late = time.monotonic() > self._deadline_s
+        if self._activated_s is not None:
+            if self._follows(self._activated_s):
+                self._finish(True, "")
+            elif is_late:
+                self._finish(False, f"the robot does not follow, {_LONGEST_STEP_S:g} s after the {self._step}")
+        elif self._asked is not None and is_late:
             self._client.remove_pending_request(self._asked)
             self._finish(False, f"{self._step}: no answer in {_LONGEST_STEP_S:g} s")
 
@@ -82,7 +96,11 @@ class PandaRecovery:
         self._ask(f"activation of {self._controller}", self._switch, request, self._on_activated)
 
     def _on_activated(self, response: SwitchController.Response) -> None:
-        self._finish(response.ok, "" if response.ok else f"{self._step}: {_said(response)}")
+        if not response.ok:
+            self._finish(False, f"{self._step}: {_said(response)}")
+            return
+        self._asked, self._activated_s = None, time.monotonic()
+        self._deadline_s = self._activated_s + _LONGEST_STEP_S
 
     def _ask(self, step: str, client: Client, request: Any, on_response: Callable[[Any], None]) -> None:
         self._step, self._client = step, client
@@ -91,7 +109,7 @@ class PandaRecovery:
         self._asked.add_done_callback(lambda future: on_response(future.result()) if future is self._asked else None)
 
     def _finish(self, success: bool, message: str) -> None:
-        on_done, self._on_done, self._asked = self._on_done, None, None
+        on_done, self._on_done, self._asked, self._activated_s = self._on_done, None, None, None
         if on_done is not None:
             on_done(success, message)
 

@@ -46,9 +46,9 @@ class ControllerNode(Node):
             self._robot,
             on_joint_state=self._arm.on_joint_state,
             on_gripper_state=self._arm.on_gripper_state,
-            on_fault=lambda reason: self._arm.on_fault(reason, self._now_ns()),
-            on_fault_cleared=lambda: self._arm.on_fault_cleared(self._now_ns()),
+            on_condition=lambda condition: self._arm.on_condition(condition, self._now_ns()),
             command_interface=config.arm.command_interface,
+            max_state_age_ms=config.arm.watchdog.max_state_age_ms,
         )
         self._commanded = None if config.dry_run else self._driver
         by_itself = config.arm.watchdog.recovers_by_itself
