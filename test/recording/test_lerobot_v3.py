@@ -320,12 +320,76 @@ def test_the_last_episode_can_be_dropped(tmp_path: Path, resumed: bool) -> None:
                 compare_json(json.loads((root / path).read_bytes()), json.loads(content))
             elif not (resumed and path == "meta/tasks.parquet"):
                 assert (root / path).read_bytes() == content, path
-        assert not [path for path in paths(root) if "002" in path]
+        assert not [path for path in paths(root) if "002" in path and "trash" not in path]
         assert tiny.record_one(writer) == 2
         assert tiny.check_dataset(root) == 3
         assert [writer.drop_last() for _ in range(3)] == [2, 1, 0]
         assert tiny.record_one(writer) == 0
     assert tiny.check_dataset(root) == 1
+
+
+@pytest.mark.parametrize("how", ["discarded", "put back", "closed", "set aside", "killed", "killed while recording"])
+def test_an_episode_that_is_recorded_again_is_there_until_the_next_is_saved(tmp_path: Path, how: str) -> None:
+    root, files = written(tmp_path / "dataset", 3), ("data/", "videos/", "meta/episodes/", "meta/vla_ros/episodes/")
+    whole = {path: (root / path).read_bytes() for path in paths(root) if path.startswith(files)}
+    writer = DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True)
+    assert writer.drop_last() == 2
+    assert tiny.check_dataset(root) == 2
+    if how in ("discarded", "set aside", "killed while recording"):
+        writer.begin("lift")
+        tiny.add_rows(writer, 2)
+    if how.startswith("killed"):
+        copy = shutil.copytree(root, tmp_path / "copy")
+        writer.close()
+        root = copy
+        writer = DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True)
+        assert "episode 2 was to be recorded again" in " ".join(writer.notices)
+    else:
+        {"discarded": writer.discard, "put back": writer.put_back, "closed": writer.close, "set aside": writer.close}[
+            how
+        ]()
+    assert writer.episodes == 3
+    assert {path: (root / path).read_bytes() for path in whole} == whole
+    assert not list((root / ".recording" / "trash").glob("*"))
+    writer.close()
+    assert tiny.check_dataset(root) == 3
+
+
+def test_what_was_replaced_is_gone_once_the_next_is_saved(tmp_path: Path) -> None:
+    root = written(tmp_path / "dataset", 2)
+    with DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True) as writer:
+        writer.drop_last()
+        writer.begin("lift")
+        tiny.add_rows(writer, 1)
+        writer.discard(is_repeated=True)
+        assert writer.episodes == 1
+        assert tiny.record_one(writer) == 1
+        assert not (root / ".recording" / "trash").exists()
+    assert tiny.check_dataset(root) == 2
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_that_is_taken_away_is_an_error_and_not_made_again(tmp_path: Path, replaced: bool) -> None:
+    root = written(tmp_path / "dataset", 1)
+    writer = DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True)
+    writer.begin("lift")
+    tiny.add_rows(writer, 1)
+    root.rename(tmp_path / "elsewhere")
+    if replaced:
+        written(root, 1)
+    said = "was replaced by another folder" if replaced else "was removed or moved while it was being written"
+    there = paths(root) if replaced else []
+    for call in (
+        lambda: writer.add(tiny.row(1, 0)),
+        lambda: writer.save(EpisodeDetails("lift")),
+        writer.discard,
+    ):
+        with pytest.raises(DatasetError, match=f"dataset {said}"):
+            call()
+    writer.close()
+    assert any(said in notice for notice in writer.notices)
+    assert root.exists() is replaced
+    assert not replaced or paths(root) == there
 
 
 def compare_json(given: Any, expected: Any) -> None:

@@ -304,6 +304,20 @@ def test_a_task_that_cannot_be_sets_its_episode_aside(
     same(dataset, contents, (0, 2, 3), tools)
 
 
+def test_an_open_episode_is_made_one_episode_however_often_repair_is_killed(interrupted: Path, tools: Any) -> None:
+    """A kill after the episode was saved leaves its folder where it was."""
+    opened = interrupted / ".recording/episode-000004"
+    there = shutil.copytree(opened, interrupted.parent / "there")
+    assert "is episode 4 now" in repair(interrupted, keep_open=True)[-1]
+    assert not opened.exists()
+    shutil.rmtree(interrupted / ".recording/aside")
+    there.rename(opened)
+    (said,) = repair(interrupted, keep_open=True)
+    assert "is episode 4 already" in said and not opened.exists()
+    clean(interrupted)
+    assert len(tools.read(interrupted)) == 5
+
+
 def test_an_open_episode_without_rows_stays(interrupted: Path) -> None:
     rows = interrupted / ".recording/episode-000004/rows.bin"
     rows.write_bytes(b"no rows")

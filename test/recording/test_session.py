@@ -256,13 +256,34 @@ def test_rerecord_takes_back_what_was_saved_last_and_no_more(
         studio.pass_time(1.0)
         assert studio.tell("save")[0]
     studio.session.task = "three"
-    assert studio.tell("rerecord") == (True, "two")
+    assert studio.tell("rerecord") == (True, "three"), "the task is the one that is shown"
     assert [episode.task for episode in DatasetMeta.load(tmp_path / "dataset").episodes] == ["one"]
     studio.pass_time(0.5)
-    assert studio.tell("rerecord") == (True, "two")  # the open one
-    assert studio.tell("discard")[0]
+    assert studio.tell("rerecord") == (True, "three")  # the open one
+    assert [episode.task for episode in DatasetMeta.load(tmp_path / "dataset").episodes] == ["one"]
+    studio.pass_time(0.5)
+    success, said = studio.tell("discard")
+    assert success and said.endswith("; episode 1 is in the dataset as it was before")
     assert not studio.tell("rerecord")[0]
+    assert [episode.task for episode in DatasetMeta.load(tmp_path / "dataset").episodes] == ["one", "two"]
+
+
+def test_rerecord_that_cannot_begin_leaves_what_was_saved(
+    open_studio: Callable[..., Studio], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    studio = open_studio()
+    studio.tell("start")
+    studio.pass_time(1.0)
+    studio.tell("save")
+
+    def fail(task: str) -> None:
+        raise DatasetError("the disk is full")
+
+    monkeypatch.setattr(studio.writer, "begin", fail)
+    assert studio.tell("rerecord") == (False, "the disk is full")
     assert len(DatasetMeta.load(tmp_path / "dataset").episodes) == 1
+    monkeypatch.undo()
+    assert studio.tell("rerecord")[0], "and it can be asked for again"
 
 
 def test_notes_have_a_size(open_studio: Callable[..., Studio]) -> None:
@@ -299,13 +320,22 @@ def test_a_writer_that_fails_leaves_the_episode_to_a_person(
     assert success and said.startswith(f"episode 0: {rows} frames")
 
 
-def test_the_end_sets_an_open_episode_aside(open_studio: Callable[..., Studio], tmp_path: Path) -> None:
+def test_the_end_saves_what_is_being_saved(open_studio: Callable[..., Studio], tmp_path: Path) -> None:
     studio = open_studio()
     studio.tell("start")
     studio.pass_time(1.0)
     studio.session.obey("save", studio.now_ns, lambda *answer: studio.answers.append(answer))
+    assert studio.session.close(studio.now_ns) == []
+    assert studio.answers[-1][0] and studio.answers[-1][1].startswith("episode 0: 2")
+    (episode,) = DatasetMeta.load(tmp_path / "dataset").episodes
+    assert abs(episode.length - FPS) <= 2
+
+
+def test_the_end_sets_an_open_episode_aside(open_studio: Callable[..., Studio], tmp_path: Path) -> None:
+    studio = open_studio()
+    studio.tell("start")
+    studio.pass_time(1.0)
     (notice,) = studio.session.close(studio.now_ns)
-    assert studio.answers[-1] == (False, "the recorder ends; the episode is set aside")
     (folder,) = (tmp_path / "dataset" / ".recording" / "aside").iterdir()
     assert str(folder) in notice
     assert not DatasetMeta.load(tmp_path / "dataset").episodes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -197,3 +198,11 @@ def test_nearly_all_of_many_succeed(tmp_path: Path) -> None:
     summary = record_demonstrations(setup(), tmp_path / "dataset", 60, 1000, DemonstrationConfig())
     assert summary.success_rate >= 0.95
     assert {one.details.get("mishap") for one in summary.kept} >= {None, "early", "astray"}
+
+
+def test_a_dataset_that_is_removed_meanwhile_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="dataset was removed or moved while it was being written"):
+        record_demonstrations(
+            setup(), tmp_path / "dataset", 2, 40, QUIET, lambda _: shutil.rmtree(tmp_path / "dataset")
+        )
+    assert not (tmp_path / "dataset").exists()

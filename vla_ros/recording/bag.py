@@ -229,6 +229,7 @@ class _Keeper(DatasetWriter):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.saved: list[SavedEpisode] = []
+        self._dropped: SavedEpisode | None = None
 
     def save(self, details: EpisodeDetails) -> SavedEpisode:
         """As the writer."""
@@ -237,8 +238,15 @@ class _Keeper(DatasetWriter):
 
     def drop_last(self) -> int:
         """As the writer."""
-        self.saved.pop()
+        self._dropped = self.saved.pop()
         return super().drop_last()
+
+    def discard(self, is_repeated: bool = False) -> None:
+        """As the writer, which puts back what was dropped."""
+        before = self.episodes
+        super().discard(is_repeated)
+        if self.episodes > before and self._dropped is not None:
+            self.saved.append(self._dropped)
 
 
 class _Told:

@@ -259,6 +259,11 @@ class Layout:
         return self.recording / "lock"
 
     @property
+    def trash(self) -> Path:
+        """Folder of saved episodes that are being recorded again."""
+        return self.recording / "trash"
+
+    @property
     def aside(self) -> Path:
         """Folder of what was found unfinished."""
         return self.recording / "aside"

@@ -130,6 +130,7 @@ class DatasetWriter:
             "started_at": _now(),
             "process": os.getpid(),
         }
+        self._lock.check()
         folder = self._layout.open_episode(self.episodes)
         self._open = OpenEpisode(folder, self._features, self._config.video, about)
 
@@ -139,7 +140,9 @@ class DatasetWriter:
         Raises DatasetError, and the row is not kept: a value that is not finite or of another shape, a full disk, an
         encoder that has failed. After a failure of the encoder the episode can only be discarded or set aside.
         """
-        self._opened().add(row)
+        opened = self._opened()
+        self._lock.check()
+        opened.add(row)
 
     def save(self, details: EpisodeDetails) -> SavedEpisode:
         """Make the open episode part of the dataset: on the disk, whole, and loadable when this returns.
@@ -152,40 +155,57 @@ class DatasetWriter:
         if not opened.frames:
             raise DatasetError("the episode has no frames; discard it")
         task, content = checked_task(details.task), self._details(details)
+        self._lock.check()
         self._check_room(opened)
         finished = opened.finish()
         self._catalogue.add(finished, task, content)
         self._open = None
-        shutil.rmtree(opened.folder, ignore_errors=True)  # what is left is in the dataset; a later writer tries again
+        for folder in (opened.folder, self._layout.trash):  # a later writer tries again
+            shutil.rmtree(folder, ignore_errors=True)
         duration_s = finished.length / self._features.fps
         return SavedEpisode(index, finished.length, duration_s, time.perf_counter() - started_s)
 
-    def discard(self) -> None:
-        """Leave nothing of the open episode; raises DatasetError where files cannot be removed."""
+    def discard(self, is_repeated: bool = False) -> None:
+        """Leave nothing of the open episode, and what it was to replace as it was, unless it `is_repeated` at once.
+
+        Raises DatasetError where files cannot be removed.
+        """
         opened = self._opened()
+        self._lock.check()
         self._catalogue.take_back(opened.folder)
         opened.delete()
         self._open = None
         self._catalogue.restore()
+        if not is_repeated:
+            self._catalogue.put_back()
 
     def set_aside(self) -> Path:
         """Keep what came of the open episode outside the dataset; returns its folder, which can be repaired later."""
         opened = self._opened()
         opened.keep()
+        self._lock.check()
         self._catalogue.take_back(opened.folder)
         self._open = None
         where = leftovers.move_aside(self._layout, opened.folder)
         self._catalogue.restore()
+        self._catalogue.put_back()
         return where
 
     def drop_last(self) -> int:
-        """Take the last saved episode out of the dataset, to record it anew; returns its number.
+        """Take the last saved episode out of the dataset, to record it again; returns its number.
 
-        Raises DatasetError where there is none, where an episode is open, or where it shares files with others.
+        It is kept until an episode is saved: `put_back`, `discard`, `set_aside` and `close` make it part of the dataset
+        again. Raises DatasetError where there is none, where an episode is open, or where it shares files with others.
         """
         if self._open is not None:
             raise DatasetError(f"episode {self.episodes} is open; save or discard it first")
-        return self._catalogue.drop_last()
+        self._lock.check()
+        return self._catalogue.trash_last()
+
+    def put_back(self) -> None:
+        """Undo `drop_last`, unless an episode was saved or begun since; raises DatasetError."""
+        if self._open is None:
+            self._catalogue.put_back()
 
     def close(self) -> None:
         """Set an open episode aside (`notices` says where) and let others write; may be called again."""
@@ -197,6 +217,11 @@ class DatasetWriter:
                 except DatasetError as error:  # it stays where it is, for the next writer
                     self.notices.append(str(error))
                 self.notices.append(f"an episode of {frames} frames was not saved; it is in {where}")
+            else:
+                try:
+                    self._catalogue.put_back()
+                except DatasetError as error:  # the next writer tries again
+                    self.notices.append(str(error))
         finally:
             self._lock.release()
 

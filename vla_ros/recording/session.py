@@ -148,10 +148,8 @@ class Session:
         self._notes.append(text)
 
     def close(self, now_ns: int) -> list[str]:
-        """The end: an open episode is set aside, not saved. What there is to say of that."""
-        if self._save is not None:
-            self._save[1](False, "the recorder ends; the episode is set aside")
-            self._save = None
+        """The end: what is being saved is saved, another open episode is set aside. What there is to report of that."""
+        self.advance(now_ns, waits=False)
         if self.state is not EpisodeState.IDLE:
             self._add(self._assembler.stop(now_ns))
         before = len(self._writer.notices)
@@ -199,13 +197,17 @@ class Session:
             raise Refused(
                 "no episode is open, and none was saved by this recorder since the last start; to begin one: start"
             )
-        task = self._task or self.task
+        task = self.task if self.task.strip() else self._task
         self._require_startable(now_ns, task)
         if self.state is EpisodeState.IDLE:
             self._writer.drop_last()
         else:
-            self._discard(now_ns)
-        return self._begin(now_ns, task)
+            self._discard(now_ns, is_repeated=True)
+        try:
+            return self._begin(now_ns, task)
+        except Exception:
+            self._writer.put_back()
+            raise
 
     def _begin(self, now_ns: int, task: str) -> str:
         self._writer.begin(task)
@@ -247,13 +249,14 @@ class Session:
         self._success = success
         return "success" if success else "failure"
 
-    def _discard(self, now_ns: int) -> str:
+    def _discard(self, now_ns: int, is_repeated: bool = False) -> str:
         self._require_open()
-        frames = self._writer.frames
+        frames, saved = self._writer.frames, self._writer.episodes
         self._assembler.stop(now_ns)
-        self._writer.discard()
+        self._writer.discard(is_repeated)
         self.state, self._failure = EpisodeState.IDLE, ""
-        return f"{frames} frames discarded"
+        back = f"; episode {saved} is in the dataset as it was before" if self._writer.episodes > saved else ""
+        return f"{frames} frames discarded{back}"
 
     def _begin_saving(self, now_ns: int, as_it_is: bool, answer: Answer) -> None:
         self._require_open()

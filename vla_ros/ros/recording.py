@@ -45,6 +45,8 @@ _STREAM = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_EFFORT)
 _EVERY = QoSProfile(depth=500, reliability=ReliabilityPolicy.RELIABLE)
 #: How long the thread has at the end to set aside what is open.
 _CLOSE_S = 4.0
+#: And an episode that was being saved, to be whole.
+_SAVE_S = 30.0
 _LONGEST_WORD = 100
 #: A tick that comes so much later than it should is one of a process that stood still.
 _LATE_S = 0.1
@@ -194,11 +196,13 @@ class Recording:
         ]
 
     def close(self) -> list[str]:
-        """End the thread, which sets an open episode aside; what it has to say of that."""
+        """End the thread, which saves what is being saved and sets another open episode aside; what it reports."""
         said: list[str] = []
         self._inbox.put("end", 1, lambda: said.extend(self._session.close(self._now_ns())))
         self._inbox.close()
         self._thread.join(_CLOSE_S)
+        if self._session.state is EpisodeState.SAVING:
+            self._thread.join(_SAVE_S)
         self._answer()
         return said
 

@@ -6,6 +6,7 @@ and stats.json come after, and are made again from the episodes where a crash le
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -35,8 +36,8 @@ from vla_ros.recording.statistics import of_rows
 from vla_ros.recording.storing.totals import Totals, counted, merged, read
 from vla_ros.recording.video import VideoInfo
 
-#: Names of what is taken back into the folder of an open episode.
-DATA, DETAILS = "data.parquet", "details.json"
+#: Names of what is taken back into the folder of an open episode, and of an episode's line in meta/episodes.
+DATA, DETAILS, LINE = "data.parquet", "details.json", "line.parquet"
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,8 @@ class Catalogue:
             if there != content and (there or self.episodes):
                 write_atomically(path, content)
 
-    def drop_last(self) -> int:
-        """Take the last episode out of the dataset, its files too; returns its number. Raises DatasetError."""
+    def trash_last(self) -> int:
+        """Take the last episode out of the dataset, its files below `Layout.trash`; its number. Raises DatasetError."""
         index, layout = self._totals.episodes - 1, self.layout
         if index < 0:
             raise DatasetError(f"{layout.root} has no episode to drop")
@@ -191,13 +192,28 @@ class Catalogue:
                 "program); it cannot be dropped"
             )
         totals = self._before or counted(DatasetMeta.load(layout.root), index)
+        folder = self._trash(index)
+        with reported(f"{line} cannot be read"):
+            write_atomically(folder / LINE, line.read_bytes())  # without it nothing was taken out yet
         _remove(line)  # from here on there is no such episode
         self._totals, self._before = totals, None
-        for _, path in self._files(layout.root, index):
-            if path.exists():
-                _remove(path)
+        self.take_back(folder)
         self.restore()
         return index
+
+    def put_back(self) -> list[int]:
+        """Make what is in the trash part of the dataset again; the numbers of these episodes. Raises DatasetError."""
+        numbers: list[int] = []
+        while (folder := self._trash(index := self.episodes)).is_dir():
+            if (folder / LINE).is_file():
+                publish([(source, placed) for source, placed in self._files(folder, index) if source.exists()])
+                publish([(folder / LINE, self.layout.episodes_file(*self._place(index)))])
+                self._totals, self._before = read(self.layout, dataset.read_info(self.layout.root))[0], None
+                self.restore()
+                numbers.append(index)
+            with reported(f"{folder} cannot be removed"):
+                shutil.rmtree(folder)
+        return numbers
 
     def _stats(self, columns: Mapping[str, NDArray[Any]], images: Stats) -> Stats:
         """Statistics of an episode, of all features in their order."""
@@ -218,6 +234,9 @@ class Catalogue:
         """The same of every file of an episode, but its line in meta/episodes."""
         data, details = self.layout.data_file(*self._place(index)), self.layout.details_file(index)
         return [*self._videos(folder, index), (folder / DATA, data), (folder / DETAILS, details)]
+
+    def _trash(self, index: int) -> Path:
+        return self.layout.trash / self.layout.open_episode(index).name
 
     def _place(self, index: int) -> tuple[int, int]:
         """(chunk, file) of an episode that was saved here."""

@@ -30,6 +30,7 @@ def clear(catalogue: Catalogue) -> list[str]:
             f"an episode that was not saved ({folder.name}) was found and set aside in {where}; "
             "`vla-ros dataset repair` makes an episode of it"
         )
+    notices += _put_back(catalogue)
     orphans = layout.aside / f"{_now()}-files-of-no-episode"
     if moved := catalogue.take_back(orphans):
         notices.append(f"{len(moved)} files that belong to no episode were set aside in {orphans}")
@@ -43,11 +44,24 @@ def take_back(root: Path) -> list[str]:
     """
     notices: list[str] = []
     with suppress(DatasetError):
-        if any(Layout(root).recording.glob("episode-*")):
+        if any(Layout(root).recording.glob("episode-*")) or Layout(root).trash.exists():
             catalogue = Catalogue.open(root, notices)
             folder = catalogue.layout.open_episode(catalogue.episodes)
             if (folder / ROWS).is_file() and (moved := catalogue.take_back(folder)):
                 notices.append(f"{len(moved)} files of an episode whose saving broke off are back in {folder}")
+            notices += _put_back(catalogue)
+    return notices
+
+
+def _put_back(catalogue: Catalogue) -> list[str]:
+    """Give the dataset back an episode that was to be recorded again, which broke off; what was done, in words."""
+    layout = catalogue.layout
+    notices = [
+        f"episode {index} was to be recorded again, which was not finished; it is in the dataset as it was"
+        for index in catalogue.put_back()
+    ]
+    for folder in sorted(layout.trash.glob("episode-*")):  # recorded again, as far as it went
+        notices.append(f"what {folder.name} was before it was recorded again is in {move_aside(layout, folder)}")
     return notices
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_ros.recording import schemas
+from vla_ros.recording import dataset, schemas
 from vla_ros.recording.features import IMAGES
 from vla_ros.recording.files import DatasetError, fsync_file, make_folder, move, reported
 from vla_ros.recording.storing import journal
@@ -22,6 +22,8 @@ from vla_ros.recording.upkeep.checking import RECOVERED, open_episodes
 from vla_ros.recording.upkeep.rebuilding import image_statistics
 from vla_ros.recording.upkeep.scanning import UNKNOWN_TASK
 from vla_ros.recording.video import VideoInfo, cut, probe
+
+_SOURCE = "recovered"
 
 
 def recover(root: Path, keep: bool) -> list[str]:
@@ -42,6 +44,10 @@ def recover(root: Path, keep: bool) -> list[str]:
 def _recovered(root: Path, folder: Path, name: str) -> str:
     notices: list[str] = []
     catalogue = Catalogue.open(root, notices)
+    about = _about(folder)
+    if _is_recovered(catalogue, folder, about):
+        move(folder, catalogue.layout.aside / f"{folder.name}{RECOVERED}")
+        return f"{name} is episode {catalogue.episodes - 1} already: a repair before this one broke off"
     try:
         rows = journal.read(folder / ROWS)
     except DatasetError as error:
@@ -71,9 +77,8 @@ def _recovered(root: Path, folder: Path, name: str) -> str:
         videos[IMAGES + camera] = probe(path)
     images = {key: image_statistics(work / f"{key.removeprefix(IMAGES)}.mp4", 0, length) for key in videos}
     finished = Finished(work, {key: values[:length] for key, values in columns.items()}, videos, images)
-    about = _about(folder)
     index = catalogue.episodes
-    catalogue.add(finished, about.get("task") or UNKNOWN_TASK, _details(about, name, len(rows), frames))
+    catalogue.add(finished, about.get("task") or UNKNOWN_TASK, _details(about, folder, name, len(rows), frames))
     with reported(f"{work} cannot be removed"):
         shutil.rmtree(work)
     move(folder, catalogue.layout.aside / f"{folder.name}{RECOVERED}")
@@ -87,6 +92,17 @@ def _other_columns(catalogue: Catalogue, columns: Mapping[str, NDArray[Any]]) ->
     return "" if there == wanted else "its columns are not those of the dataset"
 
 
+def _is_recovered(catalogue: Catalogue, folder: Path, about: Mapping[str, Any]) -> bool:
+    """Whether the last episode was made of it: a kill came before the folder was moved."""
+    last = catalogue.episodes - 1
+    details = dataset.read_details(catalogue.layout, last) if last >= 0 else {}
+    return details.get("source") == _SOURCE and details.get("extra") == _origin(folder, about)
+
+
+def _origin(folder: Path, about: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"folder": folder.name, "started_at": about.get("started_at")}
+
+
 def _about(folder: Path) -> Mapping[str, Any]:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
@@ -95,14 +111,14 @@ def _about(folder: Path) -> Mapping[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def _details(about: Mapping[str, Any], name: str, rows: int, frames: Mapping[str, int]) -> bytes:
+def _details(about: Mapping[str, Any], folder: Path, name: str, rows: int, frames: Mapping[str, int]) -> bytes:
     said = {
         "task": about.get("task") or UNKNOWN_TASK,
         "success": None,
         "notes": f"recovered from {name}: {rows} rows, frames {dict(frames)}",
-        "source": "recovered",
+        "source": _SOURCE,
         "seed": None,
-        "extra": {"started_at": about.get("started_at")},
+        "extra": _origin(folder, about),
         "saved_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
     }
     return schemas.json_file(said)
