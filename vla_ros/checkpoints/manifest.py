@@ -18,6 +18,8 @@ from vla_ros.checkpoints.files import CheckpointError, replacing_folder, write_t
 from vla_ros.checkpoints.loading import blank, load_network
 from vla_ros.checkpoints.up_vla import RELEASED_FILE
 from vla_ros.models.up_vla import UpVla, UpVlaConfig, Vocabulary
+from vla_ros.recording.files import load_json
+from vla_ros.robots import catalogue
 from vla_ros.tokenizers.magvit2 import Magvit2, Magvit2Config
 from vla_ros.tokenizers.text import TextTokenizer, TextTokenizerError
 from vla_ros.tokenizers.vision import ClipVision, SmallVision, SmallVisionConfig, VisionEncoder, VisionEncoderError
@@ -54,8 +56,8 @@ class CameraInput(Config):
     """A camera and the size of its frames [pixels] in training."""
 
     name: str = Field(min_length=1)
-    width: int = Field(gt=0)
-    height: int = Field(gt=0)
+    width: int = Field(gt=0, le=16_384)
+    height: int = Field(gt=0, le=16_384)
 
 
 class UpVlaManifest(Config):
@@ -76,7 +78,7 @@ class UpVlaManifest(Config):
     robot: str
     cameras: tuple[CameraInput, ...] = Field(min_length=1)
     code_cameras: tuple[str, ...] = Field(min_length=1)
-    pixels: int = Field(gt=0)
+    pixels: int = Field(gt=0, le=8192)
     proprioception: tuple[str, ...] = ()
     state: Normalization | None = None
     action: ActionSpec
@@ -188,7 +190,7 @@ def load_manifest(folder: Path) -> UpVlaManifest:
     """What a checkpoint is, without its weights; raises CheckpointError."""
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(_no_checkpoint(folder)) from None
     except OSError as error:
@@ -206,6 +208,28 @@ def load_manifest(folder: Path) -> UpVlaManifest:
             for each in error.errors()
         ]
         raise CheckpointError("\n  ".join([f"{path} is no manifest of UP-VLA:", *problems])) from error
+
+
+def problems(folder: Path, manifest: UpVlaManifest) -> list[str]:
+    """What keeps a checkpoint from being used, beside its weights: its robot, its text, its vision encoder."""
+    found = []
+    for check in (
+        lambda: catalogue.find(manifest.robot),
+        lambda: load_text(folder / TEXT, manifest.model.vocabulary),
+        lambda: check_vision(folder, manifest, _blank_vision(folder, manifest)),
+    ):
+        try:
+            check()
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
+def _blank_vision(folder: Path, manifest: UpVlaManifest) -> VisionEncoder | None:
+    """The vision encoder of a checkpoint, a small one without its weights."""
+    if isinstance(manifest.vision, SmallVisionConfig):
+        return blank(SmallVision, manifest.vision)
+    return None if manifest.vision is None else load_clip(folder / CLIP)
 
 
 def load_text(folder: Path, vocabulary: Vocabulary) -> TextTokenizer:
