@@ -69,8 +69,10 @@ class DatasetReader:
         DatasetError: there is no such dataset, or it has no such camera.
     """
 
-    def __init__(self, root: Path, cameras: Sequence[str] | None = None, open_videos: int = 64) -> None:
-        """`cameras`: those that are read, by name; None: all. Of the videos used last `open_videos` are kept open.
+    def __init__(
+        self, root: Path, cameras: Sequence[str] | None = None, open_videos: int = 64, without: Sequence[str] = ()
+    ) -> None:
+        """`cameras`: those that are read, by name; None: all but `without`. `open_videos`: how many are kept open.
 
         Each takes 1.5 MB (256 x 256) to 3 MB (640 x 480). Opening one takes as long as reading a row or two of it.
         """
@@ -78,10 +80,11 @@ class DatasetReader:
         self.meta = load_meta(Path(root))
         stored = {camera_name(f.key): f for f in self.meta.features.features if f.is_image}
         names = list(stored) if cameras is None else [camera_name(key) for key in cameras]
-        missing = [name for name in names if name not in stored]
+        left_out = [camera_name(key) for key in without]
+        missing = [name for name in (*names, *left_out) if name not in stored]
         if missing:
             raise DatasetError(f"{root} has no camera {', '.join(missing)}; there are: {', '.join(stored) or 'none'}")
-        self._cameras = {name: stored[name] for name in names}
+        self._cameras = {name: stored[name] for name in names if name not in left_out}
         self._columns = [f.key for f in (*self.meta.features.features, *DEFAULTS) if f.is_number]
         self._places = [key for key in (*_PLACES, STAMP, SOURCE_FRAME) if key in self._columns]
         self._starts = np.array([episode.from_index for episode in self.meta.episodes], dtype=np.int64)
@@ -111,6 +114,11 @@ class DatasetReader:
     def cameras(self) -> tuple[str, ...]:
         """Names of those that are read."""
         return tuple(self._cameras)
+
+    @property
+    def camera_keys(self) -> tuple[str, ...]:
+        """Keys of the features of those that are read."""
+        return tuple(feature.key for feature in self._cameras.values())
 
     @property
     def keys(self) -> tuple[str, ...]:

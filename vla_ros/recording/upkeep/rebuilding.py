@@ -136,7 +136,7 @@ def _tables(found: Scan) -> Iterator[pa.Table]:
 
 def _columns(schema: pa.Schema) -> tuple[Feature, ...]:
     features, others = [], {feature.key for feature in DEFAULTS}
-    names = {"float": "float32", "double": "float64", "int64": "int64", "bool": "bool"}
+    names = {str(pa.type_for_alias(name)): name for name in feature_sets.NUMBERS}
     for field in schema:
         is_list = pa.types.is_fixed_size_list(field.type)
         name = names.get(str(field.type.value_type if is_list else field.type))
