@@ -256,6 +256,31 @@ def test_a_grey_picture_of_8_bits_is_an_image(tmp_path: Path) -> None:
     assert DatasetReader(root).row(0).images["grey"].tolist() == np.full((32, 48, 3), 77).tolist()
 
 
+def test_pictures_in_files_are_read_if_they_are_in_the_folder(tmp_path: Path) -> None:
+    names = ["images/0.png", str(tmp_path / "set/images/1.png"), "../2.png", "images/gone.png", *[None] * (ROWS - 4)]
+    feature = {"dtype": "image", "shape": [*foreign.SIZE, 3], "names": None}
+    column = (feature, lambda number, rows: stored([None] * rows, names))
+    root = foreign.write(tmp_path / "set", columns={"observation.images.left": column}, numbers=[0])
+    (root / "images").mkdir()
+    for path, level in ((root / "images/0.png", 50), (root / "images/1.png", 80), (tmp_path / "2.png", 90)):
+        path.write_bytes(cv2.imencode(".png", np.full((*foreign.SIZE, 3), level, np.uint8))[1].tobytes())
+    reader = DatasetReader(root)
+    assert [reader.row(k).images["left"].mean() for k in (0, 1)] == [50, 80]
+    for row, said in ((2, "no path inside"), (3, "gone.png cannot be read"), (4, "holds no image")):
+        with pytest.raises(DatasetError, match=said):
+            reader.row(row)
+
+
+def test_deleted_episodes_of_v21_do_not_stop_the_others(tmp_path: Path) -> None:
+    source = foreign.write(tmp_path / "set", version="v2.1", numbers=(0, 2, 5))
+    right = [grey(number, 3) for number in (0, 2, 5)]
+    assert [round(shown(DatasetReader(source), ROWS * place + 3)) for place in range(3)] == pytest.approx(right, abs=3)
+    convert(source, tmp_path / "made", Conversion())
+    made = DatasetReader(tmp_path / "made")
+    assert [round(shown(made, ROWS * place + 3)) for place in range(3)] == pytest.approx(right, abs=3)
+    assert check(tmp_path / "made") == []
+
+
 def test_an_episode_without_a_camera_does_not_stop_the_others(tmp_path: Path) -> None:
     def without_video(line: dict[str, Any]) -> None:
         if line["episode_index"] == 0:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_ros.recording.columns import Column, StoredImages, read_columns
+from vla_ros.recording.columns import Column, StoredImages, other_step_s, read_columns
 from vla_ros.recording.dataset import read_episode_stats
 from vla_ros.recording.dataset_v21 import DatasetMetaV21, load_meta
 from vla_ros.recording.features import DEFAULTS, IMAGES, LEAVE_OUT, SOURCE_FRAME, STAMP, Feature
@@ -27,8 +27,6 @@ from vla_ros.values import Image
 
 #: Columns that are read of every file: where an episode's rows are, at what times, and what their task is.
 _PLACES = ("episode_index", "frame_index", "timestamp", "task_index")
-#: How far the rate that timestamps tell may be from fps: more is no jitter.
-_RATE_TOLERANCE = 0.1
 _INHERITED: list[Any] = []  # opened before a fork, perhaps amid another thread's read: never closed here
 
 
@@ -274,7 +272,7 @@ class DatasetReader:
         """Where the episode's rows are in its file; raises DatasetError where they are not all there, in order."""
         found = self.meta.episodes[episode]
         length = found.length
-        places = np.flatnonzero(columns["episode_index"][:, 0] == episode)
+        places = np.flatnonzero(columns["episode_index"][:, 0] == self.meta.stored_index(found))
         frames = columns["frame_index"][places, 0]
         if not np.array_equal(frames, np.arange(length)) or np.any(np.diff(places) != 1):
             raise DatasetError(
@@ -286,8 +284,8 @@ class DatasetReader:
 
     def _check_rate(self, found: EpisodeMeta, times_s: Column) -> None:
         """Raise DatasetError where an episode's rows are at another rate than fps, by their timestamps."""
-        step_s = float(np.median(np.diff(times_s.astype(np.float64)))) if len(times_s) > 1 else 1.0 / self.meta.fps
-        if abs(step_s * self.meta.fps - 1.0) > _RATE_TOLERANCE:
+        step_s = other_step_s(times_s, self.meta.fps)
+        if step_s is not None:
             raise DatasetError(
                 f"{self.meta.data_path(found)}: timestamp says that rows of episode {found.index} are {step_s:.4g} s "
                 f"apart, and fps in meta/info.json ({self.meta.fps}) that they are {1 / self.meta.fps:.4g} s; correct "
@@ -308,7 +306,9 @@ class DatasetReader:
             while len(self._videos) >= self._open_videos:
                 self._videos.popitem(last=False)[1].close()
             self._videos[name] = (
-                VideoReader(path, self.meta.fps) if feature.is_video else StoredImages(path, feature.key)
+                VideoReader(path, self.meta.fps)
+                if feature.is_video
+                else StoredImages(self.meta.root, path, feature.key)
             )
         self._videos.move_to_end(name)
         return self._videos[name], first

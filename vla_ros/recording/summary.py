@@ -116,7 +116,7 @@ class _Timing:
         path = self._meta.data_path(episode)
         if path != self._path:
             self._path, self._columns = path, read_columns(path, self._keys)
-        rows = self._columns["episode_index"][:, 0] == episode.index
+        rows = self._columns["episode_index"][:, 0] == self._meta.stored_index(episode)
         repeated = self._columns[REPEATED][rows] != 0
         whole = ~repeated[:, : len(self._meta.features.cameras)].any(axis=1)
         skew_s = self._columns[SKEW][rows][whole]
