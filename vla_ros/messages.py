@@ -6,6 +6,7 @@ are finite and reachable is for the safety stage. The way back, values to messag
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -29,6 +30,9 @@ from vla_ros.values import (
 
 #: A message of the type that the function's name says, from rclpy or from rosbags.
 Message = Any
+
+#: The longest chunk that an `ActionSpec` allows, and more dimensions than any robot here has; the longest name.
+MOST_POINTS, MOST_DIMENSIONS, _LONGEST_NAME = 1000, 64, 256
 
 #: What the safety stage did, in the values of the controller's status: `intervention.<name>` -> how often.
 INTERVENTION = "intervention."
@@ -67,6 +71,12 @@ _COLOR_ENCODINGS: dict[str, tuple[type[np.generic], int, int | None]] = {
 
 #: encoding -> (dtype, metres per unit)
 _DEPTH_ENCODINGS: dict[str, tuple[type[np.generic], float]] = {"16UC1": (np.uint16, 0.001), "32FC1": (np.float32, 1.0)}
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """`text` in one line of at most `most` characters: what others send may be quoted, but not at any length."""
+    line = " ".join(text[: most + 1].split())
+    return line if len(text) <= most else f"{line[: most - 3]}..."
 
 
 def stamp_to_ns(stamp: Message) -> int:
@@ -138,15 +148,31 @@ class JointReader:
 
 def trajectory_to_chunk(message: Message) -> ActionChunk:
     """The chunk in a message; raises ValueError for wrong names, lengths, or points not evenly spaced from 0."""
+    _check_points(len(message.points))
     dimensions = _checked_dimensions(message.joint_names)
-    if len(message.points) < 2:
-        raise ValueError(f"a chunk has at least two points, got {len(message.points)}")
-    times_ns = [stamp_to_ns(point.time_from_start) for point in message.points]
-    step_ns = times_ns[1]
-    if times_ns != [index * step_ns for index in range(len(times_ns))] or step_ns <= 0:
-        raise ValueError(f"the points of a chunk are evenly spaced from 0, got times {times_ns} ns")
+    step_ns = _step_ns([stamp_to_ns(point.time_from_start) for point in message.points])
     rows = [_positions(point, dimensions) for point in message.points]
     return ActionChunk(stamp_to_ns(message.header.stamp), step_ns, dimensions, np.stack(rows))
+
+
+def serialized_to_chunk(data: bytes) -> ActionChunk:
+    """As `trajectory_to_chunk`, of a message as it comes over the wire (CDR): no object is made for any point.
+
+    A message of rclpy with 1000 points costs 20 ms to make, in which no command would be sent.
+    """
+    cdr = _Cdr(data)
+    stamp_ns = cdr.time_ns()
+    cdr.text()  # the frame
+    names = [cdr.text() for _ in range(cdr.count(MOST_DIMENSIONS))]
+    points = cdr.count()
+    _check_points(points)
+    dimensions = _checked_dimensions(names)
+    # Alignment may give the first point a length of its own, never those after the second.
+    times_ns, rows = zip(*(cdr.point() for _ in range(2)), strict=True)
+    rest_ns, rest = cdr.points_like_the_last(points - 2)
+    if sizes := {len(row) for row in rows} - {len(dimensions)}:
+        raise ValueError(f"a point of {len(dimensions)} dimensions has {sizes.pop()} positions")
+    return ActionChunk(stamp_ns, _step_ns([*times_ns, *rest_ns]), dimensions, np.concatenate([np.stack(rows), rest]))
 
 
 def trajectory_to_target(message: Message) -> Target:
@@ -177,6 +203,80 @@ def trajectory_to_command(message: Message, joint_names: Sequence[str]) -> Comma
         tcp_pose=values[joints : joints + len(POSE_DIMENSIONS)],
         gripper_width_m=float(values[-1]) if names[-1] == GRIPPER_DIMENSION else None,
     )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a point of a serialised trajectory is: its size, its four counts with their values, its positions."""
+
+    size: int
+    counts: list[tuple[int, int]]
+    positions_at: int
+
+
+class _Cdr:
+    """A trajectory_msgs/JointTrajectory in CDR, read front to back; ValueError where it is another, or cut short."""
+
+    def __init__(self, data: bytes) -> None:
+        if len(data) < 4 or data[0] != 0 or data[1] not in (0, 1):
+            raise ValueError(f"a message begins with the header of plain CDR, got {data[:4].hex() or 'nothing'}")
+        self._data, self._at = data[4:], 0
+        self._order = "<" if data[1] else ">"
+        self._last = _Place(0, [], 0)
+
+    def time_ns(self) -> int:
+        seconds, nanoseconds = self._unpack("iI")
+        return int(seconds) * NANOSECONDS_PER_SECOND + int(nanoseconds)
+
+    def count(self, most: int | None = None) -> int:
+        (count,) = self._unpack("I")
+        if most is not None and count > most:
+            raise ValueError(
+                f"a chunk has at most {MOST_DIMENSIONS} dimensions, with names of {_LONGEST_NAME}, got {count}"
+            )
+        return int(count)
+
+    def text(self) -> str:
+        length = self.count(_LONGEST_NAME)
+        (text,) = self._unpack(f"{length}s", aligned_to=1)
+        return bytes(text).rstrip(b"\0").decode("utf-8", "replace")
+
+    def point(self) -> tuple[int, Array]:
+        """Its time from the start and its positions; velocities, accelerations and efforts are passed over."""
+        begins, counts, parts = self._at, [], []
+        for _ in range(4):
+            length = self.count(MOST_DIMENSIONS)
+            counts.append((self._at - 4, length))
+            parts.append(self._unpack(f"{length}d", aligned_to=8) if length else ())
+        first_at = counts[1][0] - 8 * counts[0][1]
+        time_ns = self.time_ns()
+        self._last = _Place(self._at - begins, counts, first_at)
+        return time_ns, np.array(parts[0], dtype=np.float64)
+
+    def points_like_the_last(self, count: int) -> tuple[list[int], Array]:
+        """The times and positions (count, D) of all points that follow, which are as long as the last that was read."""
+        last, stride, rest = self._last, self._last.size, len(self._data) - self._at
+
+        def column(kind: str, at: int, width: int = 1) -> Any:
+            form = np.dtype(self._order + kind)
+            return np.ndarray((count, width), form, self._data, at + stride, strides=(stride, form.itemsize))
+
+        fits = count * stride <= rest  # some send more room than the message needs
+        if not fits or (count and any((column("u4", at) != length).any() for at, length in last.counts)):
+            raise ValueError(f"the points of a chunk are of one size, got {rest} bytes for {count} of {stride}")
+        if not count:
+            return [], np.zeros((0, last.counts[0][1]))
+        seconds, nanoseconds = column("i4", self._at - 8)[:, 0], column("u4", self._at - 4)[:, 0]
+        times_ns = seconds.astype(np.int64) * NANOSECONDS_PER_SECOND + nanoseconds
+        return times_ns.tolist(), column("f8", last.positions_at, last.counts[0][1]).astype(np.float64)
+
+    def _unpack(self, layout: str, aligned_to: int = 4) -> tuple[Any, ...]:
+        start = self._at + -self._at % aligned_to
+        form = struct.Struct(self._order + layout)
+        if start + form.size > len(self._data):
+            raise ValueError(f"a message of {len(self._data)} bytes is cut short")
+        self._at = start + form.size
+        return form.unpack_from(self._data, start)
 
 
 @dataclass(frozen=True)
@@ -242,7 +342,25 @@ def _pixels(message: Message, dtype: type[np.generic], channels: int) -> Any:
     return values if channels == 1 else values.reshape(message.height, message.width, channels)
 
 
+def _check_points(count: int) -> None:
+    if not 2 <= count <= MOST_POINTS:
+        raise ValueError(f"a chunk has 2 to {MOST_POINTS} points, got {count}")
+
+
+def _step_ns(times_ns: Sequence[int]) -> int:
+    """The step of points that are evenly spaced from 0."""
+    step_ns = times_ns[1]
+    if step_ns <= 0 or times_ns[0] != 0:
+        raise ValueError(f"the points of a chunk are evenly spaced from 0, got the first two at {times_ns[:2]} ns")
+    for index, time_ns in enumerate(times_ns):
+        if time_ns != index * step_ns:
+            raise ValueError(f"the points of a chunk are evenly spaced from 0, got point {index} at {time_ns} ns")
+    return step_ns
+
+
 def _checked_dimensions(names: Sequence[str]) -> tuple[str, ...]:
+    if len(names) > MOST_DIMENSIONS:
+        raise ValueError(f"there are at most {MOST_DIMENSIONS} dimensions, got {len(names)}")
     dimensions = tuple(names)
     body = dimensions[:-1] if dimensions[-1:] == (GRIPPER_DIMENSION,) else dimensions
     is_pose = any(name.startswith("tcp.") for name in body)

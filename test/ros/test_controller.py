@@ -127,7 +127,7 @@ def test_it_refuses_what_is_no_chunk_and_counts_why(watcher: Any) -> None:
         watcher.chunks.publish(message)
         watcher.until(lambda name=name: count(watcher, name) == 1, f"{name} to be counted")
     assert count(watcher, "chunks") == 0
-    assert "chunk refused: a point of 7 dimensions has 3 positions" in watcher.process.output
+    assert "/vla/chunk: message refused: the points of a chunk are of one size" in watcher.process.output
     told = "intervention chunk_not_finite: 1 so far"
     watcher.until(lambda: told in watcher.process.output, "the log to tell of the chunk that is not finite")
     assert np.allclose(watcher.robot.positions, HOME)

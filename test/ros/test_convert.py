@@ -240,7 +240,7 @@ def _chunk_message(**changes: Any) -> JointTrajectory:
 
 
 def test_chunks_that_are_none() -> None:
-    with pytest.raises(ValueError, match="at least two points, got 0"):
+    with pytest.raises(ValueError, match="2 to 1000 points, got 0"):
         messages.trajectory_to_chunk(_chunk_message(points=[]))
     for names in ([], ["a", "a"], ["tcp.x", "a"], ["gripper", "a"], list(POSE_DIMENSIONS[::-1])):
         with pytest.raises(ValueError, match="dimensions of a chunk"):
@@ -249,7 +249,7 @@ def test_chunks_that_are_none() -> None:
         messages.trajectory_to_chunk(_chunk_message(joint_names=["a", "b", "c"]))
     uneven = _chunk_message()
     uneven.points[2].time_from_start.nanosec = 30
-    with pytest.raises(ValueError, match=r"evenly spaced from 0, got times \[0, 10, 30\]"):
+    with pytest.raises(ValueError, match="evenly spaced from 0, got point 2 at 30 ns"):
         messages.trajectory_to_chunk(uneven)
 
 

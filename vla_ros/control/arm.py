@@ -201,6 +201,10 @@ class ArmController:
         if self._intake.mode is not Mode.TELEOP:
             self._watchdog.on(now_ns, Event.OTHER_TASK, detail)
 
+    def on_failure(self, detail: str, now_ns: int) -> None:
+        """Something around the arm raised what nothing foresaw, as `detail` tells: what it knows may be incomplete."""
+        self._watchdog.on(now_ns, Event.FAILED, detail)
+
     # What the operator says
 
     def set_mode(self, mode: Mode, now_ns: int) -> None:

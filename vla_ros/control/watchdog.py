@@ -39,6 +39,7 @@ class Cause(str, Enum):
     SECOND_PUBLISHER = "second publisher"
     DEVIATED = "the arm is not where it was commanded"
     OTHER_TASK = "the policy started again with another task"
+    FAILED = "a callback of the controller failed"
     OPERATOR_HOLD = "held by the operator"
     NOT_STARTED = "not started"
     AFTER_NOT_FOLLOWING = "waits for resume, as the robot did not follow"
@@ -78,6 +79,7 @@ class Event(str, Enum):
     SECOND_PUBLISHER = "second publisher"
     DEVIATED = "deviated"
     OTHER_TASK = "other task"
+    FAILED = "failed"
     DEADMAN_RELEASED = "dead-man switch released"
     DEADMAN_HELD = "dead-man switch held"
     STATE_STALE = "joint state stale"
@@ -120,6 +122,7 @@ _LOOKED_AT = (
     Cause.SECOND_PUBLISHER,
     Cause.DEVIATED,
     Cause.OTHER_TASK,
+    Cause.FAILED,
     Cause.OPERATOR_HOLD,
     Cause.AFTER_NOT_FOLLOWING,
     *LOSSES,
@@ -153,6 +156,7 @@ TABLE: dict[Event, Effect] = {
     Event.SECOND_PUBLISHER: Effect(begins=(Cause.SECOND_PUBLISHER,)),
     Event.DEVIATED: Effect(begins=(Cause.DEVIATED,)),
     Event.OTHER_TASK: Effect(begins=(Cause.OTHER_TASK,)),
+    Event.FAILED: Effect(begins=(Cause.FAILED,)),
     Event.DEADMAN_RELEASED: Effect(begins=(Cause.DEADMAN,)),
     Event.DEADMAN_HELD: Effect(ends=(Cause.DEADMAN,)),
     Event.STATE_STALE: Effect(begins=(Cause.STATE_STALE,)),

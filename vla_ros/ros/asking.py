@@ -17,6 +17,7 @@ from vla_ros.ros.polling import PolledService
 
 #: How often the service is looked at [s]: a person does not notice, and an answer takes longer.
 _PERIOD_S = 0.1
+_LONGEST_QUESTION = 1000  # characters
 #: How long a running system may take to be discovered [s].
 _APPEAR_S = 10.0
 
@@ -37,7 +38,11 @@ class Questions:
 
     def _on_tick(self) -> None:
         for request, respond in self._service.take_all():
-            self._ask(request.load_namespace, partial(_answer, respond))
+            question = request.load_namespace
+            if len(question) > _LONGEST_QUESTION:
+                _answer(respond, False, f"the question has {len(question)} characters; at most {_LONGEST_QUESTION}")
+                continue
+            self._ask(question, partial(_answer, respond))
 
 
 def _answer(respond: Callable[[Any], None], success: bool, text: str) -> None:

@@ -111,7 +111,7 @@ def world_state_to_array(state: WorldState) -> Float64MultiArray:
 
 
 def array_to_world_state(message: Float64MultiArray) -> WorldState:
-    """The inverse of `world_state_to_array`; raises ValueError when labels and data do not fit."""
+    """The inverse of `world_state_to_array`; raises ValueError when labels, data or the stamp are others."""
     label = message.layout.dim[0].label if message.layout.dim else ""
     names = tuple(label.split(","))
     if names[:2] != _STAMP_NAMES or len(names) != len(message.data):
@@ -120,6 +120,8 @@ def array_to_world_state(message: Float64MultiArray) -> WorldState:
             f"values labelled {label!r}"
         )
     values = np.array(message.data, dtype=np.float64)
+    if not np.isfinite(values[:2]).all() or (values[:2] < 0).any():
+        raise ValueError(f"a world state is stamped with seconds and nanoseconds, got {values[0]:g} and {values[1]:g}")
     time_ns = int(values[0]) * NANOSECONDS_PER_SECOND + int(values[1])
     return WorldState(time_ns, values[2:], names[2:])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -12,12 +12,14 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from vla_ros import topics
-from vla_ros.ros import qos
+from vla_ros.messages import shortened
+from vla_ros.ros import guard, qos
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 _STATE_PERIOD_S = 0.1
 _DIAGNOSTICS_EVERY = 10  # states, so 1 Hz
+_LONGEST_MESSAGE, _LONGEST_VALUE = 1000, 2000  # characters
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Status:
 class StatusReporter:
     """Publishes what `read` answers: on /vla/state at 10 Hz and on change, on /diagnostics at 1 Hz; logs each change.
 
-    The timer runs on the steady clock: a node whose simulated time stands still says so rather than fall silent.
+    The timer runs on the steady clock: a node whose simulated time stands still says so rather than fall silent. What
+    its guard has met is part of it: a callback that failed lately is an error of the node.
     """
 
     def __init__(self, node: Node, read: Callable[[], Status]) -> None:
@@ -60,14 +63,20 @@ class StatusReporter:
 
     def publish(self) -> None:
         """Publish now."""
-        self._publish(self._read())
+        self._publish(self._status())
 
     def _on_timer(self) -> None:
-        status = self._read()
-        message = self._publish(status)
+        message = self._publish(self._status())
         if self._count % _DIAGNOSTICS_EVERY == 0:
             self._diagnostics.publish(message)
         self._count += 1
+
+    def _status(self) -> Status:
+        status, guarded = self._read(), guard.of(self._node)
+        if guarded.problem:
+            reason = "; ".join(filter(None, (status.reason, guarded.problem)))
+            status = replace(status, level=ERROR, reason=reason)
+        return replace(status, values={**status.values, **guarded.values})
 
     def _publish(self, status: Status) -> DiagnosticArray:
         if status.state != self._last:
@@ -75,7 +84,8 @@ class StatusReporter:
             self._last = status.state
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
-        entry = DiagnosticStatus(level=status.level, name=self._node.get_name(), message=status.message)
+        entry = DiagnosticStatus(level=status.level, name=self._node.get_name())
+        entry.message = shortened(status.message, _LONGEST_MESSAGE)
         known = {key: value for key, value in status.values.items() if value is not None}
         entry.values = [KeyValue(key=key, value=_text(value)) for key, value in known.items()]
         message.status = [entry]
@@ -86,15 +96,15 @@ class StatusReporter:
         logger = self._node.get_logger()
         # rclpy keeps one severity per calling line, so each level has a line of its own.
         if status.level == ERROR:
-            logger.error(status.message)
+            logger.error(shortened(status.message))
         elif status.level == WARN:
-            logger.warning(status.message)
+            logger.warning(shortened(status.message))
         else:
-            logger.info(status.message)
+            logger.info(shortened(status.message))
 
 
 def _text(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else shortened(str(value), _LONGEST_VALUE)
 
 
 class Percentiles:

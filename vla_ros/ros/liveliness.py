@@ -17,6 +17,7 @@ _PERIOD_S = 0.1
 #: The inference node says how it is ten times a second. A process that was killed stays in DDS discovery for 20 s, so
 #: silence tells earlier than the number of publishers.
 _SILENCE_S = 1.0
+_DIGITS = 18
 
 
 class Liveliness:
@@ -45,7 +46,9 @@ class Liveliness:
             self.seen()
             values = {entry.key: entry.value for entry in status.values}
             instructed = values.get("instructed", "")
-            if instructed.isdecimal() and (other := self._task.see(values.get("instruction", ""), int(instructed))):
+            if not (instructed.isdecimal() and len(instructed) <= _DIGITS):  # a count, and none that Python refuses
+                continue
+            if other := self._task.see(values.get("instruction", ""), int(instructed)):
                 self._on_other_task(other)
 
     def _check(self) -> None:

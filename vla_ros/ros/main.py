@@ -17,10 +17,10 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from vla_ros.graph import EXIT_CONFIG
-from vla_ros.ros import transport
+from vla_ros.ros import guard, transport
 from vla_ros.ros.hearing import Hearing
 
-EXIT_DEAF = 1
+EXIT_FAILED = EXIT_DEAF = 1
 
 #: A signal is noticed between two spins, so the process ends at most this long after it.
 _SPIN_TIMEOUT_S = 0.2
@@ -33,7 +33,7 @@ _LAST_WORD_S = 0.1
 def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT, SIGTERM or SIGHUP; the exit code: 0, or 2 when it cannot be made as configured.
 
-    1 when it took a dead one's place and hears nobody (see `hearing`).
+    1 when it took a dead one's place and hears nobody (see `hearing`), or cannot do its work any more (`guard.Failed`).
 
     A node with a method `wind_down() -> bool` is spun on until that says True: it brings to rest what it moves. A
     second signal, or _WIND_DOWN_S, ends that as well.
@@ -70,7 +70,10 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
         gc.freeze()  # what is there now stays: no later collection has to walk over it, which takes a tick's time
         try:
             while not ending:
-                executor.spin_once(timeout_sec=_SPIN_TIMEOUT_S)
+                guard.of(node).spin(executor, _SPIN_TIMEOUT_S)
+                if guard.of(node).end:
+                    print(f"error: {guard.of(node).end}", file=sys.stderr)
+                    return EXIT_FAILED
                 if hearing and hearing.failure:
                     print(f"error: {hearing.failure}", file=sys.stderr)
                     return EXIT_DEAF
@@ -97,6 +100,6 @@ def _wind_down(node: Node, executor: Executor, signals: Sequence[int]) -> None:
     wind_down: Callable[[], bool] = getattr(node, "wind_down", lambda: True)
     deadline_s = time.monotonic() + _WIND_DOWN_S
     while not wind_down() and len(signals) == 1 and time.monotonic() < deadline_s:
-        executor.spin_once(timeout_sec=_SPIN_TIMEOUT_S)
+        guard.of(node).spin(executor, _SPIN_TIMEOUT_S)
     for publisher in node.publishers:  # the last word, such as the command to stand, must not go with the process
         publisher.wait_for_all_acked(Duration(seconds=_LAST_WORD_S))

@@ -1,4 +1,4 @@
-"""What a person tells the controller node: services, the mode as a parameter, teleoperation, a dead-man switch."""
+"""What the controller node is told: chunks, services, the mode as a parameter, teleoperation, a dead-man switch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,33 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import messages, topics
 from vla_ros.control.arm import ArmController
-from vla_ros.ros import qos
+from vla_ros.messages import shortened
+from vla_ros.ros import guard, qos
 from vla_ros.ros.drivers.driver import Driver
 from vla_ros.values import Mode, SafetyState
 
 _MODE = "mode"
+
+
+class Plans:
+    """What a policy may send: chunks, read as they come over the wire, since the arm waits meanwhile."""
+
+    def __init__(self, node: Node, arm: ArmController, seen: Callable[[], None], now_ns: Callable[[], int]) -> None:
+        """`seen` is called with every chunk, whatever it is worth."""
+        self._guard, self._arm = guard.of(node), arm
+        self._seen, self._now_ns = seen, now_ns
+        node.create_subscription(JointTrajectory, topics.CHUNK, self._on_chunk, qos.COMMAND, raw=True)
+
+    def _on_chunk(self, data: bytes) -> None:
+        self._seen()
+        try:
+            guard.refuse_large(topics.CHUNK, data)
+            chunk = messages.serialized_to_chunk(data)
+        except ValueError as error:
+            self._arm.on_malformed("chunk")
+            self._guard.refuse(topics.CHUNK, error)
+            return
+        self._arm.on_chunk(chunk, self._now_ns())
 
 
 class Orders:
@@ -47,7 +69,10 @@ class Orders:
         # Heard from reliable and best-effort publishers alike; one that is lost is replaced by the next.
         node.create_subscription(JointTrajectory, topics.TELEOP, self._on_teleop, qos.NEWEST)
         node.create_subscription(Bool, topics.DEADMAN, lambda held: arm.on_deadman(held.data, now_ns()), qos.NEWEST)
-        node.add_on_set_parameters_callback(self._on_parameters)
+        node.add_on_set_parameters_callback(self._check_parameters)
+        self._acts_afterwards = hasattr(node, "add_post_set_parameters_callback")  # from Iron on
+        if self._acts_afterwards:
+            node.add_post_set_parameters_callback(self._obey_parameters)
 
     def _service(self, act: Callable[[int], None]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
         def serve(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -60,26 +85,33 @@ class Orders:
     def _set_mode(self, mode: Mode) -> None:
         self._node.set_parameters([Parameter(_MODE, Parameter.Type.STRING, mode.value)])
 
-    def _on_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
+    def _check_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
+        """Whether the mode may be so; what else is set with it may still be refused, by others."""
+        known = [item.value for item in Mode]
+        modes = [parameter.value for parameter in parameters if parameter.name == _MODE]
+        reason = ""
+        if wrong := [mode for mode in modes if mode not in known]:
+            reason = f"mode: unknown value {shortened(repr(wrong[0]))}; should be one of {', '.join(known)}"
+        elif modes and not self._acts_afterwards:
+            if len(parameters) > 1:
+                reason = "mode: set it alone; this release of ROS cannot tell whether the others are accepted"
+            else:
+                self._obey_parameters(parameters)
+        return SetParametersResult(successful=not reason, reason=reason)
+
+    def _obey_parameters(self, parameters: Sequence[Parameter]) -> None:
+        """The whole set was accepted."""
         for parameter in parameters:
-            if parameter.name != _MODE:
-                continue
-            try:
-                mode = Mode(parameter.value)
-            except ValueError:
-                known = ", ".join(item.value for item in Mode)
-                reason = f"mode: unknown value {parameter.value!r}; should be one of {known}"
-                return SetParametersResult(successful=False, reason=reason)
-            self._arm.set_mode(mode, self._now_ns())
-            self._answer()
-        return SetParametersResult(successful=True)
+            if parameter.name == _MODE:
+                self._arm.set_mode(Mode(parameter.value), self._now_ns())
+                self._answer()
 
     def _on_teleop(self, message: JointTrajectory) -> None:
         try:
             target = messages.trajectory_to_target(message)
         except ValueError as error:
             self._arm.on_malformed("teleop")
-            self._node.get_logger().error(f"target refused: {error}", throttle_duration_sec=1.0)
+            guard.of(self._node).refuse(topics.TELEOP, error)
             return
         self._arm.on_teleop(target, self._now_ns())
 

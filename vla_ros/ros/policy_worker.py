@@ -92,11 +92,16 @@ class PolicyWorker:
         self._wanted = _Task(instruction, self._now())
         self._worker.offer(None)
 
+    def begin_again(self) -> None:
+        """Follow the same instruction, and act on nothing from before; a chunk that is being decided is not sent."""
+        if self._wanted is not None:
+            self._last_instant_ns = None
+            self.instruct(self._wanted.instruction)
+
     def offer(self, instant_ns: int) -> None:
         """A newer instant is complete; it is looked at if the policy's next turn has come."""
-        if self._clock.observe(self._now()) and self._wanted is not None:
-            self._last_instant_ns = None
-            self.instruct(self._wanted.instruction)  # what was decided before is in the future now
+        if self._clock.observe(self._now()):
+            self.begin_again()  # what was decided before is in the future now
         last_ns = self._last_instant_ns
         if last_ns is None or instant_ns - last_ns >= self._period_ns - RATE_TOLERANCE_NS:
             replaced = self._worker.offer(_Instant(instant_ns, time.perf_counter()))

@@ -14,6 +14,8 @@ from typing import Any, Generic, TypeVar
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
+from vla_ros.ros import guard
+
 Message = TypeVar("Message")
 
 
@@ -21,26 +23,38 @@ class PolledSubscription(Generic[Message]):
     """Keeps what arrives in the middleware, which forgets the oldest beyond the depth of `qos`, until it is asked."""
 
     def __init__(self, node: Node, message_type: type[Message], topic: str, qos: QoSProfile) -> None:
-        self.topic = node.resolve_topic_name(topic)
-        self._depth = qos.depth
-        self._subscription = node.create_subscription(message_type, topic, _never_called, qos)
+        self._guard = guard.of(node)
+        self._type, self.topic, self._depth = message_type, node.resolve_topic_name(topic), qos.depth
+        self._subscription = node.create_subscription(message_type, topic, _never_called, qos, raw=True)
         # An executor waits for what its node lists, so a message of this one wakes nobody.
         node._subscriptions.remove(self._subscription)
 
     def take_newest(self) -> Message | None:
-        """The newest message since the last call, or None."""
-        messages = self.take_all()
-        return messages[-1] if messages else None
+        """The newest message since the last call, or None; also where that one is refused (see `guard`)."""
+        messages = self._read(self._take()[-1:])
+        return messages[0] if messages else None
 
     def take_all(self) -> list[Message]:
         """Every message kept since the last call, oldest first; at most as many as are kept: more come meanwhile."""
-        messages: list[Message] = []
+        return self._read(self._take())
+
+    def _take(self) -> list[bytes]:
+        taken: list[bytes] = []
         with self._subscription.handle:
-            for _ in range(self._depth):
-                taken = self._subscription.handle.take_message(self._subscription.msg_type, self._subscription.raw)
-                if taken is None:
+            while len(taken) < self._depth:
+                message = self._subscription.handle.take_message(self._type, True)
+                if message is None:
                     break
-                messages.append(taken[0])
+                taken.append(message[0])
+        return taken
+
+    def _read(self, taken: list[bytes]) -> list[Message]:
+        messages: list[Message] = []
+        for data in taken:
+            try:
+                messages.append(guard.read(self._type, self.topic, data))
+            except ValueError as error:
+                self._guard.refuse(self.topic, error)
         return messages
 
 

@@ -15,10 +15,12 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import messages, topics
 from vla_ros.config import CameraConfig
+from vla_ros.messages import shortened
 from vla_ros.robots.robot import Robot
 from vla_ros.rollout.loop import STREAMS
-from vla_ros.ros import convert, qos
+from vla_ros.ros import convert, guard, qos
 from vla_ros.ros.polling import PolledSubscription
+from vla_ros.simulation.world import STATE_NAMES
 from vla_ros.timing.frozen import FrozenWatch
 from vla_ros.timing.stamps import ms_to_ns
 from vla_ros.timing.sync import Aligner, AlignerConfig, CameraTiming
@@ -28,6 +30,8 @@ Sample = tuple[int, Array]  # stamp [ns], values (D,)
 
 #: Room for what a stream at 1 kHz brings while no camera frame comes and the status looks ten times a second.
 _DEEP = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
+#: An image of 4096 x 3072 pixels in 16 bits has 75 MB.
+_MOST_IMAGE_BYTES = 100_000_000
 #: The stream that tells whether the robot moves.
 _MOTION = "joints"
 
@@ -59,7 +63,7 @@ class Streams:
         self._proprioception = tuple(proprioception)
         sources = _sources(robot)
         self._topics = {name: camera.topic for name, camera in cameras.items()}
-        self._topics |= {name: sources[name][1] for name in self._proprioception}
+        self._topics |= {name: sources[name][1] for name in {*self._proprioception, _MOTION}}
         self._aligner = Aligner(
             AlignerConfig(
                 cameras={name: _timing(camera) for name, camera in cameras.items()},
@@ -109,6 +113,10 @@ class Streams:
 
     def _subscribe_camera(self, name: str, camera: CameraConfig) -> None:
         def on_image(message: Any) -> None:
+            if len(message.data) > _MOST_IMAGE_BYTES:
+                why = f"its image has {len(message.data)} bytes, and at most {_MOST_IMAGE_BYTES} are taken"
+                guard.of(self._node).refuse(camera.topic, why)
+                return
             stamp_ns = messages.stamp_to_ns(message.header.stamp)
             self._take_samples()
             self._frozen[name].see(stamp_ns - ms_to_ns(camera.latency_ms), message.data, self._joint_positions)
@@ -131,7 +139,8 @@ class Streams:
                 try:
                     stamp_ns, values = read(message)
                 except ValueError as error:
-                    self._unreadable[name] = f"on {self._topics[name]}: {error}"
+                    self._unreadable[name] = shortened(f"on {self._topics[name]}: {error}")
+                    guard.of(self._node).refuse(self._topics[name], error)
                     continue
                 self._unreadable.pop(name, None)
                 if name == _MOTION:
@@ -169,6 +178,8 @@ def _sources(robot: Robot) -> dict[str, tuple[type, str, Callable[[Any], Sample]
 
     def read_world(message: Float64MultiArray) -> Sample:
         state = convert.array_to_world_state(message)
+        if state.names != STATE_NAMES:
+            raise ValueError(f"a world state has the values {', '.join(STATE_NAMES)}, got {', '.join(state.names)}")
         return state.time_ns, state.values
 
     return {

@@ -22,7 +22,7 @@ from vla_ros.control.gripper import GripperGoal
 from vla_ros.control.watchdog import Condition, Following
 from vla_ros.geometry import pose_matrix
 from vla_ros.robots.robot import Robot
-from vla_ros.ros import qos
+from vla_ros.ros import guard, qos
 from vla_ros.ros.drivers.driver import OnDone, OnGripperState, OnJointState
 from vla_ros.ros.drivers.panda_recovery import PandaRecovery
 from vla_ros.ros.polling import PolledSubscription
@@ -160,7 +160,7 @@ class PandaDriver:
         try:
             positions, velocities = self._arm_reader.positions(message), self._arm_reader.velocities(message)
         except ValueError as error:  # what cannot be read is no state; the watchdog sees the old one age
-            self._node.get_logger().error(f"joint state refused: {error}", throttle_duration_sec=5.0)
+            guard.of(self._node).refuse(self._names["joint_states"], error)
             return
         self._on_joint_state(messages.stamp_to_ns(message.header.stamp), positions, velocities)
 
@@ -168,7 +168,7 @@ class PandaDriver:
         try:
             width_m = float(self._finger_reader.positions(message).sum())
         except ValueError as error:
-            self._node.get_logger().error(f"gripper state refused: {error}", throttle_duration_sec=5.0)
+            guard.of(self._node).refuse(self._names["gripper_joint_states"], error)
             return
         self._on_gripper_state(messages.stamp_to_ns(message.header.stamp), width_m)
 

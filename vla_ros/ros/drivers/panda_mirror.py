@@ -30,6 +30,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from vla_ros.geometry import matrix_pose, pose_matrix
+from vla_ros.messages import shortened
 from vla_ros.robots.robot import Robot
 from vla_ros.ros import convert, qos
 from vla_ros.ros.drivers.panda import CONTROLLERS, POSE_TARGET_SIZE
@@ -257,7 +258,7 @@ class PandaMirror:
         return response
 
     def _log_refused(self, why: str) -> None:
-        self._node.get_logger().warning(f"target refused: {why}", throttle_duration_sec=5.0)
+        self._node.get_logger().warning(f"target refused: {shortened(why)}", throttle_duration_sec=5.0)
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from vla_ros.config import BagNodeConfig
 from vla_ros.ros import params
 from vla_ros.ros.bags import RawBag, message_class
 from vla_ros.ros.diagnostics import ERROR, OK, WARN, Status, StatusReporter
+from vla_ros.ros.guard import GuardedNode
 from vla_ros.ros.main import run
 
 _LOOK_PERIOD_S = 0.1
 _DEPTH = 1000  # messages that may wait for the disk: one second of the fastest topic
 
 
-class BagNode(Node):
+class BagNode(GuardedNode):
     """Subscribes to each topic as soon as somebody publishes it; messages are stamped with their time of arrival."""
 
     def __init__(self, **kwargs: Any) -> None:

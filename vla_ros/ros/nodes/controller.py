@@ -5,20 +5,20 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import messages, topics
 from vla_ros.config import ControllerNodeConfig
 from vla_ros.control.arm import ArmController
 from vla_ros.robots import catalogue
-from vla_ros.ros import convert, params, qos
+from vla_ros.ros import convert, guard, params, qos
 from vla_ros.ros.diagnostics import ERROR, OK, WARN, Percentiles, Status, StatusReporter
 from vla_ros.ros.drivers import catalogue as drivers
+from vla_ros.ros.guard import GuardedNode
 from vla_ros.ros.intervening import InterventionLog
 from vla_ros.ros.liveliness import Liveliness
 from vla_ros.ros.main import run
-from vla_ros.ros.obeying import Orders
+from vla_ros.ros.obeying import Orders, Plans
 from vla_ros.ros.recovering import Recovering
 from vla_ros.ros.rivals import Rivals
 from vla_ros.timing.stamps import ns_to_ms, ns_to_s, period_ns
@@ -27,7 +27,7 @@ from vla_ros.values import Mode, SafetyState
 _LEVELS = {SafetyState.RUNNING: OK, SafetyState.RAMPING: WARN, SafetyState.HOLDING: WARN, SafetyState.STOPPED: ERROR}
 
 
-class ControllerNode(Node):
+class ControllerNode(GuardedNode):
     """Holds until it is told whom to follow, a policy or a teleoperator; within the limits, as long as all is well."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -53,8 +53,8 @@ class ControllerNode(Node):
         self._commanded = None if config.dry_run else self._driver
         by_itself = config.arm.watchdog.recovers_by_itself
         self._recovering = Recovering(self, self._arm, self._commanded, by_itself, self._now_ns)
+        guard.of(self).on_failure = lambda why: self._arm.on_failure(why, self._now_ns())
         self._reporter = StatusReporter(self, self._status)
-        self.create_subscription(JointTrajectory, topics.CHUNK, self._on_chunk, qos.COMMAND)
         self._liveliness = Liveliness(
             self,
             on_lost=lambda why: self._arm.on_policy_lost(self._now_ns(), why),
@@ -67,6 +67,7 @@ class ControllerNode(Node):
             on_rival=lambda who: self._arm.on_second_publisher(who, self._now_ns()),
         )
         Orders(self, self._arm, self._commanded, self._recovering.resume, self._answer, self._now_ns)
+        Plans(self, self._arm, self._liveliness.seen, self._now_ns)
         InterventionLog(self, lambda: self._arm.counters)
         self.create_timer(1.0 / config.arm.rate_hz, self._on_tick)
 
@@ -74,16 +75,6 @@ class ControllerNode(Node):
         """Ramp to a hold before the node ends; whether the arm stands."""
         self._arm.stop(self._now_ns())
         return self._arm.is_at_rest
-
-    def _on_chunk(self, message: JointTrajectory) -> None:
-        self._liveliness.seen()
-        try:
-            chunk = messages.trajectory_to_chunk(message)
-        except ValueError as error:
-            self._arm.on_malformed("chunk")
-            self.get_logger().error(f"chunk refused: {error}", throttle_duration_sec=1.0)
-            return
-        self._arm.on_chunk(chunk, self._now_ns())
 
     def _answer(self) -> str:
         """How the arm is, after somebody's word."""
@@ -97,7 +88,7 @@ class ControllerNode(Node):
         if 0 < self._last_tick_ns < now_ns:
             self._jitter_ms.add(ns_to_ms(abs(now_ns - self._last_tick_ns - self._period_ns)))
         self._last_tick_ns = now_ns
-        self._driver.poll()
+        guard.of(self).call("the driver", self._driver.poll)  # whatever comes, the arm must be able to brake
         command = self._arm.step(now_ns)
         if command is not None:
             if self._commanded is not None:

@@ -8,7 +8,6 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
@@ -19,9 +18,10 @@ from vla_ros.control import kinematics
 from vla_ros.policies import registry
 from vla_ros.policies.policy import AbsolutePolicy
 from vla_ros.robots import catalogue
-from vla_ros.ros import convert, params, qos
+from vla_ros.ros import convert, guard, params, qos
 from vla_ros.ros.asking import Questions
 from vla_ros.ros.diagnostics import ERROR, OK, WARN, Status, StatusReporter
+from vla_ros.ros.guard import GuardedNode
 from vla_ros.ros.main import run
 from vla_ros.ros.policy_worker import Condition, PolicyWorker
 from vla_ros.ros.streams import Streams
@@ -33,7 +33,7 @@ from vla_ros.values import ActionChunk, Prediction
 _PATIENCE_S = 3.0
 
 
-class InferenceNode(Node):
+class InferenceNode(GuardedNode):
     """Shell of `policies` for one robot: no tick; the camera frame that completes an instant sets it to work."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -60,6 +60,7 @@ class InferenceNode(Node):
         questions = Questions(self, self._thinker.ask)
         for part in (questions, self._thinker, self._worker):  # the last one first
             self._at_end.callback(part.close)
+        guard.of(self).on_failure = lambda why: self._worker.begin_again()
         self._reporter = StatusReporter(self, self._status)
         self.create_subscription(String, topics.INSTRUCTION, self._on_instruction, qos.LATCHED)
         if config.instruction:
@@ -86,6 +87,8 @@ class InferenceNode(Node):
         self._worker.instruct(message.data)
 
     def _on_instant(self, instant_ns: int) -> None:
+        if guard.of(self).problem:  # what was seen, or told, may be incomplete
+            return
         self._worker.offer(instant_ns)
         self._thinker.see(instant_ns, self._worker.since_ns)
 

@@ -7,8 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from rclpy.node import Node
-
 from vla_ros import messages
 from vla_ros.config import RecorderNodeConfig
 from vla_ros.recording import features
@@ -19,11 +17,12 @@ from vla_ros.recording.session import EpisodeState, Session
 from vla_ros.robots import catalogue
 from vla_ros.ros import params, recording
 from vla_ros.ros.diagnostics import ERROR, OK, WARN, Status, StatusReporter
+from vla_ros.ros.guard import GuardedNode
 from vla_ros.ros.main import run
 from vla_ros.ros.recording import Recording
 
 
-class RecorderNode(Node):
+class RecorderNode(GuardedNode):
     """Shell of a recording session: services, or words on a topic, lead it; its state tells how it is."""
 
     def __init__(self, **kwargs: Any) -> None:

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
@@ -19,6 +18,7 @@ from vla_ros.robots import catalogue
 from vla_ros.ros import convert, frames, params, qos, rivals
 from vla_ros.ros.diagnostics import ERROR, OK, Status, StatusReporter
 from vla_ros.ros.drivers import catalogue as drivers
+from vla_ros.ros.guard import Failed, GuardedNode
 from vla_ros.ros.main import run
 from vla_ros.ros.simulated_camera import SimulatedCamera
 from vla_ros.ros.simulating import Simulation
@@ -32,7 +32,7 @@ _STATE_PERIOD_NS = period_ns(50.0)
 _LINKS_PERIOD_NS = period_ns(30.0)
 
 
-class SimulatorNode(Node):
+class SimulatorNode(GuardedNode):
     """Shell of a Tabletop; simulated time runs from the start, the k-th reset begins the episode of seed + k."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -127,8 +127,11 @@ class SimulatorNode(Node):
         return response
 
     def _status(self) -> Status:
-        self._simulation.check()
-        rivals.refuse_a_robot(self, self._joint_states)
+        try:
+            self._simulation.check()
+            rivals.refuse_a_robot(self, self._joint_states)
+        except Exception as error:  # a world that has ended, or a robot that would follow its commands
+            raise Failed(str(error) if isinstance(error, RuntimeError) else repr(error)) from error
         fault = self._world.fault
         values = {"real_time_factor": self._simulation.speed, "resets": self._resets, "task": self._world.instruction}
         if fault is not None:
