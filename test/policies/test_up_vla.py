@@ -21,12 +21,13 @@ from tiny_up_vla import HEIGHT, INSTRUCTIONS, PIXELS, STEP, WIDTH
 
 from vla_ros.actions import ActionSpec, GripperConvention
 from vla_ros.checkpoints import manifest as checkpoints
-from vla_ros.checkpoints.manifest import Bundle, CameraInput, Normalization
+from vla_ros.checkpoints.manifest import Bundle
+from vla_ros.checkpoints.requirements import MANIFEST, CameraInput, Normalization, words_of
 from vla_ros.models.up_vla import action_sequence
 from vla_ros.policies import registry
 from vla_ros.policies.images import square
 from vla_ros.policies.policy import Inference, PolicyError, Reflective, SeesCameras
-from vla_ros.policies.up_vla import UpVlaPolicy, words_of
+from vla_ros.policies.up_vla import UpVlaPolicy
 from vla_ros.robots.fr3 import FR3
 from vla_ros.robots.panda import PANDA
 from vla_ros.tokenizers.magvit2 import normalized
@@ -438,7 +439,7 @@ def truncate(folder: Path) -> None:
 
 def drop(*keys: str) -> Any:
     def change(folder: Path) -> None:
-        path = folder / checkpoints.MANIFEST
+        path = folder / MANIFEST
         values = json.loads(path.read_text())
         path.write_text(json.dumps({name: value for name, value in values.items() if name not in keys}))
 
@@ -458,7 +459,7 @@ def exchange(folder: Path) -> None:
         (drop("normalization"), "normalization: Field required"),
         (drop("state"), "values in state: 0, but model.state_dims: 8"),
         (drop("format"), "of format None"),
-        (lambda folder: (folder / checkpoints.MANIFEST).unlink(), "is no checkpoint of vla_ros"),
+        (lambda folder: (folder / MANIFEST).unlink(), "is no checkpoint of vla_ros"),
     ],
 )
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, paper: Bundle, damage: Any, message: str) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from vla_ros.actions import ActionSpec, GripperConvention, Space
-from vla_ros.checkpoints.manifest import Bundle, CameraInput, Normalization, UpVlaManifest
+from vla_ros.checkpoints.manifest import Bundle, UpVlaManifest
+from vla_ros.checkpoints.requirements import CameraInput, Normalization
 from vla_ros.geometry import RotationForm
 from vla_ros.models.up_vla import UpVla, UpVlaConfig, Vocabulary
 from vla_ros.tokenizers.magvit2 import Magvit2, Magvit2Config

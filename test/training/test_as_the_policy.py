@@ -13,7 +13,8 @@ import torch
 from tiny_up_vla import HEIGHT, PIXELS, WIDTH
 
 from vla_ros.actions import GripperConvention
-from vla_ros.checkpoints.manifest import Bundle, CameraInput, Normalization
+from vla_ros.checkpoints.manifest import Bundle
+from vla_ros.checkpoints.requirements import CameraInput, Normalization
 from vla_ros.policies.policy import Inference
 from vla_ros.policies.up_vla import UpVlaPolicy
 from vla_ros.recording.config import RecordingConfig

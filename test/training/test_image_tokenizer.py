@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from vla_ros.training.image_tokenizer import (
     psnr_db,
     train_image_tokenizer,
 )
+from vla_ros.viewing.progress import Interrupted
 
 AS_THEY_ARE = AugmentationConfig(shift=0, brightness=0, contrast=0, saturation=0, hue=0)
 SETTINGS = ImageTokenizerTraining(
@@ -52,7 +54,9 @@ def test_it_learns(frames: NDArray[np.uint8], tmp_path: Path) -> None:
     assert not trained.tokenizer.training
     assert trained.psnr_db == pytest.approx(psnr_db(held_out(frames), shown), abs=0.05)
     assert trained.codes_used == len(np.unique(codes_of(trained, held_out(frames))))
-    assert Image.open(tmp_path / PICTURE).size == (4 * 16, 2 * 16)
+    picture = np.asarray(Image.open(tmp_path / PICTURE))
+    assert (picture[34 + 64, 104 + 8 + 132 * np.arange(4)] == held_out(frames)[:, 8, 1]).all(), "a column for each"
+    assert (picture[:34] < 128).any() and (picture[-20:] < 200).any(), "with words above and below"
     curve = [json.loads(line) for line in (tmp_path / CURVES).read_text().splitlines()]
     assert [point["step"] for point in curve] == [*range(0, 65, 10)]
     assert curve[-1]["pixels"] < curve[0]["pixels"]
@@ -68,6 +72,22 @@ def held_out(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def codes_of(trained: Trained, frames: NDArray[np.uint8]) -> torch.Tensor:
     return trained.tokenizer.encode(normalized(torch.from_numpy(frames)))
+
+
+def test_ctrl_c_saves_what_was_learnt_and_it_is_continued_from_there(frames: NDArray[np.uint8], tmp_path: Path) -> None:
+    def press(progress: Progress) -> None:
+        if progress.step == 1:  # far from the next step that is saved
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="image tokenizer stopped after step 2 of 6; saved in"):
+        train_image_tokenizer(frames, SETTINGS, tmp_path / "stopped", report=press)
+    assert (tmp_path / "stopped" / STATE).is_file()
+    steps: list[int] = []
+    continued = train_image_tokenizer(frames, SETTINGS, tmp_path / "stopped", report=lambda one: steps.append(one.step))
+    assert steps == [2, 3, 4, 5]
+    straight = train_image_tokenizer(frames, SETTINGS, tmp_path / "straight")
+    assert torch.equal(codes_of(continued, frames), codes_of(straight, frames))
+    assert continued.psnr_db == straight.psnr_db
 
 
 def test_a_training_broken_off_ends_as_one_that_was_not(frames: NDArray[np.uint8], tmp_path: Path) -> None:

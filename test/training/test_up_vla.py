@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from vla_ros.checkpoints import manifest
+from vla_ros.checkpoints import manifest, requirements
 from vla_ros.cli.app import app
 from vla_ros.cli.train import _given, _read, _request
 from vla_ros.models import up_vla as model
@@ -72,7 +74,9 @@ def train(*words: object) -> Result:
     return CliRunner().invoke(app, ["train", "up_vla", "--size", "tiny", "--device", "cpu", *map(str, words)])
 
 
-def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, measures: Path, tmp_path: Path) -> None:
+def test_one_command_makes_a_checkpoint(
+    dataset: Path, conversations: Path, measures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     written = tmp_path / "config.yaml"
     written.write_text(yaml.safe_dump({"data": {"pixels": 32}, "run": {"log_every": 1}}))
@@ -85,8 +89,17 @@ def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, meas
 
     before = (out / "stage-1" / "curves.jsonl").stat().st_mtime_ns
     (out / "descriptions.1.jsonl").write_text('{"sample": 30, "text": "as\u2028before"}\n{"sam')
+    with monkeypatch.context() as patched:
+        answer = model.UpVla.answer
+        patched.setattr(model.UpVla, "answer", lambda *said: signal.raise_signal(signal.SIGINT) or answer(*said))
+        stopped = train(*words, "--resume")
+    assert stopped.exit_code == 130, stopped.output
+    assert "describe stopped after 1 of 5 scenes; saved in" in stopped.stderr
+    assert re.search(rf"to continue: .*train up_vla .*--out {out} .*--resume", stopped.stderr)
+    assert len(read_descriptions(out / "descriptions.0.jsonl")) == 1
     rest = train(*words, "--resume")
     assert rest.exit_code == 0, rest.output
+    assert "describe 4/4" in rest.stderr, "those that were missing"
     assert (out / "stage-1" / "curves.jsonl").stat().st_mtime_ns == before, "what is done is not done again"
     bundle = manifest.load(out / "checkpoint")
     told = bundle.manifest
@@ -96,6 +109,7 @@ def test_one_command_makes_a_checkpoint(dataset: Path, conversations: Path, meas
     assert told.proprioception == ("joints", "gripper")
     assert (told.cameras[0].width, told.cameras[0].height) == (64, 48)
     assert told.trained["held_out_episodes"] == [1]
+    assert told.questions == ("describe this image",)
     assert told.description_period_s == 1.0, "as often as it was described in training"
     assert told.trained["stages"]["stage 2"]["step"] == 3
     assert told.trained["stages"]["see"]["step"] == 2
@@ -259,8 +273,8 @@ def test_a_release_is_trained_further_as_it_was(dataset: Path, tmp_path: Path, h
     network = model.UpVla(model.UpVlaConfig.model_validate({**model.SIZES["tiny"].model_dump(), **sizes}))
     told = manifest.UpVlaManifest(
         size="tiny", model=network.config, image_tokenizer=tokenizer.config, robot="panda",
-        cameras=(manifest.CameraInput(name="front", width=64, height=48),), code_cameras=("front",), pixels=16,
-        action=TCP_STEPS, normalization=manifest.Normalization(offset=(0.0,) * 7, scale=(0.01,) * 7),
+        cameras=(requirements.CameraInput(name="front", width=64, height=48),), code_cameras=("front",), pixels=16,
+        action=TCP_STEPS, normalization=requirements.Normalization(offset=(0.0,) * 7, scale=(0.01,) * 7),
         **{"trained" if has_acted else "start": {"on": "x"}},
     )  # fmt: skip
     start = tmp_path / "start"

@@ -24,10 +24,7 @@ from vla_ros.checkpoints.loading import blank, require, require_finite
 from vla_ros.checkpoints.manifest import (
     CLIP,
     IMAGE_TOKENIZER,
-    MANIFEST,
     MODEL,
-    CameraInput,
-    Normalization,
     UpVlaManifest,
     check_vision,
     load_clip,
@@ -35,6 +32,7 @@ from vla_ros.checkpoints.manifest import (
     load_text,
     new_checkpoint,
 )
+from vla_ros.checkpoints.requirements import MANIFEST, CameraInput, Normalization
 from vla_ros.checkpoints.starting import is_show_o
 from vla_ros.checkpoints.up_vla import (
     RELEASED_FILE,

@@ -13,21 +13,17 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, ValidationError, model_validator
 
-from vla_ros.actions import ActionSpec
 from vla_ros.checkpoints.files import CheckpointError, replacing_folder, write_tensors, writing
 from vla_ros.checkpoints.loading import blank, load_network
+from vla_ros.checkpoints.requirements import MANIFEST, Normalization, Requirements, why_no_checkpoint
 from vla_ros.checkpoints.up_vla import RELEASED_FILE
 from vla_ros.models.up_vla import UpVla, UpVlaConfig, Vocabulary
-from vla_ros.recording.files import load_json
-from vla_ros.robots import catalogue
 from vla_ros.tokenizers.magvit2 import Magvit2, Magvit2Config
 from vla_ros.tokenizers.text import TextTokenizer, TextTokenizerError
 from vla_ros.tokenizers.vision import ClipVision, SmallVision, SmallVisionConfig, VisionEncoder, VisionEncoderError
-from vla_ros.values import Config
 
 FORMAT = "vla_ros/up_vla/1"
 
-MANIFEST = "manifest.json"
 MODEL = "model.safetensors"
 IMAGE_TOKENIZER = "image_tokenizer.safetensors"
 VISION = "vision.safetensors"
@@ -37,35 +33,13 @@ CARD = "README.md"
 _OURS = (MANIFEST, MODEL, IMAGE_TOKENIZER, VISION, CLIP, TEXT, CARD)
 
 
-class Normalization(Config):
-    """real = offset + scale * model, dimension by dimension."""
-
-    offset: tuple[float, ...]
-    scale: tuple[float, ...]
-
-    @model_validator(mode="after")
-    def _one_scale_per_offset(self) -> Normalization:
-        if len(self.offset) != len(self.scale):
-            raise ValueError(f"as many offsets as scales, got {len(self.offset)} and {len(self.scale)}")
-        if not all(self.scale):
-            raise ValueError(f"no scale may be 0, or there is no way back; got {self.scale}")
-        return self
-
-
-class CameraInput(Config):
-    """A camera and the size of its frames [pixels] in training."""
-
-    name: str = Field(min_length=1)
-    width: int = Field(gt=0, le=16_384)
-    height: int = Field(gt=0, le=16_384)
-
-
-class UpVlaManifest(Config):
+class UpVlaManifest(Requirements):
     """What a checkpoint is, and what the world has to be like for it.
 
     `cameras` are what the model sees, in order; those of `code_cameras` reach it as codes, and their future is
     predicted; with `vision` all of them reach it as features, too. `pixels` is the side of what the image tokenizer
-    gets. `proprioception` names the values of the state, `words` what it knows of language; empty: any English.
+    gets. `proprioception` names the values of the state, `words` what it knows of language, `questions` those that it
+    was taught to answer; empty: any English.
     `start` tells of weights that have not learnt to act yet, `trained` of those that have: of a training, a release.
     `description_period_s` is how often it was told anew, in its own words, what it sees; None: never.
     """
@@ -75,16 +49,8 @@ class UpVlaManifest(Config):
     model: UpVlaConfig
     image_tokenizer: Magvit2Config
     vision: SmallVisionConfig | Literal["clip"] | None = None
-    robot: str
-    cameras: tuple[CameraInput, ...] = Field(min_length=1)
     code_cameras: tuple[str, ...] = Field(min_length=1)
-    pixels: int = Field(gt=0, le=8192)
-    proprioception: tuple[str, ...] = ()
-    state: Normalization | None = None
-    action: ActionSpec
     normalization: Normalization
-    instructions: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
     description_period_s: float | None = Field(default=None, gt=0.0)
     start: dict[str, Any] = Field(default_factory=dict)
     trained: dict[str, Any] = Field(default_factory=dict)
@@ -190,7 +156,7 @@ def load_manifest(folder: Path) -> UpVlaManifest:
     """What a checkpoint is, without its weights; raises CheckpointError."""
     path = folder / MANIFEST
     try:
-        content = load_json(path)
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(_no_checkpoint(folder)) from None
     except OSError as error:
@@ -208,28 +174,6 @@ def load_manifest(folder: Path) -> UpVlaManifest:
             for each in error.errors()
         ]
         raise CheckpointError("\n  ".join([f"{path} is no manifest of UP-VLA:", *problems])) from error
-
-
-def problems(folder: Path, manifest: UpVlaManifest) -> list[str]:
-    """What keeps a checkpoint from being used, beside its weights: its robot, its text, its vision encoder."""
-    found = []
-    for check in (
-        lambda: catalogue.find(manifest.robot),
-        lambda: load_text(folder / TEXT, manifest.model.vocabulary),
-        lambda: check_vision(folder, manifest, _blank_vision(folder, manifest)),
-    ):
-        try:
-            check()
-        except ValueError as error:
-            found.append(str(error))
-    return found
-
-
-def _blank_vision(folder: Path, manifest: UpVlaManifest) -> VisionEncoder | None:
-    """The vision encoder of a checkpoint, a small one without its weights."""
-    if isinstance(manifest.vision, SmallVisionConfig):
-        return blank(SmallVision, manifest.vision)
-    return None if manifest.vision is None else load_clip(folder / CLIP)
 
 
 def load_text(folder: Path, vocabulary: Vocabulary) -> TextTokenizer:
@@ -287,11 +231,7 @@ def _unequal(what: str, value: float, other: str, wanted: int) -> list[str]:
 
 
 def _no_checkpoint(folder: Path) -> str:
-    if not folder.exists():
-        return f"{folder}: there is no such folder"
-    if not folder.is_dir():
-        return f"{folder} is a file; a checkpoint of vla_ros is a folder with {MANIFEST} in it"
-    hint = ""
     if (folder / RELEASED_FILE).exists():
-        hint = "; it is a release of UP-VLA: make one of it with vla-ros checkpoint convert"
-    return f"{folder} is no checkpoint of vla_ros: there is no {MANIFEST} in it{hint}"
+        hint = "it is a release of UP-VLA: make one of it with vla-ros checkpoint convert"
+        return f"{folder} is no checkpoint of vla_ros: there is no {MANIFEST} in it; {hint}"
+    return why_no_checkpoint(folder)

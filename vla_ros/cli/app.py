@@ -9,6 +9,7 @@ import typer
 from vla_ros.cli import calibrate, checkpoint, dataset, train
 from vla_ros.cli.ask import ask
 from vla_ros.cli.check import check
+from vla_ros.cli.common import PlainHelp
 from vla_ros.cli.convert import convert
 from vla_ros.cli.doctor import doctor
 from vla_ros.cli.evaluate import evaluate
@@ -30,6 +31,9 @@ app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(train.app, name="train")
+for group in (app, calibrate.app, dataset.app, checkpoint.app, train.app):
+    for known in group.registered_commands:
+        known.cls = PlainHelp
 
 
 def main() -> None:

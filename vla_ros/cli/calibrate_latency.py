@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vla_ros.cli.common import EXIT_FAILED, Simulate, System, clear_errors, obstacle, refuse
+from vla_ros.cli.common import EXIT_FAILED, Simulate, System, clear_errors, console, obstacle, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +108,6 @@ def _record(system: SystemConfig, sim: bool | None, plan: Plan, yes: bool) -> Re
 
 def _show(system: SystemConfig, measured: Mapping[str, Delay | Unmeasurable], camera_how: str) -> None:
     """A table of what was measured, beside what the file says."""
-    from rich.console import Console
     from rich.table import Table
 
     from vla_ros.calibration.latency import ACTUATION_KEY, GRIPPER_KEY, Delay, camera_key
@@ -128,7 +127,7 @@ def _show(system: SystemConfig, measured: Mapping[str, Delay | Unmeasurable], ca
         name, in_file_ms, how = known[key]
         found = (f"{delay.delay_ms:.1f}", f"{delay.spread_ms:.1f}") if isinstance(delay, Delay) else ("none", "")
         table.add_row(name, *found, f"{in_file_ms:.1f}", how)
-    Console().print(table)
+    console().print(table)
 
 
 def _draw(recording: Recording, measured: Mapping[str, Delay | Unmeasurable], file: Path) -> None:

@@ -6,19 +6,22 @@ from typing import Annotated
 
 import typer
 
-from vla_ros.cli.common import build_graph, complete_system, load_system, refuse
+from vla_ros.cli.common import build_graph, check_policy, complete_policy, complete_system, load_system, refuse
 
 
 def check(
     systems: Annotated[list[str], typer.Argument(help="Systems by name or path.", autocompletion=complete_system)],
+    policy: Annotated[str, typer.Option(help="With another policy.", autocompletion=complete_policy)] = "",
+    checkpoint: Annotated[str, typer.Option(metavar="DIR", help="With these weights: do they fit the system?")] = "",
+    instruction: Annotated[str, typer.Option(help="With this task: can it be followed?")] = "",
 ) -> None:
-    """Check systems: every error at once, with file, line and field."""
+    """Check systems: every error at once, with file, line and field; and whether a policy's weights fit them."""
     from vla_ros.config import ConfigError
 
     problems: list[str] = []
     for name in systems:
         try:
-            chosen = load_system(name)
+            chosen = check_policy(load_system(name, policy=policy, checkpoint=checkpoint, instruction=instruction))
             nodes = ", ".join(node.name for node in build_graph(chosen).nodes)
             typer.echo(
                 f"{name}: fine ({chosen.title}; robot {chosen.robot}, policy {chosen.policy.name}; nodes {nodes})"

@@ -187,7 +187,7 @@ def convert(
 
 
 def _is_ours(source: Path) -> bool:
-    from vla_ros.checkpoints.manifest import MANIFEST
+    from vla_ros.checkpoints.requirements import MANIFEST
 
     return (source / MANIFEST).is_file()
 

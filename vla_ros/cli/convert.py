@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vla_ros.cli.common import EXIT_FAILED, clear_errors, complete_system, load_system, obstacle, refuse
+from vla_ros.cli.common import EXIT_FAILED, clear_errors, complete_system, load_system, obstacle, progress, refuse
 
 if TYPE_CHECKING:
     from vla_ros.config import SystemConfig
@@ -37,9 +37,6 @@ def convert(
     to: Annotated[Version, typer.Option(help="LeRobot's format; GR00T and openpi read v2.1.")] = Version.V30,
     episodes: Annotated[str, typer.Option(metavar="0,3,5-9", help="Only these, in this order.")] = "",
     successes_only: Annotated[bool, typer.Option("--successes-only", help="Only those marked as a success.")] = False,
-    without_camera: Annotated[
-        list[str] | None, typer.Option(help="Leave this camera out (depth, damaged); may be given more than once.")
-    ] = None,
     trim_static: Annotated[
         bool, typer.Option("--trim-static", help="Without the rows at head and tail in which nothing moves.")
     ] = False,
@@ -71,7 +68,7 @@ def convert(
     Whole episodes stay what they are, bit by bit; where rows are left out, videos are coded anew.
     """
     with clear_errors():
-        from vla_ros.recording.bag_files import BagError, is_bag
+        from vla_ros.recording.bag_files import BagError
         from vla_ros.recording.convert import Unmakeable
         from vla_ros.recording.files import DatasetError
 
@@ -88,12 +85,11 @@ def convert(
                 refuse(f"--{'still' if given is still else 'moved'}-...: means something with {name} only")
         values = {
             "to": to.value, "episodes": _numbers(episodes), "successes_only": successes_only,
-            "without_cameras": without_camera or (),
             "trim_static": trim_static, "margin_s": margin, "keyframes": keyframes, "every_s": every, "gr00t": gr00t,
         }  # fmt: skip
         conversion = _conversion(values, still, moved)
         try:
-            if is_bag(source):
+            if _is_bag(source):
                 if conversion != _conversion({}, {}, {}):
                     refuse("a bag becomes a v3.0 dataset of all its episodes: make it first, then convert the dataset")
                 if not system:
@@ -108,6 +104,13 @@ def convert(
         except (DatasetError, BagError) as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(EXIT_FAILED) from None
+
+
+def _is_bag(source: Path) -> bool:
+    """Whether it is a rosbag2: a folder with metadata, or, where that was not written any more, with its storage."""
+    if source.is_file():
+        return source.suffix in (".mcap", ".db3")
+    return any(source.glob("metadata.yaml")) or any(source.glob("*.mcap")) or any(source.glob("*.db3"))
 
 
 def _conversion(values: dict[str, Any], still: dict[str, Any], moved: dict[str, Any]) -> Conversion:
@@ -138,30 +141,20 @@ def _numbers(text: str) -> tuple[int, ...] | None:
 
 
 def _convert(source: Path, destination: Path, conversion: Conversion) -> Converted:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from vla_ros.recording.convert import convert as convert_dataset
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True) as progress:
-        task = progress.add_task("rows", total=None)
-        return convert_dataset(
-            source, destination, conversion, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    with progress() as show:
+        return convert_dataset(source, destination, conversion, lambda done, total: show("rows", done, total))
 
 
 def _convert_bag(
     source: Path, destination: Path, system: SystemConfig, task: str, split: str, save_anyway: bool
 ) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from vla_ros.recording.bag import Split, bag_to_dataset
     from vla_ros.recording.convert import whole_or_not_at_all
     from vla_ros.robots import catalogue
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with whole_or_not_at_all(destination) as folder, Progress(*columns, transient=True) as progress:
-        shown = progress.add_task("messages", total=None)
+    with whole_or_not_at_all(destination) as folder, progress() as show:
         saved = bag_to_dataset(
             source,
             folder,
@@ -171,8 +164,8 @@ def _convert_bag(
             task=task,
             split=Split(split),
             save_anyway=save_anyway,
-            on_progress=lambda what, done, total: progress.update(shown, description=what, completed=done, total=total),
-            on_notice=lambda text: progress.console.print(text, highlight=False, markup=False),
+            on_progress=show,
+            on_notice=show.print,
         )
     rows = sum(episode.frames for episode in saved)
     typer.echo(f"{destination}: {len(saved)} episodes, {rows} rows")
@@ -182,7 +175,5 @@ def _say(converted: Converted, source: Path, destination: Path) -> None:
     typer.echo(f"{destination}: {converted.episodes} episodes, {converted.frames} of {converted.of_frames} rows")
     if converted.recoded:
         typer.echo(f"{converted.recoded} videos were coded anew, with some loss")
-    for notice in converted.notices:
-        typer.echo(notice)
     if converted.still:
         typer.echo(f"left out, for nothing moves in them: episodes {', '.join(map(str, converted.still))} of {source}")

@@ -11,20 +11,26 @@ import typer
 
 from vla_ros.cli.common import (
     EXIT_FAILED,
+    check_policy,
     checkpoint_errors,
     clear_errors,
+    command_again,
     complete_policy,
     complete_system,
+    console,
     dataset_errors,
-    episodes_bar,
+    episode_line,
+    interrupted,
     load_system,
     obstacle,
+    progress,
     refuse,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from vla_ros.config import SystemConfig
     from vla_ros.policies.policy import Policy
@@ -37,6 +43,7 @@ _MOMENTS = 6  # of an episode that are drawn
 
 
 def evaluate(
+    context: typer.Context,
     system: Annotated[
         str,
         typer.Argument(help="A system by name, or the path of its .yaml.", autocompletion=complete_system),
@@ -105,7 +112,7 @@ def evaluate(
             from vla_ros.cli.evaluate_dataset import evaluate_dataset, read_mapping
 
             mapping = read_mapping(config)
-            evaluate_dataset(chosen, load_policy(chosen), dataset, samples, mapping, folder)
+            evaluate_dataset(context, chosen, load_policy(chosen), dataset, samples, mapping, folder)
             return
         wanted = _config(
             {
@@ -114,7 +121,7 @@ def evaluate(
                 "films": films,
             }
         )  # fmt: skip
-        evaluation = _run(chosen, load_policy(chosen), wanted, folder)
+        evaluation = _run(context, chosen, load_policy(chosen), wanted, folder)
         if card:
             _record(chosen, evaluation)
         if evaluation.report.successes < require_successes:
@@ -133,7 +140,7 @@ def _chosen(name: str, policy: str, checkpoint: str) -> SystemConfig:
             if len(with_weights) != 1:
                 refuse(f"--checkpoint: whose weights? give --policy, of {', '.join(with_weights)}")
             policy = with_weights[0]
-    return load_system(name, policy=policy, checkpoint=checkpoint)
+    return check_policy(load_system(name, policy=policy, checkpoint=checkpoint))
 
 
 def load_policy(system: SystemConfig) -> Policy:
@@ -175,40 +182,70 @@ def _config(given: dict[str, Any]) -> EvaluationConfig:
 # --- closed loop
 
 
-def _run(system: SystemConfig, policy: Policy, config: EvaluationConfig, folder: Path) -> Evaluation:
+def _run(
+    context: typer.Context, system: SystemConfig, policy: Policy, config: EvaluationConfig, folder: Path
+) -> Evaluation:
     """Run the episodes with progress; the report is written after each, so that an interrupt loses none."""
-    from rich.console import Console
-
     from vla_ros.policies.policy import PolicyError
 
-    console = Console()
+    out = console()
     deprived = f", {config.control.value}" if config.control else ""
-    console.print(f"{system.title}; {system.policy.name}{deprived}; episodes: {config.episodes}", highlight=False)
+    out.print(f"{system.title}; {system.policy.name}{deprived}; episodes: {config.episodes}")
+    if config.inference_delay_ms is None:
+        out.print("measuring how long an inference takes here")
     shown: list[Film] = []
-    problem = ""
+    problem, is_interrupted = "", False
     with _evaluator(system, policy, config) as evaluator:
         how = "measured here" if config.inference_delay_ms is None else "as given"
-        console.print(f"inference delay {evaluator.delay_ms:.0f} ms, {how}", highlight=False)
+        out.print(f"inference delay {evaluator.delay_ms:.0f} ms, {how}")
+        for line in _slowness(evaluator, system):
+            typer.echo(line, err=True)
         try:
-            _run_all(
-                evaluator, shown, folder, console, {"system": system.title, "checkpoint": system.policy.checkpoint}
-            )
+            _run_all(evaluator, shown, folder, {"system": system.title, "checkpoint": system.policy.checkpoint})
         except PolicyError as error:
             problem = f"policy {system.policy.name}: {error}"
         except KeyboardInterrupt:
-            problem = "interrupted"
+            is_interrupted = True
         evaluation = evaluator.evaluation
+    done = len(evaluation.outcomes)
     if evaluation.outcomes:
-        console.print(_table(evaluation))
-        console.print(f"report     {folder / 'report.json'}", highlight=False, soft_wrap=True)
-        _draw(evaluation, shown, folder / "episodes.png", console)
+        out.print(_table(evaluation))
+        out.print(f"report     {folder / 'report.json'}", soft_wrap=True)
+        _draw(evaluation, shown, folder / "episodes.png", out)
         took_ms = evaluation.inference_ms.p50
         if took_ms is not None and took_ms > evaluation.delay_ms:
-            console.print(f"note: inference took {took_ms:.0f} ms here, longer than was injected", highlight=False)
+            out.print(f"note: inference took {took_ms:.0f} ms here, longer than was injected")
+    if is_interrupted:
+        rest = command_again(
+            context, episodes=config.episodes - done, seed=config.seed + done, out=None,
+            delay_ms=f"{evaluation.delay_ms:g}",
+        )  # fmt: skip
+        interrupted(
+            f"the report has {done} of {config.episodes} episodes" if done else "no episode was done",
+            f"the rest, with the same delay: {rest}",
+        )
     if problem:
-        typer.echo(f"error: {problem}, after {len(evaluation.outcomes)} of {config.episodes} episodes", err=True)
+        typer.echo(f"error: {problem}, after {done} of {config.episodes} episodes", err=True)
         raise typer.Exit(EXIT_FAILED)
     return evaluation
+
+
+def _slowness(evaluator: Evaluator, system: SystemConfig) -> list[str]:
+    """What to know where the delay that was measured is this machine's, and not the policy's."""
+    config = evaluator.config
+    if config.inference_delay_ms is not None:
+        return []
+    action = evaluator.action
+    chunk_ms, period_ms = 1e3 * action.horizon / action.rate_hz, 1e3 / system.inference.max_rate_hz
+    load, cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    busy = f"; other programs use this machine (load {load:.1f} on {cpus} processors)" if load > 1.5 * cpus else ""
+    if evaluator.delay_ms <= period_ms and not (busy and evaluator.delay_ms > 0.5 * period_ms):
+        return []
+    why = (
+        f"warning: an inference takes {evaluator.delay_ms:.0f} ms on this machine, and a chunk lasts {chunk_ms:.0f} ms"
+        f"{busy}: what follows judges this machine as well as the policy"
+    )
+    return [why, "to judge the policy alone give the delay that it will have, as --delay-ms 50"]
 
 
 def _record(system: SystemConfig, evaluation: Evaluation) -> None:
@@ -243,14 +280,14 @@ def _evaluator(system: SystemConfig, policy: Policy, config: EvaluationConfig) -
         refuse(f"policy {system.policy.name}: {error}")
 
 
-def _run_all(evaluator: Evaluator, shown: list[Film], folder: Path, console: Console, about: dict[str, str]) -> None:
+def _run_all(evaluator: Evaluator, shown: list[Film], folder: Path, about: dict[str, str]) -> None:
     from vla_ros.rollout.filming import write_video
 
-    with episodes_bar(console) as progress:
-        bar = progress.add_task("evaluated", total=evaluator.config.episodes)
-        for outcome, film in evaluator.episodes():
-            progress.console.print(_line(outcome), highlight=False)
-            progress.advance(bar)
+    with progress() as show:
+        count = evaluator.config.episodes
+        show("evaluated", 0, count)
+        for outcome, film in evaluator.episodes(lambda done, note: show("evaluated", done, count, note)):
+            show.print(_line(outcome))
             evaluator.evaluation.write(folder / "report.json", **about)
             if film is not None:
                 verdict = "success" if film.success else "failure"
@@ -258,12 +295,11 @@ def _run_all(evaluator: Evaluator, shown: list[Film], folder: Path, console: Con
                 shown.append(film.thinned(_MOMENTS))
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: Outcome) -> Text:
     row = outcome.row
-    verdict = "[green]success[/]" if row.success else "[red]failure[/]"
     why = "" if row.success else f"  ({row.ended})"
     told = f", told to {outcome.asked}: {'done' if outcome.asked_success else 'not done'}" if outcome.asked else ""
-    return f"  seed {row.seed:<6} {verdict}  {row.duration_s:5.1f} s  {row.instruction}{told}{why}"
+    return episode_line(row.seed, row.success, f"{row.duration_s:5.1f} s  {row.instruction}{told}{why}")
 
 
 def _table(evaluation: Evaluation) -> Table:
@@ -290,7 +326,7 @@ def _table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _draw(evaluation: Evaluation, films: list[Film], file: Path, console: Console) -> None:
+def _draw(evaluation: Evaluation, films: list[Film], file: Path, out: Console) -> None:
     from vla_ros.viewing.evaluation import render
 
     if not films:
@@ -301,7 +337,7 @@ def _draw(evaluation: Evaluation, films: list[Film], file: Path, console: Consol
     if evaluation.asked_rate is not None:
         title += f"; what it was told: {evaluation.asked_rate}"
     try:
-        console.print(f"pictures   {render(title, films, file, _MOMENTS)}", highlight=False, soft_wrap=True)
-        console.print(f"films      {file.parent}/*.mp4", highlight=False, soft_wrap=True)
+        out.print(f"pictures   {render(title, films, file, _MOMENTS)}", soft_wrap=True)
+        out.print(f"films      {file.parent}/*.mp4", soft_wrap=True)
     except ModuleNotFoundError as error:
-        console.print(f"pictures   none: {error}", highlight=False, soft_wrap=True)
+        out.print(f"pictures   none: {error}", soft_wrap=True)

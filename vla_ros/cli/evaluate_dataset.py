@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vla_ros.cli.common import progress, refuse
+import typer
+
+from vla_ros.cli.common import command_again, console, interrupted, progress, refuse
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,33 +50,48 @@ def read_mapping(file: Path | None) -> dict[str, Any]:
 
 
 def evaluate_dataset(
-    system: SystemConfig, policy: Policy, dataset: Path, samples: int | None, mapping: dict[str, Any], folder: Path
+    context: typer.Context,
+    system: SystemConfig,
+    policy: Policy,
+    dataset: Path,
+    samples: int | None,
+    mapping: dict[str, Any],
+    folder: Path,
 ) -> None:
     """Compare with progress, write and show what came out; what cannot be compared is refused."""
-    from rich.console import Console
-
     from vla_ros.robots import catalogue
     from vla_ros.training.open_loop import compare
 
-    console = Console()
-    console.print(f"{system.policy.name} against {dataset}", highlight=False, soft_wrap=True)
+    out, wanted = console(), 0
+    out.print(f"{system.policy.name} against {dataset}", soft_wrap=True)
     try:
-        with progress() as say:
+        with progress() as show:
+
+            def on_progress(done: int, total: int) -> None:
+                nonlocal wanted
+                wanted = total
+                show("compared", done, total)
+
             found = compare(
                 system.policy.name,
                 policy,
                 catalogue.find(system.robot),
                 dataset,
                 mapping=mapping,
-                on_progress=lambda done, total: say("compared", done, total),
+                on_progress=on_progress,
                 **({} if samples is None else {"samples": samples}),
             )
         found.write(folder / "report.json", checkpoint=system.policy.checkpoint)
     except ValueError as error:  # also a DatasetError
         refuse(str(error))
-    console.print(_table(found))
-    console.print(f"report     {folder / 'report.json'}", highlight=False, soft_wrap=True)
-    _draw(found, folder, console)
+    out.print(_table(found))
+    out.print(f"report     {folder / 'report.json'}", soft_wrap=True)
+    _draw(found, folder, out)
+    if found.samples < wanted:
+        interrupted(
+            f"the report has the first {found.samples} of {wanted} rows",
+            f"all of them: {command_again(context, out=None)}",
+        )
 
 
 def _table(found: OpenLoop) -> Table:
@@ -113,7 +130,7 @@ def _lines(errors: Errors) -> list[tuple[str, ...]]:
     ]
 
 
-def _draw(found: OpenLoop, folder: Path, console: Console) -> None:
+def _draw(found: OpenLoop, folder: Path, out: Console) -> None:
     from vla_ros.viewing.open_loop import render_errors, render_frames
 
     title = f"{found.policy} against {Path(found.dataset).name}: mean error over {found.samples} rows"
@@ -127,10 +144,10 @@ def _draw(found: OpenLoop, folder: Path, console: Console) -> None:
     ]
     try:
         errors = render_errors(title, found.step_s, groups, folder / "errors.png")
-        console.print(f"pictures   {errors}", highlight=False, soft_wrap=True)
+        out.print(f"pictures   {errors}", soft_wrap=True)
         if found.examples:
             title = f"{found.policy} against {Path(found.dataset).name}: future frames"
             frames = render_frames(title, notes, found.examples, folder / "frames.png")
-            console.print(f"           {frames}", highlight=False, soft_wrap=True)
+            out.print(f"           {frames}", soft_wrap=True)
     except ModuleNotFoundError as error:
-        console.print(f"pictures   none: {error}", highlight=False, soft_wrap=True)
+        out.print(f"pictures   none: {error}", soft_wrap=True)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -15,22 +15,29 @@ from vla_ros.cli.common import (
     Simulate,
     System,
     build_graph,
+    check_policy,
     clear_errors,
+    command_again,
     complete_policy,
+    console,
+    interrupted,
     load_system,
     nodes_for_episodes,
     obstacle,
     refuse,
+    verdict,
 )
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from vla_ros.config import SystemConfig
     from vla_ros.graph import Graph
 
 
 def record(
+    context: typer.Context,
     system: System,
     dataset: Annotated[Path, typer.Option(metavar="DIR", help="The dataset: a new folder, or with --resume one.")],
     task: Annotated[str, typer.Option(help="What the episodes show, in words; otherwise the instruction.")] = "",
@@ -65,11 +72,11 @@ def record(
         _refuse_unless_fit(dataset, resume)
         disturbed = {name: value for name, value in (("noise", noise), ("mishaps", mishaps)) if value is not None}
         if no_ros:
-            _demonstrate(chosen, dataset, episodes, seed or 0, resume, tasks or (), keep_failures, disturbed)
+            _demonstrate(context, chosen, dataset, episodes, seed or 0, resume, tasks or (), keep_failures, disturbed)
             return
         if tasks or disturbed:
             refuse("--tasks, --noise and --mishaps need --no-ros")
-        chosen = chosen.model_copy(update={"record": str(dataset)})
+        chosen = check_policy(chosen).model_copy(update={"record": str(dataset)})
         first = (_seed_after(dataset) if resume and episodes else 0) if seed is None else seed
         graph = build_graph(chosen, sim, first)
         if not episodes:
@@ -81,7 +88,7 @@ def record(
         elif not graph.is_simulated:
             refuse("--episodes: only a simulation can be reset; without it a person records, with keys or services")
         else:
-            _record_episodes(chosen, graph, dataset, episodes, first, keep_failures)
+            _record_episodes(context, chosen, graph, dataset, episodes, first, keep_failures)
 
 
 def _with_rate(system: SystemConfig, fps: int) -> SystemConfig:
@@ -118,6 +125,7 @@ def _refuse_unless_fit(dataset: Path, resume: bool) -> None:
 
 
 def _demonstrate(
+    context: typer.Context,
     system: SystemConfig,
     dataset: Path,
     episodes: int,
@@ -133,7 +141,7 @@ def _demonstrate(
     if not episodes:
         refuse("--no-ros needs --episodes")
     try:
-        run_no_ros(
+        summary = run_no_ros(
             system,
             dataset,
             episodes=episodes,
@@ -145,31 +153,54 @@ def _demonstrate(
         )
     except DatasetError as error:
         refuse(str(error))
+    if summary.is_interrupted:
+        _interrupted(context, len(summary.kept), episodes)
+
+
+def _interrupted(context: typer.Context, kept: int, wanted: int) -> NoReturn:
+    """Say what was kept, and exit."""
+    rest = command_again(context, resume=True, episodes=wanted - kept, seed=None)
+    interrupted(f"{kept} of {wanted} episodes are kept", *([f"the rest: {rest}"] if kept else []))
 
 
 # --- in simulation, over ROS ----------------------------------------------------------------------------------------
 
 
 def _record_episodes(
-    system: SystemConfig, graph: Graph, dataset: Path, count: int, seed: int, keeps_failures: bool
+    context: typer.Context,
+    system: SystemConfig,
+    graph: Graph,
+    dataset: Path,
+    count: int,
+    seed: int,
+    keeps_failures: bool,
 ) -> None:
     """Record with progress and show what came of it; exits with 1 where too few episodes could be kept."""
     from vla_ros.ros.recording_episodes import RecordedEpisode, record_episodes
 
     log_file = Path("runs") / time.strftime("%Y%m%d-%H%M%S") / "nodes.log"
-    with nodes_for_episodes(system, graph, count, log_file) as progress:
-        console = progress.console
+    tries: list[RecordedEpisode] = []
+    is_interrupted = False
+    try:
+        with nodes_for_episodes(system, graph, count, log_file) as show:
 
-        def show(one: RecordedEpisode) -> None:
-            why = one.said if one.row.success else f"{one.row.ended}; {one.said}"
-            console.print(_line(one.row.seed, one.is_saved, one.row.instruction, why), highlight=False, soft_wrap=True)
-            progress.advance(progress.task_ids[0], one.is_saved)
+            def on_episode(one: RecordedEpisode) -> None:
+                tries.append(one)
+                why = one.said if one.row.success else f"{one.row.ended}; {one.said}"
+                show.print(_line(one.row.seed, one.is_saved, f"{one.row.instruction}  ({why})"))
 
-        tries = record_episodes(system, count, seed, keeps_failures, show)
+            record_episodes(
+                system, count, seed, keeps_failures, on_episode, lambda done, note: show("recorded", done, count, note)
+            )
+    except KeyboardInterrupt:
+        is_interrupted = True
     kept = sum(one.is_saved for one in tries)
     failed = sum(not one.row.success for one in tries)
-    console.print(_table(len(tries), kept, failed))
-    console.print(f"dataset    {dataset}", highlight=False, soft_wrap=True)
+    out = console()
+    out.print(_table(len(tries), kept, failed))
+    out.print(f"dataset    {dataset}", soft_wrap=True)
+    if is_interrupted:
+        _interrupted(context, kept, count)
     if kept < count:
         raise typer.Exit(EXIT_FAILED)
 
@@ -177,11 +208,10 @@ def _record_episodes(
 # --- what is shown --------------------------------------------------------------------------------------------------
 
 
-def _line(seed: int, is_kept: bool, instruction: str, why: str) -> str:
-    from rich.markup import escape
+def _line(seed: int, is_kept: bool, rest: str) -> Text:
+    from rich.text import Text
 
-    verdict = "[green]kept[/]   " if is_kept else "[red]dropped[/]"
-    return f"  seed {seed:<4} {verdict}  {escape(instruction)}  ({escape(why)})"
+    return Text.assemble(f"  seed {seed:<6} ", verdict(is_kept, "kept   ", "dropped"), f"  {rest}")
 
 
 def _table(tries: int, kept: int, failed: int) -> Table:

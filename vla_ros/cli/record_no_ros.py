@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vla_ros.cli.common import episodes_bar, obstacle, refuse
+from vla_ros.cli.common import console, episode_line, obstacle, progress, refuse
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from vla_ros.config import SystemConfig
     from vla_ros.rollout.demonstrations import Demonstration, DemonstrationConfig, Setup, Summary
@@ -33,8 +34,6 @@ def run_no_ros(
     `tasks`: groups or instructions, none = the system's instruction, or else all; `noise`: how large the held offsets
     are, 1 = as `NoiseConfig` has them, 0 = none. Raises DatasetError (a ValueError) and RuntimeError.
     """
-    from rich.console import Console
-
     from vla_ros.rollout.demonstrations import record_demonstrations
 
     setup = _setup(system)
@@ -43,18 +42,20 @@ def run_no_ros(
     )
     if (why := obstacle(destination)) and not destination.is_dir():
         refuse(f"{destination}: cannot be made: {why}")
-    console = Console()
-    console.print(f"{system.title}; scripted demonstrations: {episodes}; without ROS", highlight=False)
-    with episodes_bar(console) as progress:
-        task = progress.add_task("recorded", total=episodes)
+    out, kept = console(), 0
+    out.print(f"{system.title}; scripted demonstrations: {episodes}; without ROS")
+    with progress() as show:
+        show("recorded", 0, episodes)
 
-        def show(demonstration: Demonstration) -> None:
-            progress.console.print(_line(demonstration), highlight=False)
-            progress.advance(task, int(demonstration.is_kept))
+        def on_progress(demonstration: Demonstration) -> None:
+            nonlocal kept
+            kept += demonstration.is_kept
+            show.print(_line(demonstration))
+            show("recorded", kept, episodes, demonstration.instruction)
 
-        summary = record_demonstrations(setup, destination, episodes, seed, config, show, resume=resume)
-    console.print(_table(summary))
-    console.print(f"dataset    {destination}", highlight=False, soft_wrap=True)
+        summary = record_demonstrations(setup, destination, episodes, seed, config, on_progress, resume=resume)
+    out.print(_table(summary))
+    out.print(f"dataset    {destination}", soft_wrap=True)
     return summary
 
 
@@ -96,14 +97,11 @@ def _config(tasks: Sequence[str], noise: float, mishaps: float, keeps_failures: 
         )
 
 
-def _line(demonstration: Demonstration) -> str:
-    verdict = "[green]success[/]" if demonstration.success else "[red]failure[/]"
+def _line(demonstration: Demonstration) -> Text:
     said = "" if demonstration.success and demonstration.is_kept else f"  ({demonstration.ended})"
     mishap = demonstration.details.get("mishap")
-    return (
-        f"  seed {demonstration.seed:<6} {verdict}  {demonstration.duration_s:5.1f} s  {demonstration.instruction}"
-        f"{f', {mishap}' if mishap else ''}{said}"
-    )
+    rest = f"{demonstration.duration_s:5.1f} s  {demonstration.instruction}{f', {mishap}' if mishap else ''}{said}"
+    return episode_line(demonstration.seed, demonstration.success, rest)
 
 
 def _table(summary: Summary) -> Table:

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vla_ros.cli.common import EXIT_FAILED, System, clear_errors, load_system, obstacle, refuse
+from vla_ros.cli.common import (
+    EXIT_FAILED,
+    System,
+    clear_errors,
+    command_again,
+    console,
+    interrupted,
+    load_system,
+    obstacle,
+    progress,
+    refuse,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +33,7 @@ if TYPE_CHECKING:
 
 
 def replay(
+    context: typer.Context,
     system: System,
     dataset: Annotated[Path, typer.Argument(help="A LeRobot dataset that was recorded in simulation.")],
     episode: Annotated[
@@ -50,7 +63,7 @@ def replay(
             recorded = _load(chosen, dataset, episode or [], column)
         except DatasetError as error:
             refuse(str(error))
-        if _replay(chosen, recorded, ros, *files) < require_successes:
+        if _replay(context, chosen, recorded, ros, *files) < require_successes:
             raise typer.Exit(EXIT_FAILED)
 
 
@@ -78,32 +91,44 @@ def _load(system: SystemConfig, dataset: Path, episodes: list[int], column: str)
     return [load(reader, number, robot, column) for number in episodes or range(len(reader.meta.episodes))]
 
 
-def _replay(system: SystemConfig, recorded: list[Recorded], ros: bool, report: Path, picture: Path) -> int:
+def _replay(
+    context: typer.Context, system: SystemConfig, recorded: list[Recorded], ros: bool, report: Path, picture: Path
+) -> int:
     """Replay all with progress, write and show what came out; the number of successes."""
-    from rich.console import Console
-    from rich.progress import track
-
     from vla_ros.robots import catalogue
     from vla_ros.rollout.replaying import write_report
     from vla_ros.viewing import replay as drawing
 
-    console = Console()
-    robot = catalogue.find(system.robot)
+    out, robot = console(), catalogue.find(system.robot)
     replay_one = _over_ros(system) if ros else _in_process(system)
-    replayed = [replay_one(one) for one in track(recorded, "replayed", console=console, transient=True)]
-    write_report(replayed, report)
-    console.print(_table(replayed))
-    console.print(f"report     {report}", highlight=False, soft_wrap=True)
+    replayed: list[Replayed] = []
+    is_interrupted = False
+    try:
+        with progress() as show:
+            for wanted in recorded:
+                show("replayed", len(replayed), len(recorded), wanted.task)
+                replayed.append(replay_one(wanted))
+    except KeyboardInterrupt:
+        is_interrupted = True
+    if replayed:
+        write_report(replayed, report)
+        out.print(_table(replayed))
+        out.print(f"report     {report}", soft_wrap=True)
     for one in replayed:
         number = one.recorded.episode
-        path = picture if len(replayed) == 1 else picture.with_stem(f"{picture.stem}-{number:06d}")
+        path = picture if len(recorded) == 1 else picture.with_stem(f"{picture.stem}-{number:06d}")
         title = f"episode {number}, {one.recorded.task}: {'success' if one.success else one.ended}"
         try:
             drawing.render(title, robot.joint_names, one.recorded.fps, one.recorded.measured, one.measured, path)
         except ModuleNotFoundError as error:
-            console.print(f"picture    none: {error}", highlight=False, soft_wrap=True)
+            out.print(f"picture    none: {error}", soft_wrap=True)
             break
-        console.print(f"picture    {path}", highlight=False, soft_wrap=True)
+        out.print(f"picture    {path}", soft_wrap=True)
+    if is_interrupted:
+        rest = command_again(
+            context, episode=[one.episode for one in recorded[len(replayed) :]], report=None, picture=None
+        )
+        interrupted(f"the report has {len(replayed)} of {len(recorded)} episodes", f"the rest: {rest}")
     return sum(one.success for one in replayed)
 
 
@@ -151,7 +176,7 @@ def _table(replayed: list[Replayed]) -> Table:
         table.add_row(
             str(one.recorded.episode),
             one.recorded.task,
-            "[green]yes[/]" if one.success else f"[red]no[/] ({one.ended})",
+            verdict(one.success, "yes", f"no ({one.ended})"),
             f"{1e3 * tracking.joint_rms_rad:.1f}, {1e3 * tracking.joint_max_rad:.1f}",
             f"{tracking.tcp_rms_mm:.1f}, {tracking.tcp_max_mm:.1f}",
             f"{tracking.shift_ms:+.0f}",

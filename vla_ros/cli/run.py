@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vla_ros import topics
 from vla_ros.cli.common import (
     EXIT_FAILED,
     Simulate,
     System,
     build_graph,
+    check_policy,
     clear_errors,
+    command_again,
     complete_policy,
     complete_robot,
+    console,
+    episode_line,
+    interrupted,
     load_system,
     nodes_for_episodes,
     obstacle,
     refuse,
 )
 from vla_ros.cli.dry_run import run_dry
+from vla_ros.cli.run_live import run_until_interrupted
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from vla_ros.config import SystemConfig
     from vla_ros.graph import Graph
@@ -34,6 +42,7 @@ if TYPE_CHECKING:
 
 
 def run(
+    context: typer.Context,
     system: System,
     policy: Annotated[str, typer.Option(help="Another policy.", autocompletion=complete_policy)] = "",
     instruction: Annotated[str, typer.Option(help="What to do, in words.")] = "",
@@ -55,10 +64,9 @@ def run(
         bool, typer.Option("--dry-run", help="Send nothing to the arm; draw what would have been sent.")
     ] = False,
     seconds: Annotated[float, typer.Option(min=0.0, help="End the dry run after so many seconds of commands.")] = 0.0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print what the nodes log instead of a summary.")] = False,
 ) -> None:
     """Run a system until Ctrl-C, or for some episodes with a report and a picture."""
-    from vla_ros.policies import registry
-
     with clear_errors():
         overrides = {
             "policy": policy,
@@ -67,11 +75,9 @@ def run(
             "robot": robot,
             "bag": bag,
         }
-        chosen = load_system(system, **overrides)
+        chosen = check_policy(load_system(system, **overrides))
         graph = build_graph(chosen, sim, seed, dry_run)
         _refuse_unless_new(chosen.bag)
-        if problems := registry.problems(chosen.policy.name, chosen.policy.checkpoint):
-            refuse(*problems)  # as the inference node would, but before any node starts
         if seconds and not dry_run:
             refuse("--seconds needs --dry-run")
         if episodes and dry_run:
@@ -79,10 +85,15 @@ def run(
         if not episodes:
             if report or montage or require_successes:
                 refuse("--report, --montage and --require-successes need --episodes")
-            _run_until_interrupted(chosen, graph, dry_run, seconds)
+            if (dry_run or verbose) and any(node.params.get("mode") == "hold" for node in graph.nodes):
+                typer.echo(f"the arm holds until it hears a task on {topics.INSTRUCTION} and {topics.START} is called")
+            if dry_run:
+                run_dry(chosen, graph, seconds)
+            else:
+                run_until_interrupted(chosen, graph, system, verbose)
         elif not graph.is_simulated:
             refuse("--episodes: only a simulation can be reset; the system would run on the real robot")
-        elif _run_episodes(chosen, graph, episodes, seed, *_files(report, montage)) < require_successes:
+        elif _run_episodes(context, chosen, graph, episodes, seed, _files(report, montage)) < require_successes:
             raise typer.Exit(EXIT_FAILED)
 
 
@@ -108,48 +119,53 @@ def _files(report: Path | None, montage: Path | None) -> tuple[Path, Path, Path]
     return files
 
 
-def _run_until_interrupted(system: SystemConfig, graph: Graph, dry_run: bool, seconds: float) -> None:
-    from vla_ros import topics
-    from vla_ros.ros import transport
-    from vla_ros.ros.supervising import Supervisor
-
-    if any(node.params.get("mode") == "hold" for node in graph.nodes):
-        typer.echo(f"the arm holds until it hears a task on {topics.INSTRUCTION} and {topics.START} is called")
-    if dry_run:
-        run_dry(system, graph, seconds)
-        return
-    with Supervisor(graph, transport.environment(os.environ)) as nodes:
-        try:
-            nodes.wait()
-        except KeyboardInterrupt:
-            typer.echo("stopping", err=True)
-
-
 def _run_episodes(
-    system: SystemConfig, graph: Graph, count: int, seed: int, report_file: Path, montage_file: Path, log_file: Path
+    context: typer.Context,
+    system: SystemConfig,
+    graph: Graph,
+    count: int,
+    seed: int,
+    files: tuple[Path, Path, Path],
 ) -> int:
-    """Run the episodes with progress, write and show what came out; the number of successes."""
+    """Run the episodes with progress, write and show what came out, also of a part of them; the number of successes."""
     from vla_ros.ros.episodes import run_episodes
 
-    with nodes_for_episodes(system, graph, count, log_file) as progress:
-        console = progress.console
+    report_file, montage_file, log_file = files
+    newest: list[tuple[Report, EpisodeTrace | None]] = []
+    stopped: BaseException | None = None
+    try:
+        with nodes_for_episodes(system, graph, count, log_file) as show:
 
-        def show(row: EpisodeRow) -> None:
-            console.print(_line(row), highlight=False)
-            progress.advance(progress.task_ids[0])
+            def on_episode(report: Report, trace: EpisodeTrace | None) -> None:
+                newest[:] = [(report, trace)]
+                show.print(_line(report.episodes[-1]))
+                report.write(report_file)
 
-        report, trace = run_episodes(system, count, seed, show)
-    report.write(report_file)
-    console.print(_table(report))
-    console.print(f"report     {report_file}", highlight=False, soft_wrap=True)
-    _draw(trace, montage_file, console)
-    return report.successes
+            run_episodes(
+                system, count, seed, on_episode, lambda done, note: show(system.policy.name, done, count, note)
+            )
+    except (KeyboardInterrupt, RuntimeError, OSError) as error:  # what was measured before is kept
+        stopped = error
+    for report, trace in newest:
+        out = console()
+        out.print(_table(report))
+        out.print(f"report     {report_file}", soft_wrap=True)
+        _draw(trace, montage_file, out)
+    done = len(newest[0][0].episodes) if newest else 0
+    if isinstance(stopped, KeyboardInterrupt):
+        rest = command_again(context, episodes=count - done, seed=seed + done, report=None, montage=None)
+        interrupted(
+            f"the report has {done} of {count} episodes" if done else "no episode was done",
+            f"the rest: {rest}",
+        )
+    if stopped is not None:
+        raise stopped
+    return newest[0][0].successes
 
 
-def _line(row: EpisodeRow) -> str:
-    verdict = "[green]success[/]" if row.success else "[red]failure[/]"
+def _line(row: EpisodeRow) -> Text:
     why = "" if row.success else f"  ({row.ended})"
-    return f"  seed {row.seed:<4} {verdict}  {row.duration_s:5.1f} s  {row.instruction}{why}"
+    return episode_line(row.seed, row.success, f"{row.duration_s:5.1f} s  {row.instruction}{why}")
 
 
 def _table(report: Report) -> Table:
@@ -174,13 +190,13 @@ def _pair(percentiles: Any, unit: str) -> str:
     return "not measured" if None in values else f"{values[0]:.1f}, {values[1]:.1f} {unit}"
 
 
-def _draw(trace: EpisodeTrace | None, file: Path, console: Any) -> None:
+def _draw(trace: EpisodeTrace | None, file: Path, out: Console) -> None:
     from vla_ros.viewing.montage import render
 
     if trace is None:
-        console.print("montage    none: no episode left frames of every camera")
+        out.print("montage    none: no episode left frames of every camera")
         return
     try:
-        console.print(f"montage    {render(trace, file)}", highlight=False, soft_wrap=True)
+        out.print(f"montage    {render(trace, file)}", soft_wrap=True)
     except ModuleNotFoundError as error:
-        console.print(f"montage    none: {error}", highlight=False, soft_wrap=True)
+        out.print(f"montage    none: {error}", soft_wrap=True)

@@ -7,10 +7,20 @@ from typing import Annotated
 
 import typer
 
-from vla_ros.cli.common import System, clear_errors, load_system, obstacle, progress, refuse
+from vla_ros.cli.common import (
+    System,
+    clear_errors,
+    command_again,
+    interrupted,
+    load_system,
+    obstacle,
+    progress,
+    refuse,
+)
 
 
 def scenes(
+    context: typer.Context,
     system: System,
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.", show_default=False)],
     count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 1000,
@@ -33,8 +43,13 @@ def scenes(
         robot = catalogue.find(chosen.robot)
         try:
             found = made.scenes(robot, chosen.world, tuple(chosen.cameras), chosen.controller, count, seed)
-            with progress() as say:
-                made.write(found, out, DESCRIBE, lambda done: say("scenes", done, count))
+            with progress() as show:
+                show("scenes", 0, count)
+                written = made.write(found, out, DESCRIBE, lambda done: show("scenes", done, count))
         except ValueError as error:
             refuse(str(error))
-        typer.echo(f"{count} scenes: {out / made.CONVERSATIONS}, {out / made.MEASURES}")
+        typer.echo(f"{written} scenes: {out / made.CONVERSATIONS}, {out / made.MEASURES}")
+        if written < count:
+            other = out.with_name(f"{out.name}-{seed + written}")
+            rest = command_again(context, out=other, count=count - written, seed=seed + written)
+            interrupted(f"{written} of {count} scenes are kept, and can be learnt from", f"the rest: {rest}")

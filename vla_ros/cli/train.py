@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vla_ros.cli.common import EXIT_FAILED, checkpoint_errors, clear_errors, dataset_errors, obstacle, refuse
+from vla_ros.cli.common import (
+    EXIT_FAILED,
+    checkpoint_errors,
+    clear_errors,
+    command_again,
+    dataset_errors,
+    interrupted,
+    obstacle,
+    refuse,
+)
 
 if TYPE_CHECKING:
     from vla_ros.training.up_vla import Until
@@ -28,6 +37,7 @@ def _models() -> None:
 
 @app.command("up_vla")
 def up_vla(
+    context: typer.Context,
     dataset: Annotated[list[Path], typer.Option(metavar="DIR", help="A LeRobot dataset; again for more.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes; the model into DIR/checkpoint.")],
     conversations: Annotated[
@@ -39,12 +49,12 @@ def up_vla(
     ] = None,
     size: Annotated[str, typer.Option(help="up-vla-demo, or up-vla-release with --start.")] = "up-vla-demo",
     start: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A checkpoint to go on from, with its tokenizers.")
+        Path | None, typer.Option(metavar="DIR", help="A checkpoint to start from, with its tokenizers.")
     ] = None,
     stage: Annotated[
         str, typer.Option(help=f"The last one to do: {', '.join(_STAGES)}. Those done before are not done again.")
     ] = "all",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training that is there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the training that is there.")] = False,
     steps: Annotated[int, typer.Option(min=0, help="Updates of stage 2; otherwise as the size says.")] = 0,
     steps_1: Annotated[int, typer.Option("--steps-1", min=0, help="Updates of stage 1.")] = 0,
     steps_see: Annotated[int, typer.Option(min=0, help="Updates of the vision encoder.")] = 0,
@@ -89,15 +99,15 @@ def up_vla(
         )
         from vla_ros.training.up_vla import Until
 
-        _train(request, Until.ACT if stage == "all" else Until(stage))
+        _train(context, request, Until.ACT if stage == "all" else Until(stage))
 
 
-def _train(request: Request, until: Until) -> None:
+def _train(context: typer.Context, request: Request, until: Until) -> None:
     from vla_ros.recording.files import FolderLock
     from vla_ros.training.distributed import joined
     from vla_ros.training.progress import shown
-    from vla_ros.training.trainer import Interrupted
     from vla_ros.training.up_vla import UpVlaTraining
+    from vla_ros.viewing.progress import Interrupted
 
     try:
         with joined(request.run.device) as processes, ExitStack() as stack:
@@ -107,8 +117,11 @@ def _train(request: Request, until: Until) -> None:
                 stack.callback(_remove_if_unused, request.out)
             made = UpVlaTraining(request, processes, stack.enter_context(shown(leads))).run(until)
     except Interrupted as stop:
-        typer.echo(f"{stop}\n--resume goes on with it", err=True)
-        raise typer.Exit(EXIT_FAILED) from None
+        interrupted(str(stop), _how_to_continue(context))
+    except KeyboardInterrupt:  # between two stages, or while frames are read
+        if is_training(request.out):
+            interrupted(f"the stages that are done are kept in {request.out}", _how_to_continue(context))
+        interrupted("nothing was learnt yet")
     except (ValueError, FloatingPointError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
@@ -121,6 +134,12 @@ def _remove_if_unused(out: Path) -> None:
     if [entry.name for entry in out.iterdir()] == [_LOCK]:
         (out / _LOCK).unlink()
         out.rmdir()
+
+
+def _how_to_continue(context: typer.Context) -> str:
+    if "RANK" in os.environ:  # torchrun has its own part of the command
+        return "the same command with --resume continues"
+    return f"to continue: {command_again(context, resume=True)}"
 
 
 def _request(where: dict[str, Any], size: str, wanted: dict[str, Any], given: dict[str, Any]) -> Request:
@@ -194,17 +213,20 @@ def _read(path: Path | None) -> dict[str, Any]:
     return {name: section for name, section in content.items() if section is not None}
 
 
+def is_training(out: Path) -> bool:
+    """Whether a training has begun in a folder."""
+    return any((out / name).exists() for name in ("frames", "text", "image_tokenizer", "see", "stage-1", "checkpoint"))
+
+
 def _refuse_unless_fit(out: Path, resume: bool) -> None:
     """A new folder, or one with a training in it and --resume."""
     if os.environ.get("RANK", "0") != "0":
         return  # the first process has looked, and may have begun
-    is_there = any(
-        (out / name).exists() for name in ("frames", "text", "image_tokenizer", "see", "stage-1", "checkpoint")
-    )
+    is_there = is_training(out)
     if is_there and not resume:
-        refuse(f"--out: {out} holds a training already; --resume goes on with it")
+        refuse(f"--out: {out} holds a training already; --resume continues it")
     if resume and not is_there:
-        refuse(f"--resume: {out} holds no training to go on with")
+        refuse(f"--resume: {out} holds no training to continue")
     if not is_there and out.is_dir() and any(entry.name not in ("log", _LOCK) for entry in out.iterdir()):
         refuse(f"--out: {out} is not empty, and no training; give a new folder")
     if not out.is_dir() and (why := obstacle(out)):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import cast
 
 from vla_ros.actions import ActionSpec
+from vla_ros.checkpoints.requirements import read_requirements
 from vla_ros.policies.policy import Policy
 from vla_ros.robots.robot import Robot
 
@@ -39,6 +41,28 @@ def problems(name: str, checkpoint: str) -> list[str]:
     if _find(name).needs_checkpoint and not checkpoint:
         return [f"policy.checkpoint: missing; policy {name} has weights, say where"]
     return []
+
+
+def misfits(
+    name: str,
+    *,
+    robot: Robot,
+    checkpoint: str,
+    cameras: Mapping[str, tuple[int, int]],
+    instruction: str = "",
+    action: ActionSpec | None = None,
+) -> list[str]:
+    """What of a system does not fit the checkpoint of policy `name`, as far as its manifest tells; loads no weights.
+
+    `cameras`: name -> (width, height).
+    """
+    if not _find(name).needs_checkpoint:
+        return []
+    try:
+        needed = read_requirements(Path(checkpoint))
+    except ValueError as error:
+        return [str(error)]
+    return needed.problems(robot, cameras, instruction, action)
 
 
 def load(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 import threading
-import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,8 @@ from torch import Tensor
 
 from vla_ros.actions import ActionSpec, GripperConvention
 from vla_ros.checkpoints import manifest as checkpoints
-from vla_ros.checkpoints.manifest import Bundle, Normalization
+from vla_ros.checkpoints.manifest import Bundle
+from vla_ros.checkpoints.requirements import Normalization
 from vla_ros.models.up_vla import DESCRIBE, Sequence, action_sequence, conversation
 from vla_ros.policies.images import square
 from vla_ros.policies.policy import Inference, PolicyError, WindowSpec
@@ -24,8 +23,6 @@ from vla_ros.robots.robot import Robot
 from vla_ros.tokenizers.magvit2 import normalized, pixels
 from vla_ros.values import Array, Committed, ModelChunk, Observation, Prediction, Window
 
-#: Cameras whose width to height differs by less than this from the one trained with show the same.
-_SAME_SHAPE = 0.01
 #: Ids of an answer to a person; a description for the model itself has its own measure.
 _LONGEST_ANSWER = 96
 #: For graphs and compiled code, which know one length each, sequences are padded to multiples of this: few serve all.
@@ -45,12 +42,7 @@ class UpVlaPolicy:
         self._bundle = bundle
         self._manifest = manifest = bundle.manifest
         self._config = manifest.model
-        if manifest.robot != robot.name:
-            raise ValueError(
-                f"the checkpoint was trained for robot {manifest.robot}, and the system has a {robot.name}; "
-                "choose that robot, or a checkpoint for this one"
-            )
-        _check_streams(manifest.proprioception, manifest.state, robot)
+        manifest.check_robot(robot)
         weight = bundle.model.lm_head.weight
         self._device, self._dtype = weight.device, weight.dtype
         self._cameras = tuple(camera.name for camera in manifest.cameras)
@@ -94,25 +86,11 @@ class UpVlaPolicy:
 
     def check_cameras(self, cameras: Mapping[str, tuple[int, int]]) -> None:
         """Raise ValueError unless the checkpoint's cameras are among `cameras`, in the shape they were trained in."""
-        missing = [name for name in self._cameras if name not in cameras]
-        if missing:
-            raise ValueError(
-                f"cameras: the checkpoint sees {', '.join(self._cameras)}; "
-                f"missing: {', '.join(missing)}; given: {', '.join(cameras) or 'none'}"
-            )
-        for name in self._cameras:
-            self._check_size(name, *cameras[name])
+        self._manifest.check_cameras(cameras)
 
     def reset(self, instruction: str) -> None:
         """Follow `instruction`, forget the scene; raises ValueError for what the model cannot read."""
-        _check_script(instruction)
-        unknown = [word for word in words_of(instruction) if self._manifest.words and word not in self._manifest.words]
-        if unknown:
-            example = f", as in {self._manifest.instructions[0]!r}" if self._manifest.instructions else ""
-            raise ValueError(
-                f"the checkpoint never read {_listed(unknown)}; it reads {_listed(self._manifest.words)}{example}"
-            )
-        self._instruction = self._encode(instruction, "instruction")
+        self._instruction = self._encode(self._manifest.check_instruction(instruction), "instruction")
         with self._describing:
             self._resets += 1
             self._description = []
@@ -147,9 +125,8 @@ class UpVlaPolicy:
 
     @torch.inference_mode()
     def answer(self, window: Window, question: str) -> str:
-        """Answer a question about what is seen; raises ValueError for one in another script, or too long."""
-        _check_script(question)
-        prompt = self._encode(conversation(question.strip()), "question")
+        """Answer a question about what is seen; raises ValueError for one that it was not taught, or too long."""
+        prompt = self._encode(conversation(self._manifest.check_question(question)), "question")
         answer = self._say(window, prompt, _LONGEST_ANSWER)
         if not answer:
             raise ValueError("the model has no answer to that")
@@ -177,7 +154,7 @@ class UpVlaPolicy:
         for name in self._cameras:
             image = observation.images[name]
             try:
-                self._check_size(name, image.shape[1], image.shape[0])
+                self._manifest.check_size(name, image.shape[1], image.shape[0])
             except ValueError as error:
                 raise PolicyError(f"what arrived is not what was configured: {error}") from None
             squares.append(square(image, self._manifest.pixels))
@@ -249,19 +226,6 @@ class UpVlaPolicy:
 
     # --- what is refused ---
 
-    def _check_size(self, name: str, width: int, height: int) -> None:
-        trained = self._manifest.cameras[self._cameras.index(name)]
-        if not math.isclose(width / height, trained.width / trained.height, rel_tol=_SAME_SHAPE):
-            why = "another shape shows another part of the scene"
-        elif min(width, height) < min(self._manifest.pixels, trained.width, trained.height):
-            why = f"the model sees {self._manifest.pixels} pixels of the shorter side"
-        else:
-            return
-        raise ValueError(
-            f"cameras: {name} has {width} x {height} pixels, and the checkpoint was trained with {trained.width} x "
-            f"{trained.height}: {why}"
-        )
-
     def _encode(self, text: str, what: str) -> list[int]:
         ids, most = self._bundle.text.encode(text.strip()), self._config.max_text - 2  # its begin and end
         if len(ids) > most:
@@ -290,43 +254,8 @@ def load(
     bundle = checkpoints.load(Path(checkpoint), place, _dtype(dtype, place))
     bundle.image_tokenizer.to(dtype=_dtype(image_tokenizer_dtype, place), memory_format=torch.channels_last)  # type: ignore[call-overload]
     policy = UpVlaPolicy(bundle, robot, compiled=compile)
-    if action is not None and action != policy.action_spec:
-        own = policy.action_spec
-        space = f"{own.space.value}, {own.frame.value}, {own.rotation.value}, {own.rate_hz:g} Hz, {own.horizon} rows"
-        raise ValueError(f"policy up_vla acts in its checkpoint's space ({space}); leave action out")
+    bundle.manifest.check_action(action)
     return policy
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text, in lower case and without what stands between them: what a manifest's `words` are."""
-    return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower())
-
-
-def _check_script(text: str) -> None:
-    foreign = sorted({letter for letter in text if letter.isalpha() and "LATIN" not in unicodedata.name(letter, "")})
-    if foreign:
-        raise ValueError(f"it is not written in Latin letters ({''.join(foreign[:8])}); the model reads English")
-    if not words_of(text):
-        raise ValueError(f"there is no word in {text!r}")
-
-
-def _listed(words: Collection[str], most: int = 40) -> str:
-    shown = ", ".join([*words][:most])
-    return shown if len(words) <= most else f"{shown} and {len(words) - most} others"
-
-
-def _check_streams(names: tuple[str, ...], state: Normalization | None, robot: Robot) -> None:
-    """The checkpoint's proprioception is what the robot itself measures, and as long as it was in training."""
-    lengths = robot.stream_lengths
-    unknown = [name for name in names if name not in lengths]
-    if unknown:
-        raise ValueError(f"the checkpoint wants {', '.join(unknown)}; a robot measures {', '.join(lengths)}")
-    given, wanted = sum(lengths[name] for name in names), len(state.offset) if state else 0
-    if given != wanted:
-        raise ValueError(
-            f"the checkpoint was trained with {wanted} values of proprioception, and {', '.join(names) or 'no stream'} "
-            f"of a {robot.name} give{'s' if len(names) == 1 else ''} {given}"
-        )
 
 
 def _real(model: Array, normalization: Normalization) -> Array:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from vla_ros.values import Config
-
-LONGEST_TASK: Final = 1000  # characters
 
 
 class VideoConfig(Config):

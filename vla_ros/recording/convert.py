@@ -7,7 +7,6 @@ count anew), videos packet by packet. Where rows are left out, videos are coded 
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,7 +31,6 @@ from vla_ros.recording.reader import DatasetReader, camera_name
 from vla_ros.recording.selection import MOVED, STILL, Motion
 from vla_ros.recording.storing.catalogue import Catalogue, Finished
 from vla_ros.recording.upkeep.staging import publish, stage_new
-from vla_ros.recording.video_reader import TOLERANCE_S
 from vla_ros.values import Config
 
 Progress = Callable[[int, int], None]  # rows done, of how many
@@ -44,7 +42,6 @@ class Conversion(Config):
     to: Literal["v3.0", "v2.1"] = "v3.0"
     episodes: tuple[int, ...] | None = None  # these, in this order
     successes_only: bool = False  # those that are marked as a success
-    without_cameras: tuple[str, ...] = ()  # depth, or damaged ones
     trim_static: bool = False  # no rows at head and tail in which nothing moves
     still: Motion = STILL
     margin_s: float = Field(default=0.1, ge=0.0, le=10.0)  # what is kept before the first motion and after the last
@@ -61,17 +58,13 @@ class Unmakeable(DatasetError):
 
 @dataclass(frozen=True)
 class Converted:
-    """What came of it. `recoded`: videos coded again; `still`: episodes left out because nothing moves in them.
-
-    `notices`: what is not as it was in the source, in words.
-    """
+    """What came of it. `recoded`: videos coded anew; `still`: episodes left out because nothing moves in them."""
 
     episodes: int
     frames: int
     of_frames: int
     recoded: int
     still: tuple[int, ...]
-    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,17 +88,17 @@ def convert(
     _check(conversion)
     if destination.exists():
         raise DatasetError(f"{destination} exists; a conversion makes a new dataset")
-    reader = DatasetReader(source, without=conversion.without_cameras)
+    reader = DatasetReader(source)
     kept = list(_select(reader, conversion))
     still = tuple(part.episode for part in kept if not part.length)
     kept = [part for part in kept if part.length]
     if not kept:
         raise Unmakeable(f"nothing is left of {source}: " + ("nothing moves" if still else "no episode is chosen"))
-    features = _features(reader, conversion, kept[0].episode)
+    features = _features(reader, conversion)
     numbers = [feature.key for feature in features.columns if feature.key in reader.keys]
     check_finite(reader, [part.episode for part in kept], dict.fromkeys(numbers))
     video = conversion.video  # all videos of a dataset have one codec, copied or not
-    video = video.model_copy(update={"codec": codec_of(reader, kept[0].episode) or video.codec})
+    video = video.model_copy(update={"codec": codec_of(reader) or video.codec})
     recoded, done, total = 0, 0, sum(part.length for part in kept)
     with whole_or_not_at_all(destination) as folder:
         target = _Target(folder, features, conversion.to)
@@ -116,8 +109,8 @@ def convert(
         target.close(_system(reader, features, conversion), conversion.gr00t)
     on_progress(done, total)
     reader.close()
-    rows = sum(reader.meta.episodes[episode].length for episode in {part.episode for part in kept})
-    return Converted(len(kept), done, rows, recoded, still, tuple(_notices(reader, kept, features)))
+    rows = sum(reader.meta.episodes[part.episode].length for part in kept)
+    return Converted(len(kept), done, rows, recoded, still)
 
 
 @contextmanager
@@ -182,10 +175,6 @@ def _columns(reader: DatasetReader, part: _Kept, features: Features) -> Mapping[
     """The columns of the rows kept, but LeRobot's own; what counts from an episode's beginning counts from the new."""
     keys = [feature.key for feature in features.columns]
     stored = reader.columns(part.episode, [key for key in keys if key in reader.keys])
-    for key, values in stored.items():
-        if values.shape[1:] != features.find(key).shape:
-            said = f"{key} has {values.shape[1:]} values, and {features.find(key).shape} in meta/info.json"
-            raise DatasetError(f"{reader.meta.root}: episode {part.episode}: {said}; correct the shape there")
     if part.rows is None:
         return stored
     columns = {key: values[part.rows] for key, values in stored.items()}
@@ -283,13 +272,7 @@ def _select(reader: DatasetReader, conversion: Conversion) -> Iterator[_Kept]:
             actions = reader.columns(episode, [ACTION])[ACTION]
             rows = rows[selection.keyframes(actions[rows], moved[ACTION])]
         rows = rows[::stride]
-        # A gap that only timestamps tell of would be lost, for those of the new dataset are k/fps.
-        parts = [range(length)] if STAMP in reader.keys else reader.segments(episode)
-        for part in parts:
-            of_part = rows[(rows >= part[0]) & (rows <= part[-1])]
-            if len(of_part) or len(parts) == 1:
-                is_whole = len(of_part) == length and not conversion.keyframes
-                yield _Kept(episode, len(of_part), None if is_whole else of_part)
+        yield _Kept(episode, len(rows), None if len(rows) == length and not conversion.keyframes else rows)
 
 
 def _names(reader: DatasetReader, key: str) -> Sequence[str]:
@@ -297,41 +280,11 @@ def _names(reader: DatasetReader, key: str) -> Sequence[str]:
     return feature.names or [f"dimension {place}" for place in range(feature.shape[0])]
 
 
-def _notices(reader: DatasetReader, kept: Sequence[_Kept], features: Features) -> Iterator[str]:
-    """What the new dataset has not of the source, or otherwise."""
-    there = {feature.key for feature in features.features}
-    for feature in reader.meta.features.features:
-        if feature.key not in there:
-            yield f"left out: {feature.key} ({feature.dtype}, shape {', '.join(map(str, feature.shape))})"
-    for episode, count in Counter(part.episode for part in kept).items():
-        if count > 1:
-            yield f"episode {episode} has gaps in time, and has become {count} episodes"
-    uneven = {part.episode: off_s for part in kept if (off_s := _unevenness_s(reader, part)) > TOLERANCE_S}
-    if uneven:
-        yield (
-            f"timestamp of {len(uneven)} episodes was up to {1000 * max(uneven.values()):.1f} ms off even steps of "
-            f"1/{reader.meta.fps} s; it counts even steps now"
-        )
-
-
-def _unevenness_s(reader: DatasetReader, part: _Kept) -> float:
-    """How far the timestamps of the rows kept are from even steps."""
-    times_s = reader.columns(part.episode, ["timestamp"])["timestamp"][:, 0].astype(np.float64)
-    rows = np.arange(len(times_s)) if part.rows is None else part.rows
-    return float(np.abs(times_s[rows] - times_s[rows[0]] - (rows - rows[0]) / reader.meta.fps).max())
-
-
-def _features(reader: DatasetReader, conversion: Conversion, episode: int) -> Features:
-    """What the new dataset stores: images of tables become videos, and videos are described as they are.
-
-    Columns that are no numbers, or in more than one dimension, are left out.
-    """
-    features = []
-    for feature in reader.meta.features.features:
-        if feature.key in reader.camera_keys:
-            features.append(_described(reader, feature, episode))
-        elif schemas.is_storable(feature):
-            features.append(feature)
+def _features(reader: DatasetReader, conversion: Conversion) -> Features:
+    """What the new dataset stores: images of tables become videos, and videos are described as they are."""
+    features = [
+        _described(reader, feature) if feature.is_image else feature for feature in reader.meta.features.features
+    ]
     if conversion.keyframes and all(feature.key != SOURCE_FRAME for feature in features):
         features.append(Feature(SOURCE_FRAME, "int64", (1,)))
     fps = reader.meta.fps
@@ -340,8 +293,8 @@ def _features(reader: DatasetReader, conversion: Conversion, episode: int) -> Fe
     return replace(reader.meta.features, fps=fps, features=tuple(features))
 
 
-def _described(reader: DatasetReader, feature: Feature, episode: int) -> Feature:
+def _described(reader: DatasetReader, feature: Feature) -> Feature:
     """Some programs give an image's shape with the channels first: here it is (height, width, 3)."""
-    shape = reader.images(episode, camera_name(feature.key), [0]).shape[1:]
+    shape = reader.images(0, camera_name(feature.key), [0]).shape[1:]
     names = feature.names if feature.shape == shape else ("height", "width", "channels")
     return Feature(feature.key, "video", shape, names)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_ros.recording.columns import Column, StoredImages, other_step_s, read_columns
+from vla_ros.recording.columns import Column, StoredImages, read_columns
 from vla_ros.recording.dataset import read_episode_stats
 from vla_ros.recording.dataset_v21 import DatasetMetaV21, load_meta
 from vla_ros.recording.features import DEFAULTS, IMAGES, LEAVE_OUT, SOURCE_FRAME, STAMP, Feature
@@ -27,6 +27,8 @@ from vla_ros.values import Image
 
 #: Columns that are read of every file: where an episode's rows are, at what times, and what their task is.
 _PLACES = ("episode_index", "frame_index", "timestamp", "task_index")
+#: How far the rate that timestamps tell may be from fps: more is no jitter.
+_RATE_TOLERANCE = 0.1
 _INHERITED: list[Any] = []  # opened before a fork, perhaps amid another thread's read: never closed here
 
 
@@ -67,10 +69,8 @@ class DatasetReader:
         DatasetError: there is no such dataset, or it has no such camera.
     """
 
-    def __init__(
-        self, root: Path, cameras: Sequence[str] | None = None, open_videos: int = 64, without: Sequence[str] = ()
-    ) -> None:
-        """`cameras`: those that are read, by name; None: all but `without`. `open_videos`: how many are kept open.
+    def __init__(self, root: Path, cameras: Sequence[str] | None = None, open_videos: int = 64) -> None:
+        """`cameras`: those that are read, by name; None: all. Of the videos used last `open_videos` are kept open.
 
         Each takes 1.5 MB (256 x 256) to 3 MB (640 x 480). Opening one takes as long as reading a row or two of it.
         """
@@ -78,11 +78,10 @@ class DatasetReader:
         self.meta = load_meta(Path(root))
         stored = {camera_name(f.key): f for f in self.meta.features.features if f.is_image}
         names = list(stored) if cameras is None else [camera_name(key) for key in cameras]
-        left_out = [camera_name(key) for key in without]
-        missing = [name for name in (*names, *left_out) if name not in stored]
+        missing = [name for name in names if name not in stored]
         if missing:
             raise DatasetError(f"{root} has no camera {', '.join(missing)}; there are: {', '.join(stored) or 'none'}")
-        self._cameras = {name: stored[name] for name in names if name not in left_out}
+        self._cameras = {name: stored[name] for name in names}
         self._columns = [f.key for f in (*self.meta.features.features, *DEFAULTS) if f.is_number]
         self._places = [key for key in (*_PLACES, STAMP, SOURCE_FRAME) if key in self._columns]
         self._starts = np.array([episode.from_index for episode in self.meta.episodes], dtype=np.int64)
@@ -112,11 +111,6 @@ class DatasetReader:
     def cameras(self) -> tuple[str, ...]:
         """Names of those that are read."""
         return tuple(self._cameras)
-
-    @property
-    def camera_keys(self) -> tuple[str, ...]:
-        """Keys of the features of those that are read."""
-        return tuple(feature.key for feature in self._cameras.values())
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -272,7 +266,7 @@ class DatasetReader:
         """Where the episode's rows are in its file; raises DatasetError where they are not all there, in order."""
         found = self.meta.episodes[episode]
         length = found.length
-        places = np.flatnonzero(columns["episode_index"][:, 0] == self.meta.stored_index(found))
+        places = np.flatnonzero(columns["episode_index"][:, 0] == episode)
         frames = columns["frame_index"][places, 0]
         if not np.array_equal(frames, np.arange(length)) or np.any(np.diff(places) != 1):
             raise DatasetError(
@@ -284,8 +278,8 @@ class DatasetReader:
 
     def _check_rate(self, found: EpisodeMeta, times_s: Column) -> None:
         """Raise DatasetError where an episode's rows are at another rate than fps, by their timestamps."""
-        step_s = other_step_s(times_s, self.meta.fps)
-        if step_s is not None:
+        step_s = float(np.median(np.diff(times_s.astype(np.float64)))) if len(times_s) > 1 else 1.0 / self.meta.fps
+        if abs(step_s * self.meta.fps - 1.0) > _RATE_TOLERANCE:
             raise DatasetError(
                 f"{self.meta.data_path(found)}: timestamp says that rows of episode {found.index} are {step_s:.4g} s "
                 f"apart, and fps in meta/info.json ({self.meta.fps}) that they are {1 / self.meta.fps:.4g} s; correct "
@@ -306,9 +300,7 @@ class DatasetReader:
             while len(self._videos) >= self._open_videos:
                 self._videos.popitem(last=False)[1].close()
             self._videos[name] = (
-                VideoReader(path, self.meta.fps)
-                if feature.is_video
-                else StoredImages(self.meta.root, path, feature.key)
+                VideoReader(path, self.meta.fps) if feature.is_video else StoredImages(path, feature.key)
             )
         self._videos.move_to_end(name)
         return self._videos[name], first

@@ -17,8 +17,6 @@ from vla_ros.timing.sync import StreamHealth
 
 _OBEYED = 16  # last words that are told
 MOST_CHARACTERS = 1000  # of an episode's notes
-#: What there is to decide of an episode that is not saved.
-DECISION = ". save_anyway keeps the episode as it is, discard forgets it"
 _SEED, _MOST_DIGITS = "seed ", 90
 
 #: Gets whether what was asked for was done, and what there is to say of it.
@@ -273,7 +271,9 @@ class Session:
         self._add(self._assembler.stop(now_ns))
         problems = [text for text in (self._failure, *self._assembler.health.problems(self._config.health)) if text]
         if problems and not as_it_is:
-            raise Refused(f"not saved: {'; '.join(problems)}{DECISION}")
+            raise Refused(
+                f"not saved: {'; '.join(problems)}. save_anyway keeps the episode as it is, discard forgets it"
+            )
         details = EpisodeDetails(
             task=self._task,
             success=self._success,

@@ -108,6 +108,7 @@ class Summary:
 
     tries: tuple[Demonstration, ...]
     wall_s: float
+    is_interrupted: bool = False  # by Ctrl-C, in an episode that was then discarded
 
     @property
     def kept(self) -> tuple[Demonstration, ...]:
@@ -138,7 +139,7 @@ def record_demonstrations(
     """Record `episodes` episodes, of the seeds from `seed` on, into the dataset at `destination`.
 
     A seed that fails is followed by the next; so are seeds that a dataset to `resume` has already. Raises DatasetError
-    for a dataset that cannot be written to, RuntimeError where too many tries fail.
+    for a dataset that cannot be written to, RuntimeError where too many tries fail. Ctrl-C ends it early.
     """
     setup = _labelled(setup, config)
     began_s = time.monotonic()
@@ -148,19 +149,23 @@ def record_demonstrations(
     system = {**setup.system, "demonstrations": {"seed": seed, **config.model_dump(mode="json")}}
     writer = DatasetWriter(destination, features, setup.recording, system=system, resume=resume)
     tries: list[Demonstration] = []
+    is_interrupted = False
     with writer, _Painter(world) as painter:
         show = _Show(setup, config, world, features, writer, painter)
-        for number in _seeds(seed, taken, episodes):
-            tries.append(show.run(number))
-            on_progress(tries[-1])
-            if sum(demonstration.is_kept for demonstration in tries) == episodes:
-                break
-        else:
-            raise RuntimeError(
-                f"only {sum(one.is_kept for one in tries)} of {len(tries)} tries could be kept; the last ended: "
-                f"{tries[-1].ended}"
-            )
-    return Summary(tuple(tries), time.monotonic() - began_s)
+        try:
+            for number in _seeds(seed, taken, episodes):
+                tries.append(show.run(number))
+                on_progress(tries[-1])
+                if sum(demonstration.is_kept for demonstration in tries) == episodes:
+                    break
+            else:
+                raise RuntimeError(
+                    f"only {sum(one.is_kept for one in tries)} of {len(tries)} tries could be kept; the last ended: "
+                    f"{tries[-1].ended}"
+                )
+        except KeyboardInterrupt:
+            is_interrupted = True
+    return Summary(tuple(tries), time.monotonic() - began_s, is_interrupted)
 
 
 def features_of(setup: Setup) -> Features:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from vla_ros.simulation.referee import Referee
 from vla_ros.simulation.tabletop import Tabletop
 from vla_ros.simulation.tasks import parse
 from vla_ros.simulation.world import TabletopConfig, World
-from vla_ros.timing.stamps import ns_to_ms, period_ns
+from vla_ros.timing.stamps import ns_to_ms, ns_to_s, period_ns, s_to_ns
 from vla_ros.values import Array, Config, Window
 from vla_ros.viewing.evaluation import Film
 
@@ -41,6 +42,7 @@ _ASKED, _WARMING_UP = 12, 3
 #: So many of a hundred inferences take no longer than the delay that is injected for all; what else the machine was
 #: busy with in a few of them does not count.
 _USUAL_PERCENT = 75.0
+_SHOWN_EVERY_NS = s_to_ns(0.25)
 
 
 class EvaluationConfig(Config):
@@ -52,7 +54,7 @@ class EvaluationConfig(Config):
     control: Control | None = None
     inference_delay_ms: float | None = Field(default=None, ge=0.0)  # None: as long as the policy takes here
     films: int = Field(default=3, ge=0)  # so many successes are drawn to look at, and so many failures
-    film_hz: float = Field(default=10.0, ge=0.1, le=60.0)
+    film_hz: float = Field(default=10.0, gt=0.0, le=60.0)
 
     @field_validator("tasks")
     @classmethod
@@ -158,6 +160,7 @@ class Evaluator:
         self._latencies_ms: list[float] = []
         cameras = policy.window_spec.cameras or tuple(self._world.cameras)
         self._watch = _Watch(self._world, cameras, config)
+        self.action = policy.action_spec
         self._policy = wrap(controlled(policy, config.control), heard=self._hear)
         self._tasks = {seed: self._task(seed) for seed in range(config.seed, config.seed + config.episodes)}
         for instruction in sorted(set(self._tasks.values())):
@@ -170,12 +173,18 @@ class Evaluator:
     def __exit__(self, *_: object) -> None:
         self._world.close()
 
-    def episodes(self) -> Iterator[tuple[Outcome, Film | None]]:
-        """Each episode as it ends, and what it looked like if it is among the first successes or failures."""
+    def episodes(
+        self, on_progress: Callable[[float, str], None] = lambda done, note: None
+    ) -> Iterator[tuple[Outcome, Film | None]]:
+        """Each episode as it ends, and what it looked like if it is among the first successes or failures.
+
+        `on_progress` hears how many are done, the present one in part, and a note about it.
+        """
         rollout = self._rollout(self.delay_ms, self._setup.rollout.episode_s)
         filmed: Counter[bool] = Counter()
         for seed, instruction in self._tasks.items():
             self._watch.films = any(filmed[success] < self.config.films for success in (True, False))
+            self._watch.on_elapsed = partial(self._progress, on_progress, instruction)
             episode = rollout.run(seed, instruction)
             outcome = Outcome(episode.row, self._watch.asked, self._watch.asked_success)
             self._outcomes.append(outcome)
@@ -185,6 +194,12 @@ class Evaluator:
                 filmed[episode.success] += 1
                 film = self._watch.film(self._world, episode, self._watch.asked)
             yield outcome, film
+            on_progress(len(self._outcomes), "")
+
+    def _progress(self, on_progress: Callable[[float, str], None], instruction: str, elapsed_s: float) -> None:
+        limit_s = self._setup.rollout.episode_s
+        share = min(0.99, elapsed_s / limit_s)
+        on_progress(len(self._outcomes) + share, f"{elapsed_s:.1f} of at most {limit_s:g} s: {instruction}")
 
     @property
     def evaluation(self) -> Evaluation:
@@ -231,12 +246,15 @@ class _Watch(Filming):
         self._is_told_otherwise = config.control is Control.WRONG_INSTRUCTION
         self._referee: Referee | None = None
         self.films = False
+        self.on_elapsed: Callable[[float], None] = lambda elapsed_s: None
+        self._start_ns = self._shown_ns = 0
         self.asked = ""
         self.asked_success: bool | None = None
 
     def begin(self, episode: Episode) -> None:
         """The world was reset."""
         super().begin(episode)
+        self._start_ns = self._shown_ns = episode.start_ns
         if self._is_told_otherwise:
             self.asked, self.asked_success = wrong_instruction(episode.instruction), False
             self._referee = Referee(parse(self.asked), self._world.state())
@@ -253,6 +271,9 @@ class _Watch(Filming):
 
     def on_state(self, stamp_ns: int, joint_positions: Array, gripper_width_m: float) -> None:
         """A tick has passed; what was once done is done."""
+        if stamp_ns - self._shown_ns >= _SHOWN_EVERY_NS:
+            self._shown_ns = stamp_ns
+            self.on_elapsed(ns_to_s(stamp_ns - self._start_ns))
         if self._referee is not None and not self.asked_success:
             self.asked_success = self._referee.watch(self._world.state())
 

@@ -25,6 +25,7 @@ from vla_ros.simulation.tabletop import Tabletop
 from vla_ros.simulation.tasks import COLORS
 from vla_ros.simulation.world import Renderer, Snapshot, TabletopConfig, World, WorldState
 from vla_ros.values import Array, Image
+from vla_ros.viewing.progress import interruptible
 
 CONVERSATIONS = "conversations.json"
 MEASURES = "measures.jsonl"  # a line a scene: its pictures, and where its cubes are
@@ -85,12 +86,17 @@ def write(found: Iterator[Scene], folder: Path, request: str, on_progress: Calla
     """Pictures and json into a new `folder`; returns how many scenes there were.
 
     Of every scene there are entries that answer `request` with the whole caption, and one for each question, as LLaVA
-    has them. They are written last: a folder without them is not finished. Raises OSError.
+    has them. They are written last: a folder without them is not finished. Ctrl-C ends it with the scenes that there
+    are until then. Raises OSError.
     """
     (folder / IMAGES).mkdir(parents=True)
     entries: list[dict[str, Any]] = []
     count = 0
-    with (folder / STATES).open("w", encoding="utf-8") as states, (folder / MEASURES).open("w") as measured:
+    with (
+        (folder / STATES).open("w", encoding="utf-8") as states,
+        (folder / MEASURES).open("w") as measured,
+        interruptible() as asked,
+    ):
         for scene in found:
             names = {camera: f"{IMAGES}/{scene.name}-{camera}.jpg" for camera in scene.images}
             for camera, image in scene.images.items():
@@ -102,6 +108,8 @@ def write(found: Iterator[Scene], folder: Path, request: str, on_progress: Calla
             measured.write(json.dumps(line) + "\n")
             count += 1
             on_progress(count)
+            if asked.is_set():
+                break
     unfinished = folder / f".{CONVERSATIONS}.tmp"
     unfinished.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     unfinished.replace(folder / CONVERSATIONS)

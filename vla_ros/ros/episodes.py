@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from rclpy.context import Context
@@ -25,18 +26,23 @@ from vla_ros.viewing.montage import EpisodeTrace
 
 #: What the controller counts that is no intervention: its work, and chunks observed while the arm was not started.
 _NORMAL = (*NORMAL_COUNTS, "chunk_not_started", "chunk_before_start")
+_SHOWN_EVERY_NS = s_to_ns(0.5)
+
+#: Called with how many episodes are done, the present one in part, and a note about it.
+Progress = Callable[[float, str], None]
 
 
 def run_episodes(
     system: SystemConfig,
     count: int,
     seed: int,
-    on_progress: Callable[[EpisodeRow], None],
-) -> tuple[Report, EpisodeTrace | None]:
+    on_episode: Callable[[Report, EpisodeTrace | None], None],
+    on_progress: Progress = lambda done, note: None,
+) -> None:
     """Run `count` episodes on a graph that is up, or coming up, in this ROS domain; `seed` is the first one's.
 
-    `on_progress` gets each episode as it ends. Returns the report and the trace of the first successful episode, or
-    else of the first. Raises Unanswered.
+    `on_episode` gets the report of all that have ended each time one ends, and the trace of the first successful one,
+    or else of the first. Raises Unanswered.
     """
     if system.simulation is None:
         raise ValueError("episodes are run in simulation, and the system has no section simulation")
@@ -46,11 +52,17 @@ def run_episodes(
             operator.wait_for_graph()
             rows = []
             for index in range(count):
+                operator.on_progress = partial(within, on_progress, index)
                 rows.append(operator.run_episode(seed + index))
-                on_progress(rows[-1])
-            return operator.report(rows), operator.tracer.trace
+                on_episode(operator.report(rows), operator.tracer.trace)
+                on_progress(index + 1, "")
         finally:
             operator.destroy_node()
+
+
+def within(on_progress: Progress, before: int, share: float, note: str) -> None:
+    """`share` of an episode is done, after `before` others."""
+    on_progress(before + share, note)
 
 
 class Operator(OperatorNode):
@@ -69,7 +81,10 @@ class Operator(OperatorNode):
         self._stream_rates_hz: dict[str, list[float]] = defaultdict(list)
         self._latencies_ms: list[float] = []
         self._jitters_ms: list[float] = []
+        self._shown_ns = 0
+        self._task = ""
         self.last_command_ns = 0
+        self.on_progress: Progress = lambda share, note: None
         self.tracer = Tracer(self, {name: camera.topic for name, camera in system.cameras.items()})
 
         self._instruction = self.create_publisher(String, topics.INSTRUCTION, qos.LATCHED)
@@ -101,6 +116,7 @@ class Operator(OperatorNode):
         instruction = self.call(topics.SIMULATION_RESET)
         self.call(topics.RESUME)  # whatever stopped the arm belongs to the episode before
         self._instruct(instruction)
+        self._task = instruction
         self.hear_from("controller")
         before = self._interventions()
         self.before_start(seed, instruction)
@@ -137,10 +153,20 @@ class Operator(OperatorNode):
         """Spin until the world says success or the time is over; whether it was success."""
         self._measuring, self.last_command_ns = True, 0
         try:
-            self.spin_until(lambda: self._succeeded_since(start_ns) or self.now_ns() - start_ns >= self._limit_ns)
+            self.spin_until(lambda: self._succeeded_since(start_ns) or self._elapsed_ns(start_ns) >= self._limit_ns)
             return self._succeeded_since(start_ns)
         finally:
             self._measuring = False
+
+    def _elapsed_ns(self, start_ns: int) -> int:
+        """Since the start; shown now and then, as a share of the time limit."""
+        now_ns = self.now_ns()
+        if abs(now_ns - self._shown_ns) >= _SHOWN_EVERY_NS:
+            self._shown_ns = now_ns
+            elapsed_ns = now_ns - start_ns
+            seconds = f"{ns_to_s(elapsed_ns):.1f} of at most {ns_to_s(self._limit_ns):g} s"
+            self.on_progress(min(0.99, elapsed_ns / self._limit_ns), f"{seconds}: {self._task}")
+        return now_ns - start_ns
 
     def _succeeded_since(self, start_ns: int) -> bool:
         return self._world is not None and self._world.time_ns > start_ns and self._world.success

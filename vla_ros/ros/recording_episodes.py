@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from rclpy.context import Context
 from std_msgs.msg import String
@@ -12,7 +13,7 @@ from vla_ros import topics
 from vla_ros.config import SystemConfig
 from vla_ros.rollout.report import EpisodeRow
 from vla_ros.ros import operating, qos
-from vla_ros.ros.episodes import Operator
+from vla_ros.ros.episodes import Operator, Progress, within
 from vla_ros.ros.operating import APPEAR_S, RECORDER, Unanswered
 from vla_ros.timing.stamps import s_to_ns
 
@@ -36,22 +37,25 @@ def record_episodes(
     count: int,
     seed: int,
     keeps_failures: bool,
-    on_progress: Callable[[RecordedEpisode], None],
-) -> list[RecordedEpisode]:
+    on_episode: Callable[[RecordedEpisode], None],
+    on_progress: Progress = lambda done, note: None,
+) -> None:
     """Record `count` episodes on a graph with a recorder that is up, or coming up, in this ROS domain.
 
-    `seed` is the first one's; one that is not kept is followed by the next seed, up to some limit. `on_progress` gets
+    `seed` is the first one's; one that is not kept is followed by the next seed, up to some limit. `on_episode` gets
     each try as it ends. Raises Unanswered.
     """
+    most = _TRIES_PER_EPISODE * count + _SPARE_TRIES
     with operating.context() as context:
         operator = RecordingOperator(system, context)
         tries: list[RecordedEpisode] = []
         try:
             operator.wait_for_graph()
-            while sum(one.is_saved for one in tries) < count and len(tries) < _TRIES_PER_EPISODE * count + _SPARE_TRIES:
+            while (saved := sum(one.is_saved for one in tries)) < count and len(tries) < most:
+                operator.on_progress = partial(within, on_progress, saved)
                 tries.append(operator.record_episode(seed + len(tries), keeps_failures))
-                on_progress(tries[-1])
-            return tries
+                on_episode(tries[-1])
+                on_progress(saved + tries[-1].is_saved, "")
         finally:
             operator.destroy_node()
 

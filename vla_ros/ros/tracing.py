@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 from rclpy.node import Node
@@ -11,7 +12,9 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
 from vla_ros import messages
+from vla_ros.geometry import RotationForm, rotation_matrix
 from vla_ros.ros import qos
+from vla_ros.simulation.tasks import COLORS, CUBE_SIZE_M
 from vla_ros.simulation.world import WorldState
 from vla_ros.timing.stamps import s_to_ns
 from vla_ros.values import ActionChunk, Array
@@ -37,6 +40,7 @@ class Tracer:
         self._frames: dict[str, list[tuple[int, Pixels]]] = {}
         self._planned: list[tuple[int, Array]] = []
         self._executed: list[tuple[int, Array]] = []
+        self._worlds: list[WorldState] = []  # the first and the newest
 
     def begin(self, instruction: str) -> None:
         """An episode starts."""
@@ -44,7 +48,7 @@ class Tracer:
             return
         self._instruction = instruction
         self._frames = {camera: [] for camera in self._topics}
-        self._planned, self._executed = [], []
+        self._planned, self._executed, self._worlds = [], [], []
         for camera, topic in self._topics.items():
             kind = CompressedImage if topic.endswith("/compressed") else Image
             on_image = partial(self._on_image, camera, kind)
@@ -66,6 +70,7 @@ class Tracer:
                 executed_ns=[time_ns for time_ns, _ in self._executed],
                 executed=np.stack([position for _, position in self._executed]),
                 success=success,
+                cubes=tuple({color: _corners(world.cube_pose(color)) for color in COLORS} for world in self._worlds),
             )
 
     def on_chunk(self, chunk: ActionChunk) -> None:
@@ -77,6 +82,7 @@ class Tracer:
         """The world moved."""
         if self._subscriptions:
             self._executed.append((world.time_ns, world.tcp_pose[:3]))
+            self._worlds[1:] = [world]
 
     def _on_image(self, camera: str, kind: type, serialized: bytes) -> None:
         frames = self._frames[camera]
@@ -84,3 +90,10 @@ class Tracer:
         if not frames or self._node.get_clock().now().nanoseconds - frames[-1][0] >= _PERIOD_NS:
             message = deserialize_message(serialized, kind)
             frames.append((messages.stamp_to_ns(message.header.stamp), messages.image_to_rgb(message)))
+
+
+def _corners(pose: Array) -> Array:
+    """(8, 3): the corners of a cube at a pose (7,)."""
+    half_m = CUBE_SIZE_M / 2
+    corners = np.array(list(product((-half_m, half_m), repeat=3)))
+    return np.asarray(corners @ rotation_matrix(pose[3:], RotationForm.QUATERNION).T + pose[:3])

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from vla_ros.values import plain_instruction
+
 COLORS = ("red", "green", "blue")
 CUBE_SIZE_M = 0.04
 
@@ -64,8 +66,8 @@ FORMS = (
 
 
 def parse(instruction: str) -> Task:
-    """The task that `instruction` asks for (case and spaces do not matter); raises ValueError listing the forms."""
-    words = " ".join(instruction.lower().split())
+    """The task that `instruction` asks for, see `plain_instruction`; raises ValueError listing the forms."""
+    words = plain_instruction(instruction)
     for kind, form in _FORMS.items():
         match = form.fullmatch(words)
         if match:

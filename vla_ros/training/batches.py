@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vla_ros.checkpoints.manifest import Normalization
+from vla_ros.checkpoints.requirements import Normalization
 from vla_ros.training.augmentation import AugmentationConfig, augment, draw
 from vla_ros.training.conversations import Conversations
 from vla_ros.training.stats import normalized

@@ -15,6 +15,7 @@ from vla_ros.training.pictures import Pictures, check_there
 
 _IMAGE = "<image>"  # where in a question LLaVA has its image; a model of ours always has it in front
 _HUMAN, _MODEL = "human", "gpt"
+_MOST_QUESTIONS = 40
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,11 @@ class Conversations:
         question, answer = conversation.turns[number]
         views = np.broadcast_to(images, (self._views, *images.shape[1:]))
         return Turn(views, question, answer, conversation.turns[:number])
+
+    def questions(self) -> tuple[str, ...]:
+        """All questions, each once; none where there are so many that they are free language, and no list of forms."""
+        asked = dict.fromkeys(question for one in self._conversations for question, _ in one.turns)
+        return tuple(asked) if len(asked) <= _MOST_QUESTIONS else ()
 
     def texts(self) -> tuple[str, ...]:
         """All questions and answers, each once, as a tokenizer is trained on."""

@@ -16,6 +16,7 @@ from vla_ros.tokenizers.vision import VisionEncoder
 from vla_ros.training.distributed import Processes
 from vla_ros.training.progress import Tell
 from vla_ros.training.windows import ActionSamples
+from vla_ros.viewing.progress import Interrupted, interruptible
 
 
 def described_samples(segments: Sequence[range], every: int) -> list[int]:
@@ -33,9 +34,10 @@ def describe(
     processes: Processes,
     tell: Tell,
 ) -> None:
-    """Have the model describe each `every`-th sample, a line for each in `path`; what is said already is not again.
+    """Have the model describe each `every`-th sample, a line for each in `path`; those described already are skipped.
 
-    Each of several processes writes a file of its own beside it, which the first one puts together in the end.
+    Each of several processes writes a file of its own, which the first one puts together in the end. Raises Interrupted
+    when asked to stop; what was described until then is kept.
     """
     prompt, system = text.encode(conversation(DESCRIBE)), text.encode(model.config.system)
     said = {**read_descriptions(path), **_read_all(_shards(path))}
@@ -44,7 +46,9 @@ def describe(
     own = missing[processes.rank :: processes.world]
     path.parent.mkdir(parents=True, exist_ok=True)
     model.eval()
-    with path.with_suffix(f".{processes.rank}{path.suffix}").open("a", encoding="utf-8") as file:
+    tell("describe", 0, len(own), "")
+    shard = path.with_suffix(f".{processes.rank}{path.suffix}")
+    with shard.open("a", encoding="utf-8") as file, interruptible() as asked:
         file.write("\n")  # after a line that a kill has cut
         for count, sample in enumerate(own, start=1):
             frames = np.stack([samples.frame(sample, camera) for camera in samples.config.cameras])
@@ -55,6 +59,8 @@ def describe(
             file.write(json.dumps({"sample": sample, "text": answer}, ensure_ascii=False) + "\n")
             file.flush()
             tell("describe", count, len(own), answer)
+            if asked.is_set() and count < len(own):
+                raise Interrupted(f"describe stopped after {count} of {len(own)} scenes; saved in {path.parent}")
     processes.wait()
     if processes.leads:
         shards = _shards(path)

@@ -9,14 +9,12 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
@@ -27,6 +25,8 @@ from vla_ros.recording.files import write_atomically
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES, Magvit2, Magvit2Config, normalized, pixels
 from vla_ros.training.augmentation import AugmentationConfig, augment, draw
 from vla_ros.values import Config
+from vla_ros.viewing.progress import Interrupted, interruptible
+from vla_ros.viewing.reconstruction import reconstructions
 
 Frames = NDArray[np.uint8]  # (N, H, W, 3), rgb
 
@@ -103,12 +103,13 @@ def train_image_tokenizer(
 ) -> Trained:
     """Train on frames (N, S, S, 3), S = `config.pixels`; weights, curves, a summary and a picture go into `out`.
 
-    What was broken off in `out` is gone on with, to the same result. One part in 20 of the frames is held out to be
+    What was interrupted in `out` is continued, to the same result. One part in 20 of the frames is held out to be
     measured on, in three pieces: frames are best in the order in which they were recorded.
 
     Raises:
         ValueError: the frames are of another size, or too few.
         CheckpointError: what lies in `out` was trained otherwise, or cannot be written.
+        Interrupted: by Ctrl-C or SIGTERM; what was learnt is saved.
     """
     if frames.shape[1:] != (config.pixels, config.pixels, 3) or len(frames) < _BLOCKS:
         raise ValueError(f"frames are (N, {config.pixels}, {config.pixels}, 3) with N >= {_BLOCKS}, got {frames.shape}")
@@ -123,23 +124,27 @@ def train_image_tokenizer(
         chosen = learnt[np.linspace(0, len(learnt) - 1, min(len(learnt), _MEASURED)).round().astype(int)]
         _spread(tokenizer, normalized(torch.from_numpy(frames[chosen]).to(device)))
     tokenizer.train()
-    for step in range(start, config.steps):
-        chosen = np.random.default_rng((config.seed, step)).choice(learnt, config.batch)
-        images_b3hw = normalized(_changed(frames[np.sort(chosen)], config, step).to(device))
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * _rate(step, config)
-        terms = _terms(tokenizer, images_b3hw, config)
-        total = torch.stack([getattr(config.weights, name) * term for name, term in terms.items()]).sum()
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), 1.0)
-        optimizer.step()
-        values = {"total": total.item(), **{name: term.item() for name, term in terms.items()}}
-        if step % _CURVE_EVERY == 0:
-            _append(out / CURVES, {"step": step, **values})
-        report(Progress(step, config.steps, values))
-        if (step + 1) % config.save_every == 0 and step + 1 < config.steps:
-            _save_state(out, config, tokenizer, optimizer, step + 1)
+    with interruptible() as asked:
+        for step in range(start, config.steps):
+            chosen = np.random.default_rng((config.seed, step)).choice(learnt, config.batch)
+            images_b3hw = normalized(_changed(frames[np.sort(chosen)], config, step).to(device))
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * _rate(step, config)
+            terms = _terms(tokenizer, images_b3hw, config)
+            total = torch.stack([getattr(config.weights, name) * term for name, term in terms.items()]).sum()
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), 1.0)
+            optimizer.step()
+            values = {"total": total.item(), **{name: term.item() for name, term in terms.items()}}
+            if step % _CURVE_EVERY == 0:
+                _append(out / CURVES, {"step": step, **values})
+            report(Progress(step, config.steps, values))
+            done, stops = step + 1, asked.is_set()
+            if (stops or done % config.save_every == 0) and done < config.steps:
+                _save_state(out, config, tokenizer, optimizer, done)
+                if stops:
+                    raise Interrupted(f"image tokenizer stopped after step {done} of {config.steps}; saved in {out}")
     return _finish(tokenizer.eval(), frames[is_held_out], config, out)
 
 
@@ -290,7 +295,7 @@ def _finish(tokenizer: Magvit2, held_out: Frames, config: ImageTokenizerTraining
     shown = np.concatenate(rebuilt)
     trained = Trained(tokenizer, psnr_db(held_out, shown), len(np.unique(np.concatenate(codes))))
     write_tensors(out / WEIGHTS, tokenizer.state_dict())
-    _draw(held_out, shown, out / PICTURE)
+    _draw(held_out, shown, trained, out / PICTURE)
     summary = {
         "config": tokenizer.config.model_dump(mode="json"),
         "training": config.model_dump(mode="json"),
@@ -303,13 +308,12 @@ def _finish(tokenizer: Magvit2, held_out: Frames, config: ImageTokenizerTraining
     return trained
 
 
-def _draw(originals: Frames, rebuilt: Frames, path: Path) -> None:
-    """Originals above what the codes keep of them, in one PNG."""
+def _draw(originals: Frames, rebuilt: Frames, trained: Trained, path: Path) -> None:
+    """Some of the frames held out, as they are and as their codes give them back."""
     chosen = np.linspace(0, len(originals) - 1, min(_SHOWN, len(originals))).round().astype(int)
-    rows = [np.concatenate(list(frames[chosen]), axis=1) for frames in (originals, rebuilt)]
-    file = BytesIO()
-    PillowImage.fromarray(np.concatenate(rows)).save(file, "PNG")
-    write_atomically(path, file.getvalue())
+    notes = [f"{psnr_db(originals[[one]], rebuilt[[one]]):.1f} dB" for one in chosen]
+    title = f"image tokenizer: PSNR {trained.psnr_db:.1f} dB, {trained.codes_used} codes used, frames held out"
+    write_atomically(path, reconstructions(title, originals[chosen], rebuilt[chosen], notes))
 
 
 def _append(path: Path, values: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from vla_ros.training.recorded import Recorded
 from vla_ros.training.similarity import mean_squared_error, psnr_db, ssim
 from vla_ros.values import NANOSECONDS_PER_SECOND, ActionChunk, Array, Committed, Image, ModelChunk, Prediction
 from vla_ros.viewing.open_loop import Errors, Example
+from vla_ros.viewing.progress import interruptible
 
 #: Pairs of frames that are kept to look at, of each camera.
 _EXAMPLES = 5
@@ -96,6 +97,7 @@ def compare(
 
     `mapping`: what `DataConfig` is told of a dataset of others (source, action_key, camera_keys and so on). Raises
     DatasetError for a dataset that is none, or lacks what the policy looks at; ValueError for words it cannot follow.
+    Ctrl-C ends it with the rows that were compared until then.
     """
     recorded = Recorded(policy, robot, root, mapping or {})
     chosen = recorded.chosen(samples)
@@ -103,24 +105,27 @@ def compare(
         policy.reset(instruction)  # what it cannot follow is said before anything is compared
     score = _Score(policy.action_spec, robot)
     segment, due_ns = (-1, 0), 0  # when the policy is to think slowly next
-    for done, index in enumerate(chosen, start=1):
-        window = recorded.window(index)
-        is_new, now_ns = recorded.segment(index) != segment, window[-1].instant_ns
-        segment = recorded.segment(index)
-        if is_new:
-            policy.reset(recorded.instruction(index))
-        if isinstance(policy, Reflective) and (is_new or now_ns >= due_ns) and isfinite(policy.reflection_period_s):
-            policy.reflect(window)
-            due_ns = now_ns + s_to_ns(policy.reflection_period_s)
-        inference = policy.infer(window, Committed())
-        score.add_actions(inference.chunk, *recorded.samples.actions(index), recorded.known(index))
-        for prediction in inference.predictions or (inference.imagine() if inference.imagine is not None else ()):
-            ahead_s = (prediction.time_ns - now_ns) / NANOSECONDS_PER_SECOND
-            seen = recorded.later(index, prediction.camera, ahead_s)
-            if seen is not None:
-                current = window[-1].images[prediction.camera]
-                score.add_frame(prediction, recorded.locate(index), ahead_s, current, seen)
-        on_progress(done, len(chosen))
+    with interruptible() as asked:
+        for done, index in enumerate(chosen, start=1):
+            window = recorded.window(index)
+            is_new, now_ns = recorded.segment(index) != segment, window[-1].instant_ns
+            segment = recorded.segment(index)
+            if is_new:
+                policy.reset(recorded.instruction(index))
+            if isinstance(policy, Reflective) and (is_new or now_ns >= due_ns) and isfinite(policy.reflection_period_s):
+                policy.reflect(window)
+                due_ns = now_ns + s_to_ns(policy.reflection_period_s)
+            inference = policy.infer(window, Committed())
+            score.add_actions(inference.chunk, *recorded.samples.actions(index), recorded.known(index))
+            for prediction in inference.predictions or (inference.imagine() if inference.imagine is not None else ()):
+                ahead_s = (prediction.time_ns - now_ns) / NANOSECONDS_PER_SECOND
+                seen = recorded.later(index, prediction.camera, ahead_s)
+                if seen is not None:
+                    current = window[-1].images[prediction.camera]
+                    score.add_frame(prediction, recorded.locate(index), ahead_s, current, seen)
+            on_progress(done, len(chosen))
+            if asked.is_set():
+                break
     return score.result(name, str(root))
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +15,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-#: Called with a name of what is going on, how much is done, of how much, and what to say beside it.
+from vla_ros.viewing.progress import Progress
+
+#: Called with a name of what is going on, how much is done, of how much, and a note about it.
 Tell = Callable[[str, int, int, str], None]
 
 
@@ -149,51 +149,9 @@ def _has_bfloat16_tiles() -> bool:
 
 @contextmanager
 def shown(is_wanted: bool = True) -> Iterator[Tell]:
-    """A bar on the terminal for each thing that goes on; lines now and then where there is no terminal."""
+    """Bars on the terminal or lines elsewhere, see `Progress`; nothing unless it is wanted."""
     if not is_wanted:
-        yield lambda what, done, total, said: None
-    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        with _bars() as tell:
-            yield tell
+        yield lambda what, done, total, note: None
     else:
-        yield _Lines()
-
-
-@contextmanager
-def _bars() -> Iterator[Tell]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[said]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int, said: str = "") -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total, said="")
-            bar.update(tasks[what], completed=done, total=total, said=said)
-
-        yield tell
-
-
-class _Lines:
-    """A line when something begins and ends, and every ten seconds between."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, float] = {}
-
-    def __call__(self, what: str, done: int, total: int, said: str = "") -> None:
-        now = time.monotonic()
-        if done >= total or now - self._last.get(what, -math.inf) >= 10.0:
-            self._last[what] = now
-            print(f"{time.strftime('%H:%M:%S')} {what} {done}/{total} {said}".rstrip(), file=sys.stderr, flush=True)
+        with Progress() as progress:
+            yield progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vla_ros.actions import GripperConvention
-from vla_ros.checkpoints.manifest import Normalization
+from vla_ros.checkpoints.requirements import Normalization
 from vla_ros.training.windows import ActionSamples
 from vla_ros.values import Array
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Generic, cast
 
 import torch
@@ -23,12 +20,9 @@ from vla_ros.training.objectives import Objective, Part
 from vla_ros.training.optimizer import learning_rate, make_optimizer
 from vla_ros.training.progress import Curves, Meter, Tell, matmul_peak, training_flops
 from vla_ros.training.saving import Saved, load_newest, save
+from vla_ros.viewing.progress import Interrupted, interruptible
 
 CURVES = "curves.jsonl"
-
-
-class Interrupted(RuntimeError):
-    """Somebody asked for the end (Ctrl-C, or SIGTERM): what was learnt is saved."""
 
 
 #: (step, the parts of its batch that are this process's), for each of the steps asked for.
@@ -83,6 +77,7 @@ class Trainer(Generic[Part]):
         meter: Meter | None = None
         begin = last_saved = time.monotonic()
         written = Curves(job.folder / CURVES, first) if job.processes.leads else nullcontext()
+        job.tell(job.name, first, steps, "")
         with written as curves, interruptible() as asked:
             for step, parts in self._parts(range(first, steps)):
                 meter = meter or self._meter(parts[0])
@@ -196,27 +191,6 @@ class Trainer(Generic[Part]):
         processes.wait()  # those that share a machine have to share it while it is measured, too
         peak = torch.tensor(matmul_peak(processes.device, self._job.dtype))
         return Meter(flops / part.frames, float(processes.sum([peak])[0]))
-
-
-@contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, instead of ending the program at once; a second Ctrl-C does."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from vla_ros.actions import GripperConvention
-from vla_ros.checkpoints.manifest import Bundle, CameraInput, UpVlaManifest, save
+from vla_ros.checkpoints.manifest import Bundle, UpVlaManifest, save
+from vla_ros.checkpoints.requirements import CameraInput, words_of
 from vla_ros.models.up_vla import DESCRIBE, SIZES, UpVla, conversation
-from vla_ros.policies.up_vla import words_of
 from vla_ros.tokenizers.magvit2 import Magvit2
 from vla_ros.tokenizers.text import FILE, TextTokenizer
 from vla_ros.tokenizers.vision import ClipVision, SmallVision, SmallVisionConfig
@@ -327,6 +327,7 @@ class UpVlaTraining:
             normalization=self.material.actions,
             instructions=samples.instructions,
             words=tuple(sorted({word for text in samples.instructions for word in words_of(text)})),
+            questions=() if self.conversations is None else self.conversations.questions(),
             description_period_s=self.recipe.describe_every_s if is_told else None,
             trained=self._trained(),
         )

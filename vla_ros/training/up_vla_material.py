@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_ros.checkpoints.manifest import Bundle, Normalization, UpVlaManifest, load
+from vla_ros.checkpoints.manifest import Bundle, UpVlaManifest, load
+from vla_ros.checkpoints.requirements import Normalization
 from vla_ros.models.up_vla import SIZES, UpVlaConfig
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES
 from vla_ros.tokenizers.vision import PIXELS_PER_FEATURE
