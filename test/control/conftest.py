@@ -56,6 +56,22 @@ def assert_keeps() -> Callable[[Array, AxisLimits], None]:
 
 
 @pytest.fixture(scope="session")
+def assert_keeps_by_stamps() -> Callable[[list[Command], AxisLimits], None]:
+    """Checks commands, from rest on, by divided differences over their own stamps, however far apart those are."""
+
+    def check(commands: list[Command], limits: AxisLimits) -> None:
+        stamps_ns = [command.time_ns for command in commands]
+        times_s = (np.array([stamps_ns[0] - ago * TICK_NS for ago in (3, 2, 1)] + stamps_ns) - stamps_ns[0]) * 1e-9
+        values = np.array([commands[0].joint_positions] * 3 + [command.joint_positions for command in commands])
+        for order, most in ((1, limits.velocity), (2, limits.acceleration), (3, limits.jerk)):
+            values = order * np.diff(values, axis=0) / (times_s[order:] - times_s[:-order])[:, None]
+            used = np.abs(values).max(axis=0) / most
+            assert used.max() <= 1.0 + 1e-6, f"derivative {order} uses {used} of its limits"
+
+    return check
+
+
+@pytest.fixture(scope="session")
 def assert_tcp_keeps() -> Callable[..., None]:
     """Checks commands (T, J), one controller period apart, by finite differences of the TCP's pose."""
 
@@ -77,6 +93,7 @@ class Bench:
     def __init__(self, config: ArmConfig | None = None, start: Array | None = None) -> None:
         self.arm = ArmController(PANDA, config or ArmConfig())
         self.now_ns = 5_000_000_000
+        self.steady_ns = 77  # counts from wherever it likes
         self.measured = np.array(PANDA.home_rad) if start is None else start
         self.commands: list[Command] = []
         self.is_connected = True
@@ -89,13 +106,23 @@ class Bench:
 
     def run(self, seconds: float) -> None:
         for _ in range(round(seconds * 1e9 / TICK_NS)):
-            self.now_ns += TICK_NS
+            self.pass_time(TICK_NS)
             if self.is_connected:
                 self.arm.on_joint_state(self.now_ns, self.measured, np.zeros(7))
-            command = self.arm.step(self.now_ns)
-            if command is not None:
-                self.commands.append(command)
-                self.measured = np.array(command.joint_positions)
+            self.step()
+
+    def pass_time(self, by_ns: int) -> None:
+        """By both clocks: the one that may jump, and the steady one."""
+        self.now_ns += by_ns
+        self.steady_ns += by_ns
+
+    def step(self) -> Command | None:
+        """One tick; the arm goes where it is commanded."""
+        command = self.arm.step(self.now_ns, self.steady_ns)
+        if command is not None:
+            self.commands.append(command)
+            self.measured = np.array(command.joint_positions)
+        return command
 
     def send(self, rows: Array, dimensions: tuple[str, ...] = JOINTS, age_ns: int = 0) -> None:
         self.arm.on_chunk(ActionChunk(self.now_ns - age_ns, STEP_NS, dimensions, rows), self.now_ns)

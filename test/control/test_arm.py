@@ -7,8 +7,10 @@ import pytest
 
 from vla_ros.actions import ActionSpec, AnchorState, Space, to_absolute
 from vla_ros.control.arm import ArmConfig, ArmController
-from vla_ros.control.limits import LimitsConfig
+from vla_ros.control.kinematics import for_robot
+from vla_ros.control.limits import AxisLimits, LimitsConfig
 from vla_ros.geometry import RotationForm, rotation_angle
+from vla_ros.robots.fr3 import FR3
 from vla_ros.robots.panda import PANDA
 from vla_ros.timing.chunks import ScheduleConfig, ScheduleMode
 from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, Array, Mode, ModelChunk, SafetyState
@@ -128,6 +130,45 @@ def test_targets_outside_the_workspace_are_moved_to_its_edge(new_bench, kinemati
     assert bench.counters["workspace"] >= 1
 
 
+@pytest.mark.parametrize("kind", ["joints", "pose", "fr3"])
+@pytest.mark.parametrize("jitter_ms", [1.0, 4.9])
+def test_commands_keep_the_limits_by_their_stamps_however_unevenly_ticks_come(
+    new_bench, kinematics, assert_keeps_by_stamps, kind, jitter_ms
+):
+    """Ticks 5 to 15 ms apart, and targets that use all the velocity there is."""
+    config = ArmConfig(limits=LimitsConfig(tcp_velocity_m_s=0.7 if kind == "pose" else 1.7))
+    bench = new_bench(config)
+    if kind == "fr3":
+        bench.arm, bench.measured = ArmController(FR3, config), np.array(FR3.home_rad)
+        kinematics = for_robot(FR3)
+    bench.started()
+    robot = FR3 if kind == "fr3" else PANDA
+    random, start = np.random.default_rng(3), bench.measured.copy()
+    pose, begin_ns = kinematics.forward(start), bench.now_ns
+    for tick in range(250):
+        if tick % 20 == 0:
+            phase = (bench.now_ns - begin_ns) * 1e-9 + 0.1 * np.arange(10)
+            if kind == "pose":
+                moved = 0.25 * np.sin(4.0 * phase)[:, None] * np.array([0, 1, 0, 0, 0, 0, 0])
+                bench.send(np.column_stack([pose + moved, np.full(10, 0.08)]), POSE)
+            else:
+                bench.send(start + 0.45 * np.sin(5.0 * phase)[:, None], robot.joint_names)
+        due_ns = begin_ns + (tick + 1) * TICK_NS + round(1e6 * random.uniform(-jitter_ms, jitter_ms) / 2)
+        bench.pass_time(due_ns - bench.now_ns)
+        bench.arm.on_joint_state(bench.now_ns, bench.measured, np.zeros(7))
+        bench.step()
+    assert len(bench.commands) == 255
+    assert_keeps_by_stamps(bench.commands, AxisLimits.of_joints(robot, config.limits))
+    times_s = np.array([command.time_ns for command in bench.commands]) * 1e-9
+    tcp = np.array([command.tcp_pose[:3] for command in bench.commands])
+    speed = np.linalg.norm(np.diff(tcp, axis=0), axis=1) / np.diff(times_s)
+    # Its speed is looked at between ticks a period apart, so that between two nearer ones it may be a little higher.
+    assert speed.max() < config.limits.tcp_velocity_m_s * 1.03
+    joints = np.diff(bench.path(), axis=0) / np.diff(times_s)[:, None]
+    used = np.abs(joints / AxisLimits.of_joints(robot, config.limits).velocity).max()
+    assert (speed.max() / config.limits.tcp_velocity_m_s if kind == "pose" else used) > 0.5, "the limits were tried"
+
+
 def test_ticks_that_catch_up_are_left_out(new_bench):
     bench = new_bench().started()
     bench.send_joints()
@@ -178,12 +219,17 @@ def test_a_delta_chunk_that_arrives_late_loses_no_displacement(new_bench, kinema
             space=space, rotation=RotationForm.AXIS_ANGLE, joint_names=PANDA.joint_names if is_joint else ()
         )
         motion = np.full(7, 0.015) if is_joint else np.array([0.01, 0.008, -0.012, 0.02, 0.0, 0.03])
-        rows = np.tile(np.append(motion, 0.08), (10, 1))
+        rows = np.tile(np.append(motion, 0.08), (13, 1))
+        rows[10:, :-1] = 0.0
         anchor = AnchorState(bench.measured, kinematics.forward(bench.measured))
-        chunk = to_absolute(spec, ModelChunk(bench.now_ns, rows), anchor, PANDA.gripper.max_width_m)
-        bench.run(delay_s)
-        bench.arm.on_chunk(chunk, bench.now_ns)
-        bench.run(1.6 - delay_s)
+        stay = np.zeros((5, rows.shape[1]))
+        stay[:, -1] = 0.08
+        for values, late_s in ((stay, 0.0), (rows, delay_s)):  # not from standstill, where it would begin later
+            chunk = to_absolute(spec, ModelChunk(bench.now_ns, values), anchor, PANDA.gripper.max_width_m)
+            bench.run(late_s)
+            bench.arm.on_chunk(chunk, bench.now_ns)
+            bench.run(0.02)
+        bench.run(1.9 - delay_s)
         assert bench.counters["late_rows"] == round(delay_s * 10)
         reached.append(bench.commands[-1].tcp_pose)
         wanted = kinematics.forward(chunk.actions[-1, :7]) if is_joint else chunk.actions[-1, :7]

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from vla_ros.control.watchdog import TABLE, Cause, DeadmanSwitch, Event, Watchdog, WatchdogConfig
+from vla_ros.control.watchdog import (
+    TABLE,
+    Cause,
+    DeadmanSwitch,
+    Event,
+    Watchdog,
+    WatchdogConfig,
+    joints_off,
+    tcp_off,
+)
 from vla_ros.values import SafetyState
 
 RUNNING, RAMPING, HOLDING, STOPPED = (
@@ -39,7 +49,10 @@ def test_is_held_until_started():
 
 LOSSES = [
     (Event.STATE_STALE, Event.STATE_FRESH),
+    (Event.STATE_DOUBTED, Event.STATE_BELIEVED),
     (Event.POLICY_LOST, Event.CHUNK_CAME),
+    (Event.MEANINGLESS, Event.CHUNK_CAME),
+    (Event.MEANINGLESS, Event.TELEOP_CAME),
     (Event.OBSERVATION_STALE, Event.TARGET_GOOD),
     (Event.DEADMAN_RELEASED, Event.DEADMAN_HELD),
     (Event.TELEOP_STALE, Event.TELEOP_CAME),
@@ -58,6 +71,16 @@ def test_a_loss_ramps_holds_and_comes_back_by_itself(lost, back):
     assert watchdog.on(30, back) is RUNNING
     watchdog.on(40, Event.MOVING)
     assert watchdog.on(50, lost) is RAMPING
+
+
+@pytest.mark.parametrize(("measured", "far"), [(0.3, False), (0.2, False), (0.4, True)])
+def test_an_arm_may_be_as_far_off_as_is_configured(measured, far):
+    config = WatchdogConfig(max_deviation_rad=0.3, max_deviation_m=0.3)
+    assert joints_off(np.array([0.0, measured]), np.zeros(2), ("a", "b"), config) == (
+        f"b is {measured:.2f} rad off" if far else ""
+    )
+    pose = np.array([measured, 0, 0, 0, 0, 0, 1.0])
+    assert bool(tcp_off(pose, np.array([0, 0, 0, 0, 0, 0, 1.0]), config)) is far
 
 
 @pytest.mark.parametrize(("lost", "back"), LOSSES)
@@ -168,8 +191,10 @@ BY_CAUSE: dict[Cause, tuple[tuple[Event, ...], tuple[Event, ...], tuple[Event, .
     Cause.WAITING: (FOR_POLICY, (Event.CHUNK_CAME, *FOR_TELEOP), ()),
     Cause.TELEOP_WAITING: (FOR_TELEOP, (Event.TELEOP_CAME, *FOR_POLICY), ()),
     Cause.DEADMAN: ((Event.DEADMAN_RELEASED,), OPERATOR, (Event.DEADMAN_HELD,)),
+    Cause.STATE_DOUBTED: ((Event.STATE_DOUBTED,), OPERATOR, (Event.STATE_BELIEVED,)),
     Cause.STATE_STALE: ((Event.STATE_STALE,), OPERATOR, (Event.STATE_FRESH,)),
     Cause.POLICY_LOST: ((Event.POLICY_LOST,), OPERATOR, (Event.CHUNK_CAME,)),
+    Cause.MEANINGLESS: ((Event.MEANINGLESS,), OPERATOR, (Event.CHUNK_CAME, Event.TELEOP_CAME)),
     Cause.REFUSED: ((Event.TARGET_REFUSED,), OPERATOR, GOOD),
     Cause.OBSERVATION_STALE: ((Event.OBSERVATION_STALE,), OPERATOR, GOOD),
     Cause.TELEOP_STALE: ((Event.TELEOP_STALE,), OPERATOR, (Event.TELEOP_CAME,)),
@@ -233,6 +258,7 @@ class Machine(RuleBasedStateMachine):
             Event.REACHED,
             Event.DEADMAN_HELD,
             Event.STATE_FRESH,
+            Event.STATE_BELIEVED,
         ):
             self.happens(event, "")
         for event in (Event.ANCHORED, Event.CHUNK_CAME, Event.TARGET_GOOD):

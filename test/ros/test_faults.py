@@ -151,21 +151,21 @@ class Episode:
             assert not np.count_nonzero((times_ns > first_ns) & (times_ns <= still_until_ns)), "nothing is sent"
             return
         braking = speeds[(times_ns >= max(first_ns, counts_ns)) & (times_ns <= still_until_ns)]
-        assert (np.diff(braking) < 0.01).all(), "ever slower, but for the end of an acceleration"
+        assert (np.diff(braking) < 0.02).all(), "ever slower, but for the end of an acceleration"
         still = speeds[(times_ns > counts_ns + STOPS_WITHIN_NS) & (times_ns <= still_until_ns)]
         assert still.size and not still.any(), "it stands"
 
     def never_jumped(self) -> None:
-        """Assert that what the driver was sent keeps the arm's limits from command to command.
+        """Assert that what the driver was sent keeps the arm's limits from command to command, by their stamps.
 
         But for a robot in a fault, which follows nobody: it is sent nothing, and then where it is.
         """
         sent = np.array([command.points[0].positions[:7] for command in self._commands])
         fault_ns = next((time_ns for time_ns, message in self.said() if "fault of the robot" in message), 0)
         heeded = (self.times_ns[1:] < fault_ns) | (self.times_ns[:-1] > fault_ns)
-        steps = np.abs(np.diff(sent, axis=0))[heeded]
-        assert len(steps) > 100
-        assert (steps <= VELOCITY_LIMIT_RAD_S * PERIOD_NS * 1e-9).all(), steps.max(axis=0)
+        speeds = (np.abs(np.diff(sent, axis=0)) / (np.diff(self.times_ns)[:, None] * 1e-9))[heeded]
+        assert len(speeds) > 100
+        assert (speeds <= VELOCITY_LIMIT_RAD_S).all(), speeds.max(axis=0)
 
 
 @pytest.fixture
@@ -193,7 +193,8 @@ def test_without_good_joint_states_it_holds_and_goes_on_by_itself(begin: Callabl
         episode.braked(old_ns, old_ns + MAX_STATE_AGE_NS, old_until_ns, "stale joint state: ")
         episode.never_jumped()
         try:
-            episode.braked(old_ns, old_ns, old_until_ns, "stale joint state: 2")
+            # Three of them are needed to be believed.
+            episode.braked(old_ns, old_ns + 3 * PERIOD_NS, old_until_ns, "stale joint state: 2")
             return
         except AssertionError:
             if not may_be_too_busy:

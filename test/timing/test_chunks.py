@@ -57,6 +57,9 @@ def plans(draw: st.DrawFn, dimensions: int = 2) -> list[tuple[ActionChunk, int]]
 
 modes = st.sampled_from(list(ScheduleMode))
 
+#: As an arm that is moving: chunks count by time.
+MOVING = math.inf
+
 
 # --- one chunk
 
@@ -68,7 +71,7 @@ def test_one_chunk_is_its_rows_interpolated_kept_for_one_step(
 ) -> None:
     one, added_ns = adds[0]
     plan = schedule(mode)
-    dropped = plan.add(one, added_ns)
+    dropped = plan.add(one, added_ns, MOVING)
     assert dropped == sum(one.due_ns(row) < added_ns for row in range(len(one)))
     now_ns = added_ns + after_ms * MS
     target = plan.target(now_ns)
@@ -138,7 +141,7 @@ def test_each_action_is_sent_at_its_time_and_time_goes_on(
     for now_ms in range(adds[-1][0] + step_ms * rows + 100):
         while adds and adds[0][0] <= now_ms:
             added_ms, one = adds.pop(0)
-            plan.add(one, T0 + added_ms * MS)
+            plan.add(one, T0 + added_ms * MS, MOVING)
         target = plan.target(T0 + now_ms * MS)
         if target is not None:
             assert target.time_ns == T0 + (now_ms + latency_ms) * MS
@@ -159,7 +162,7 @@ def test_dropping_late_rows_loses_no_displacement(delay_ms: int, mode: ScheduleM
     absolute = to_absolute(spec, ModelChunk(T0, deltas), anchor, 0.08)
     prompt, late = schedule(mode), schedule(mode)
     prompt.add(absolute, T0)
-    assert late.add(absolute, T0 + delay_ms * MS) == math.ceil(delay_ms / 100)
+    assert late.add(absolute, T0 + delay_ms * MS, MOVING) == math.ceil(delay_ms / 100)
     for now_ms in range(delay_ms, 1000, 10):
         assert np.array_equal(at(prompt, now_ms), at(late, now_ms))  # type: ignore[arg-type]
     assert np.allclose(at(late, 950), anchor.joint_positions + deltas.sum(axis=0))  # type: ignore[arg-type]
@@ -217,7 +220,7 @@ def test_a_splice_of_plans_that_drift_apart_is_no_faster_than_twice_their_drift(
         seconds = step_ms * 1e-3 * np.arange(80)
         rows = np.tile((place + rate * seconds)[:, None], (1, 2))
         pieces.append((index * period_ms, rate))
-        plan.add(chunk(index * period_ms, rows, step_ns), T0 + (index * period_ms + delay_ms) * MS)
+        plan.add(chunk(index * period_ms, rows, step_ns), T0 + (index * period_ms + delay_ms) * MS, MOVING)
         assert plan.overlap_steps == (0 if index == 0 else math.ceil(delay_ms / step_ms))
         place += rate * period_ms * 1e-3
     times_ms = np.arange(delay_ms, (chunks - 1) * period_ms + 3 * delay_ms, 1.0)
@@ -277,7 +280,7 @@ def test_in_newest_only_the_newest_chunk_says_anything(adds: list[tuple[ActionCh
     """The jump is passed on; the arm's limits decide how it gets there."""
     now_ns = adds[0][1] + after_ms * MS
     plan = schedule(ScheduleMode.NEWEST)
-    counting = [one for one, added_ns in adds if plan.add(one, added_ns) < len(one) and added_ns <= now_ns]
+    counting = [one for one, added_ns in adds if plan.add(one, added_ns, MOVING) < len(one) and added_ns <= now_ns]
     target = plan.target(now_ns)
     if counting and now_ns < counting[-1].end_ns + counting[-1].step_ns:
         assert target is not None
@@ -327,7 +330,7 @@ def test_an_ensemble_is_the_exponentially_weighted_mean(
     kept: list[tuple[ActionChunk, float]] = []  # with its share
     for one, added_ns in adds:
         fades = plan.target(added_ns - 1) is not None
-        if added_ns <= now_ns and plan.add(one, added_ns) < len(one):
+        if added_ns <= now_ns and plan.add(one, added_ns, MOVING) < len(one):
             kept.append((one, ramp(now_ns, added_ns, one.step_ns) if fades else 1.0))
     target = plan.target(now_ns)
     if not kept or now_ns >= kept[-1][0].end_ns + kept[-1][0].step_ns:

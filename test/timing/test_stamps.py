@@ -36,8 +36,14 @@ def test_clock_watch_against_its_definition(readings: list[int], tolerance_ns: i
 
 
 def test_clock_watch_starts_again_after_a_jump() -> None:
-    watch = ClockWatch()
+    watch = ClockWatch(0)
     assert [watch.observe(now) for now in (100, 200, 50, 60, 55)] == [False, False, True, False, True]
+
+
+def test_a_clock_that_is_corrected_by_a_little_has_not_jumped() -> None:
+    watch = ClockWatch()
+    readings_ms = (1000, 1100, 1099.999999, 1090, 1200, 1100, 1099)
+    assert [watch.observe(ms_to_ns(now)) for now in readings_ms] == [False] * 6 + [True]
 
 
 def test_clock_watch_refuses_a_negative_tolerance() -> None:

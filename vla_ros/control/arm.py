@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from vla_ros.control.limits import (
     AxisLimits,
     Interventions,
     LimitsConfig,
+    Meaningless,
     Refused,
     clamp_width,
 )
@@ -37,7 +39,7 @@ from vla_ros.control.watchdog import (
 )
 from vla_ros.robots.robot import Robot
 from vla_ros.timing.chunks import ScheduleConfig
-from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_s, period_ns, s_to_ns
+from vla_ros.timing.stamps import ClockWatch, ms_to_ns, ns_to_s, period_ns
 from vla_ros.values import ActionChunk, Array, Command, Config, Mode, SafetyState, Target
 
 #: A clock that goes further ahead between two ticks has jumped, or the process was suspended [s].
@@ -50,6 +52,11 @@ _NOT_FOLLOWING = (
     Cause.AFTER_NOT_FOLLOWING,
     Cause.UNREACHABLE,
 )
+#: A robot that was sent nothing for so long has come to rest at the last command [s].
+_RESTS_AFTER_S = 0.1
+#: A tick that is no later than so many periods after the last moves the command by as much time as went by; a later one
+#: by a period, as the robot waited.
+_LONGEST_STEP = 2.0
 #: What an arm that carries its own weight differs from its command: nothing to correct at a resume [rad].
 _SAME_RAD = 0.02
 
@@ -99,14 +106,18 @@ class ArmController:
         self._interventions = Interventions()
         self._intake = Intake(robot, config.schedule, config.watchdog, self._period_ns, self._interventions)
         self._clock = ClockWatch(self._period_ns)
-        self._measured = Measured(len(robot.joints), config.watchdog.max_state_age_ms, self._interventions)
+        self._measured = Measured(robot, config.watchdog.max_state_age_ms, self._interventions)
+        self._seen: Array | None = None  # where the arm was measured when the operator had it start or resume
         self._interpolator: Interpolator | None = None  # None until a pose is known
         self._reference = Reference(self._kinematics, robot, config.limits, self._limits, self._period_ns)
         self._tcp_pose: Array = np.zeros(7)  # of the commanded joint positions
         self._has_commanded = False
         self._is_released = False  # the robot did not follow, and was not anchored since: nothing is sent
+        self._is_sending = False
         self._stood_since_ns: int | None = 0  # the command is at rest since; None while it moves
+        self._idle_since_ns: int | None = 0  # and follows nothing since
         self._last_tick_ns: int | None = None
+        self._last_steady_ns: int | None = None
         self._deadman = DeadmanSwitch(config.watchdog.max_deadman_age_ms)
         # A target is of the time when the arm is there; a gripper moves sooner or later than that.
         self._gripper_lead_ns = ms_to_ns(config.gripper.latency_ms - config.schedule.actuation_latency_ms)
@@ -128,13 +139,20 @@ class ArmController:
 
     def on_chunk(self, chunk: ActionChunk, now_ns: int) -> None:
         """Schedule a chunk that arrived at `now_ns`, or drop it, counted under the reason's name."""
-        if self._intake.add_chunk(chunk, now_ns):
-            self._watchdog.on(now_ns, Event.CHUNK_CAME)
+        idle_since_ns = inf if self._idle_since_ns is None else self._idle_since_ns
+        try:
+            if self._intake.add_chunk(chunk, now_ns, idle_since_ns):
+                self._watchdog.on(now_ns, Event.CHUNK_CAME)
+        except Meaningless as error:
+            self._watchdog.on(now_ns, Event.MEANINGLESS, str(error))
 
     def on_teleop(self, target: Target, now_ns: int) -> None:
         """Follow what a teleoperator wants from `target.time_ns` on, until the next; or drop it, counted."""
-        if self._intake.add_target(target, now_ns):
-            self._watchdog.on(now_ns, Event.TELEOP_CAME)
+        try:
+            if self._intake.add_target(target, now_ns):
+                self._watchdog.on(now_ns, Event.TELEOP_CAME)
+        except Meaningless as error:
+            self._watchdog.on(now_ns, Event.MEANINGLESS, str(error))
 
     def on_deadman(self, pressed: bool, now_ns: int) -> None:
         """The dead-man switch said whether it is held; it has to say so again and again."""
@@ -190,6 +208,8 @@ class ArmController:
     def on_malformed(self, what: str) -> None:
         """A message that cannot even be read, to be a `chunk` or a `teleop` target."""
         self._interventions.count(f"{what}_malformed")
+        if self._intake.mode is (Mode.TELEOP if what == "teleop" else Mode.POLICY):
+            self._watchdog.on(self._last_tick_ns or 0, Event.MEANINGLESS, f"a message that is no {what}")
 
     def on_policy_lost(self, now_ns: int, detail: str = "") -> None:
         """Nobody plans ahead any more, as `detail` says how one knows; the next chunk shows that somebody does."""
@@ -247,16 +267,23 @@ class ArmController:
 
     # What goes out
 
-    def step(self, now_ns: int) -> Command | None:
-        """One tick: the command of `now_ns`, one period further than the last.
+    def step(self, now_ns: int, steady_ns: int | None = None) -> Command | None:
+        """One tick: the command of `now_ns`, as much further than the last as time went by.
+
+        `steady_ns` is of a clock that never jumps, whatever it counts from; without one, every gap in `now_ns` is
+        taken for a jump of that clock. It only tells such a jump from a pause of this process: everything else is of
+        the time of `now_ns`, which in a simulation may go slower than the steady clock, or faster.
 
         None while there is nothing to send: no pose is known, the robot does not follow, the arm stands and is not
-        started, or the last tick was within half a period (a timer that catches up would move the arm too fast).
+        started, or was started and is not anchored yet, or the last tick was within half a period (a timer that
+        catches up).
         """
-        self._watch_clock(now_ns)
-        if self._last_tick_ns is not None and now_ns - self._last_tick_ns < self._period_ns // 2:
+        self._watch_clock(now_ns, steady_ns)
+        step_ns = self._period_ns if self._last_tick_ns is None else now_ns - self._last_tick_ns
+        if step_ns < self._period_ns // 2:
             return None
         self._last_tick_ns = now_ns
+        step_s = ns_to_s(step_ns if step_ns <= _LONGEST_STEP * self._period_ns else self._period_ns)
         self._interventions.begin_tick()
         if self._config.watchdog.requires_deadman:
             released = self._deadman.released(now_ns)
@@ -269,9 +296,13 @@ class ArmController:
         if self._interpolator is None or is_released:
             return None
         stood = self._interpolator.motion.is_at_rest
-        motion = self._advance(self._interpolator, now_ns)
-        if stood and motion.is_at_rest and self._watchdog.has(Cause.NOT_STARTED):
-            return None
+        motion = self._advance(self._interpolator, now_ns, step_s)
+        if stood and motion.is_at_rest:
+            waits = self._watchdog.has(Cause.ANCHORING) and not self._is_sending
+            if waits or self._watchdog.has(Cause.NOT_STARTED):
+                self._is_sending = False
+                return None
+        self._is_sending = True
         positions, velocities = motion.positions, motion.velocities
         self._tcp_pose = self._kinematics.forward(positions)
         self._interventions.count("commands")
@@ -330,21 +361,28 @@ class ArmController:
     def _begin_anew(self, now_ns: int, mode: Mode | None = None) -> None:
         self._intake.begin_anew(now_ns, mode)
         self._wish_width_m = None
+        state = self._measured.state
+        self._seen = None if state is None or self._measured.stale(now_ns) else state.positions
 
-    def _watch_clock(self, now_ns: int) -> None:
-        """Where time jumps, every stamp from before is worthless.
+    def _watch_clock(self, now_ns: int, steady_ns: int | None) -> None:
+        """Where time jumps, every stamp from before is worthless; where nothing was sent, the robot came to rest.
 
-        Time that goes on without ticks was a suspended process, unless the arm is seen to move as it was commanded: the
-        robot came to rest at the last command. To an arm that stands and may not move that is nothing.
+        A clock that jumped while ticks came on time changes nothing for the robot: it moves as it was commanded, and
+        from there the command ramps down. If this process paused, the robot came to rest at the last command, and the
+        command begins there. To an arm that stands and may not move neither is anything.
         """
         last_ns, moves = self._last_tick_ns, self.safety is SafetyState.RUNNING or not self.is_at_rest
-        if self._clock.observe(now_ns):
-            detail = "" if last_ns is None else f"{ns_to_s(last_ns - now_ns):.2f} s back"
-        elif last_ns is not None and now_ns - last_ns > s_to_ns(_LONGEST_TICK_S) and moves:
-            detail = f"{ns_to_s(now_ns - last_ns):.2f} s ahead, or nothing ran for as long"
-            motion = None if self._interpolator is None else self._interpolator.motion
-            if self._interpolator and motion and not self._measured.moves_as(motion.velocities, now_ns):
-                self._interpolator.anchor(motion.positions)
+        has_jumped_back = self._clock.observe(now_ns)
+        elapsed_s = 0.0 if last_ns is None else ns_to_s(now_ns - last_ns)
+        paused_s = self._paused_s(steady_ns) if has_jumped_back else min(elapsed_s, self._paused_s(steady_ns))
+        self._last_steady_ns = steady_ns
+        if paused_s > _RESTS_AFTER_S and self._interpolator is not None:
+            self._interpolator.anchor(self._interpolator.motion.positions)
+            self._reference.forget()
+        if has_jumped_back:
+            detail = "" if last_ns is None else f"{-elapsed_s:.2f} s back"
+        elif elapsed_s > _LONGEST_TICK_S and moves:
+            detail = f"{elapsed_s:.2f} s ahead" + (", as nothing ran for as long" if paused_s > _LONGEST_TICK_S else "")
         else:
             return
         self._watchdog.on(now_ns, Event.CLOCK_JUMPED, detail)
@@ -354,23 +392,43 @@ class ArmController:
         self._last_tick_ns = None
         if self._stood_since_ns is not None:
             self._stood_since_ns = now_ns
+        if self._idle_since_ns is not None:
+            self._idle_since_ns = now_ns
+
+    def _paused_s(self, steady_ns: int | None) -> float:
+        """For how long nothing was sent, by the steady clock; 0 where there is none."""
+        return 0.0 if steady_ns is None or self._last_steady_ns is None else ns_to_s(steady_ns - self._last_steady_ns)
 
     def _watch_state(self, now_ns: int) -> None:
-        """Whether the measured joint state is fresh and near what was commanded."""
-        state, stale, config = self._measured.state, self._measured.stale(now_ns), self._config.watchdog
-        if state is None or stale:
-            self._watchdog.on(now_ns, Event.STATE_STALE, stale)
+        """Whether the measured joint states make sense, are fresh and near what was commanded."""
+        measured, watchdog = self._measured, self._watchdog
+        stale, jump = measured.stale(now_ns), measured.take_jump()
+        doubt = measured.doubt(is_strict=watchdog.has(Cause.ANCHORING))
+        watchdog.on(now_ns, Event.STATE_DOUBTED if doubt else Event.STATE_BELIEVED, doubt)
+        watchdog.on(now_ns, Event.STATE_STALE if stale else Event.STATE_FRESH, stale)
+        if measured.state is None or stale or self._interpolator is None or not self._is_obeyed:
             return
-        self._watchdog.on(now_ns, Event.STATE_FRESH)
-        if self._interpolator is None or not self._is_obeyed or self._has_any(Cause.NOT_STARTED, Cause.ANCHORING):
+        is_free = self._has_any(Cause.NOT_STARTED, Cause.FAULT)  # to be moved by hand
+        if is_free or (self._is_released and not watchdog.has(Cause.ANCHORING)):
             return
-        command = self._interpolator.motion.positions
+        if off := jump or self._off(measured.state.positions, self._interpolator.motion.positions):
+            watchdog.on(now_ns, Event.DEVIATED, off)
+
+    def _off(self, positions: Array, command: Array) -> str:
+        """How far the measured positions (J,) are from where they should be, in words, where that is too far; else "".
+
+        That is from the `command`; and for an arm that is to be anchored, from where it was when the operator said so.
+        """
+        config, names = self._config.watchdog, self._robot.joint_names
+        if self._watchdog.has(Cause.ANCHORING):
+            is_free = self._is_released or not self._has_commanded  # to be moved, also while it was not seen
+            seen = positions if self._seen is None and is_free else self._seen
+            if seen is not None and not joints_off(positions, seen, names, config):
+                return ""
         if self._config.command_interface == "joint":
-            off = joints_off(state.positions, command, self._robot.joint_names, config)
-        else:  # a driver that is sent poses leaves the elbow where it likes
-            off = tcp_off(self._kinematics.forward(state.positions), self._tcp_pose, config)
-        if off and not self._watchdog.has(Cause.FAULT):
-            self._watchdog.on(now_ns, Event.DEVIATED, off)
+            return joints_off(positions, command, names, config)
+        # A driver that is sent poses leaves the elbow where it likes.
+        return tcp_off(self._kinematics.forward(positions), self._tcp_pose, config)
 
     def _release(self, now_ns: int, event: Event, reason: str) -> None:
         """The robot does not follow, as an `event` says."""
@@ -384,6 +442,8 @@ class ArmController:
         self._watchdog.on(now_ns, Event.STANDSTILL)
         if self._stood_since_ns is None:
             self._stood_since_ns = now_ns
+        if self._idle_since_ns is None:
+            self._idle_since_ns = now_ns
         if self._interpolator is None:
             return
         state = self._measured.state
@@ -396,48 +456,55 @@ class ArmController:
         """Take the measured pose as the command where that was asked for, measured since and standing; or in a fault.
 
         A robot in a fault follows nobody: when it recovers it must find the command where it stands. One that hears
-        its first command must not jump to where it was before somebody moved it.
+        its first command must not jump to where it was before somebody moved it. So the command goes where the arm is,
+        at once, but only if there is no doubt of that: see `Measured.standing`. An arm that is then seen elsewhere than
+        when the operator had it start, or jumps, is not anchored before the operator says so again.
         """
-        state = self._measured.state
-        due = self._interpolator is None or self._has_any(Cause.ANCHORING, Cause.FAULT)
-        if not due or state is None or self._watchdog.has(Cause.STATE_STALE):
+        interpolator, has = self._interpolator, self._watchdog.has
+        is_due = interpolator is None or self._has_any(Cause.ANCHORING, Cause.FAULT)
+        is_unknown = has(Cause.STATE_STALE) or (has(Cause.DEVIATED) and not has(Cause.FAULT))
+        if not is_due or is_unknown or self._stood_since_ns is None:
             return
-        stood_ns = self._stood_since_ns
-        if stood_ns is None or not state.stands or state.stamp_ns < max(stood_ns, self._intake.earliest_ns):
+        pose = self._measured.standing(max(self._stood_since_ns, self._intake.earliest_ns))
+        if pose is None:
             return
         self._watchdog.on(now_ns, Event.ANCHORED)
         self._is_released &= self._has_any(*_NOT_FOLLOWING)
-        follows = self._has_commanded and not self._watchdog.has(Cause.FAULT)
-        if self._interpolator is None:
+        follows = self._has_commanded and not has(Cause.FAULT)
+        if interpolator is None:
             self._interpolator = Interpolator(
-                self._limits, self._period_ns * 1e-9, state.positions, straight=True, guards=self._guards
+                self._limits, self._period_ns * 1e-9, pose, straight=True, guards=self._guards
             )
-        elif follows and np.abs(state.positions - self._interpolator.motion.positions).max() < _SAME_RAD:
+        elif not follows or np.abs(pose - interpolator.motion.positions).max() >= _SAME_RAD:
+            interpolator.anchor(pose)
+        else:
             return
-        self._interpolator.anchor(state.positions)
-        self._tcp_pose = self._kinematics.forward(state.positions)
+        self._tcp_pose = self._kinematics.forward(pose)
 
-    def _advance(self, interpolator: Interpolator, now_ns: int) -> Motion:
-        """Move the commanded motion on by one period: towards the target where the arm may run, else towards rest."""
+    def _advance(self, interpolator: Interpolator, now_ns: int, step_s: float) -> Motion:
+        """Move the commanded motion on by a step: towards the target where the arm may run, else towards rest."""
         self._requested = (target := self._due_target(now_ns)) and replace(target, time_ns=now_ns)
         wanted = None
         if target is not None:
             ahead = self._intake.target_ahead(now_ns) or target
-            command = interpolator.motion.positions
+            command, window = interpolator.motion.positions, self._intake.window
             try:
-                wanted = self._reference.of(ahead, self._intake.window, command, self._tcp_pose, self._interventions)
+                wanted = self._reference.of(ahead, window, command, self._tcp_pose, self._interventions, step_s)
                 self._watchdog.on(now_ns, Event.TARGET_GOOD)
             except Refused as refused:
                 self._interventions.act(refused.name)
                 self._watchdog.on(now_ns, Event.TARGET_REFUSED, str(refused))
         if wanted is not None and target is not None and self._watchdog.state is SafetyState.RUNNING:
-            motion = interpolator.follow(*wanted)
+            motion = interpolator.follow(*wanted, step_s)
             for name in interpolator.acted:
                 self._interventions.act(name)
             self._wish(self._intake.last_target(now_ns + self._gripper_lead_ns) or target)
+            self._idle_since_ns = None
         else:
             self._reference.forget()
-            motion = interpolator.brake()
+            motion = interpolator.brake(step_s)
+            if self._idle_since_ns is None and motion.is_at_rest:
+                self._idle_since_ns = now_ns
         if not motion.is_at_rest:
             self._stood_since_ns = None
         elif self._stood_since_ns is None:

@@ -42,29 +42,28 @@ class TcpGuard:
         stays = levers_m @ way.travel < self._workspace.depths_m(now_m).min() + _SLACK_M
         if is_slow and stays:
             return ""
-        ticks = way.ticks
+        ticks, steps_s = way.ticks, way.steps_s
         if stays:  # only to the last tick at which it could be too fast
-            steps = np.abs(ticks[1:] - ticks[:-1])
-            linear_m, angular_rad = self._linear_m_s * way.period_s, self._angular_rad_s * way.period_s
-            fast = np.flatnonzero((steps @ levers_m >= linear_m) | (steps.sum(axis=1) >= angular_rad))
+            speeds = np.abs(ticks[1:] - ticks[:-1]) / steps_s
+            fast = np.flatnonzero((speeds @ levers_m >= self._linear_m_s) | (speeds.sum(axis=1) >= self._angular_rad_s))
             if not fast.size:
                 return ""
-            ticks = ticks[: fast[-1] + 2]
+            ticks, steps_s = ticks[: fast[-1] + 2], steps_s[: fast[-1] + 1]
         placements = self._kinematics.placements(ticks)
-        if not is_slow and self._is_fast(placements, way.period_s):
+        if not is_slow and self._is_fast(placements, steps_s):
             return "tcp_speed"
         if not stays and self._leaves(placements[:, :3, 3]):
             return "workspace_stop"
         return ""
 
-    def _is_fast(self, placements: Array, period_s: float) -> bool:
+    def _is_fast(self, placements: Array, steps_s: Array) -> bool:
         steps = placements[1:, :3] - placements[:-1, :3]
-        squares = steps * steps
-        if squares[:, :, 3].sum(axis=1).max() > (self._linear_m_s * period_s) ** 2:
+        squares, steps_s = steps * steps, steps_s[:, 0]
+        if (squares[:, :, 3].sum(axis=1) > (self._linear_m_s * steps_s) ** 2).any():
             return True
-        most = 2.0 * math.sin(min(self._angular_rad_s * period_s, math.pi) / 2.0)
         # The change of a rotation matrix has the Frobenius norm sqrt(8) sin(angle / 2).
-        return bool(squares[:, :, :3].sum(axis=(1, 2)).max() > 2.0 * most * most)
+        most = np.sin(np.minimum(self._angular_rad_s * steps_s, math.pi) / 2.0)
+        return bool((squares[:, :, :3].sum(axis=(1, 2)) > 8.0 * most * most).any())
 
     def _leaves(self, positions: Array) -> bool:
         depths_m = self._workspace.depths_m(positions)
@@ -82,7 +81,7 @@ class PaceGuard:
         """tcp_speed or ""."""
         if self._is_slow(way.peak):
             return ""
-        velocities = np.diff(way.ticks, axis=0) / way.period_s
+        velocities = np.diff(way.ticks, axis=0) / way.steps_s
         return "" if all(self._is_slow(row) for row in velocities) else "tcp_speed"
 
     def _is_slow(self, velocities: Array) -> bool:

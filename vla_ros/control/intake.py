@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vla_ros.control.limits import Interventions, Refused, refuse_meaningless
+from vla_ros.control.limits import Interventions, Meaningless, Refused, refuse_meaningless
 from vla_ros.control.watchdog import WatchdogConfig
 from vla_ros.robots.robot import Robot
 from vla_ros.timing.chunks import Schedule, ScheduleConfig
@@ -104,25 +104,35 @@ class Intake:
         self._wanted = None
         self._dimensions = None
 
-    def add_chunk(self, chunk: ActionChunk, now_ns: int) -> bool:
-        """Schedule a chunk that arrived at `now_ns`; whether it was."""
+    def add_chunk(self, chunk: ActionChunk, now_ns: int, idle_since_ns: float) -> bool:
+        """Schedule a chunk that arrived at `now_ns`; whether it was. `idle_since_ns`: see `Schedule.add`.
+
+        Raises Meaningless for one that shows that the policy does not work, if the arm follows one.
+        """
         try:
             self._check(chunk, now_ns, Mode.POLICY, self._config.max_chunk_age_ms)
         except Refused as refused:
             self._interventions.count(f"chunk_{refused.name}")
+            if isinstance(refused, Meaningless) and self._mode is Mode.POLICY:
+                raise
             return False
         self._latencies_ms.append(ns_to_ms(now_ns - chunk.observation_ns))
-        late_rows = self._schedule.add(chunk, now_ns)
+        late_rows = self._schedule.add(chunk, now_ns, idle_since_ns)
         self._interventions.count("late_rows", late_rows)
         if late_rows == len(chunk):
             self._interventions.count("chunk_late")
             return False
         self._interventions.count("chunks")
+        if self._schedule.shift_ns > 0:
+            self._interventions.count("chunk_shifted")
         self._follow(chunk.observation_ns, chunk.dimensions, _SMOOTHED_STEPS * chunk.step_ns)
         return True
 
     def add_target(self, target: Target, now_ns: int) -> bool:
-        """Follow a teleoperator's target that arrived at `now_ns`, from now on and until the next; whether it is."""
+        """Follow a teleoperator's target that arrived at `now_ns`, from now on and until the next; whether it is.
+
+        Raises Meaningless for one that shows that the device does not work, if the arm follows one.
+        """
         try:
             row = ActionChunk(target.time_ns, self._period_ns, target.dimensions, target.values[np.newaxis])
             self._check(row, now_ns, Mode.TELEOP, self._config.max_teleop_age_ms)
@@ -130,6 +140,8 @@ class Intake:
                 raise Refused("out_of_order", "a target that is older than the last one")
         except Refused as refused:
             self._interventions.count(f"teleop_{refused.name}")
+            if isinstance(refused, Meaningless) and self._mode is Mode.TELEOP:
+                raise
             return False
         self._interventions.count("teleop_targets")
         self._wanted = target

@@ -80,11 +80,14 @@ class Smoother:
 class Way:
     """One step and the way to rest after it, just as they would be commanded: what is judged before a step is taken."""
 
-    def __init__(self, start: Motion, motion: Motion, stop: ruckig.Trajectory, jerk: Array, period_s: float) -> None:
-        """`start`: what is commanded now. `motion`: a period later. `stop`: from there to rest, with `jerk` (J,)."""
+    def __init__(
+        self, start: Motion, motion: Motion, stop: ruckig.Trajectory, jerk: Array, step_s: float, period_s: float
+    ) -> None:
+        """`start`: what is commanded now. `motion`: a step later. `stop`: from there to rest, with `jerk` (J,)."""
         self.start = start
         self.motion = motion
-        self.period_s = period_s
+        self._step_s = step_s
+        self._period_s = period_s
         self._stop = stop
         self._duration_s = float(stop.duration)
         self._jerk = jerk
@@ -113,7 +116,7 @@ class Way:
         """No axis is faster than this between two ticks (J,)."""
         now, then = self.start, self.motion
         onward = np.abs(then.velocities) + then.accelerations**2 / (2.0 * self._jerk)
-        return np.maximum(np.abs(then.positions - now.positions) / self.period_s, onward)
+        return np.maximum(np.abs(then.positions - now.positions) / self._step_s, onward)
 
     @cached_property
     def travel(self) -> Array:
@@ -123,11 +126,18 @@ class Way:
 
     @cached_property
     def ticks(self) -> Array:
-        """Positions (N, J) at the ticks: now, after the step, and so on until it rests."""
-        count = math.ceil(self._duration_s / self.period_s)
-        stop, period_s = self._stop, self.period_s
+        """Positions (N, J) at the ticks: now, after the step, and a period each until it rests."""
+        count = math.ceil(self._duration_s / self._period_s)
+        stop, period_s = self._stop, self._period_s
         rows = [stop.at_time(period_s * tick)[0] for tick in range(1, count)]
         return np.array([self.start.positions, self.motion.positions, *rows, self.end])
+
+    @cached_property
+    def steps_s(self) -> Array:
+        """The times (N - 1, 1) between the ticks."""
+        steps_s = np.full((len(self.ticks) - 1, 1), self._period_s)
+        steps_s[0] = self._step_s
+        return steps_s
 
 
 class Guard(Protocol):
@@ -138,7 +148,10 @@ class Guard(Protocol):
 
 
 class Interpolator:
-    """The commanded motion of several axes, the joints of an arm for one, a period a step, never beyond `limits`.
+    """The commanded motion of several axes, the joints of an arm for one, step by step, never beyond `limits`.
+
+    A step is as long as the time since the last one, a period if nothing else is known: commands then keep the limits
+    by their stamps, however unevenly the ticks come.
 
     Every axis is planned by itself, time-optimally, in the frame that moves with its target: the target's velocity is
     followed without lag or ripple. A step is taken only if the way to rest after it is within the limits, too, and none
@@ -193,29 +206,31 @@ class Interpolator:
         self._way_out_s = 0.0  # how far the arm has come on it
         self._acted: tuple[str, ...] = ()
 
-    def follow(self, positions: Array, velocities: Array) -> Motion:
+    def follow(self, positions: Array, velocities: Array, step_s: float | None = None) -> Motion:
         """Step towards a target that is at `positions` (J,) when the step ends and moves with `velocities` (J,)."""
-        slowest, fastest = self._velocity_bounds()
+        step_s = self._period_s if step_s is None else step_s
+        slowest, fastest = self._velocity_bounds(step_s)
         speed = np.minimum(np.maximum(velocities, _FOLLOWED * slowest), _FOLLOWED * fastest)
-        wanted = self._pursue(positions, speed, slowest, fastest)
+        wanted = self._pursue(positions, speed, slowest, fastest, step_s)
         if wanted is None:
             self._acted = ("planner",)
-            return self.brake()
+            return self.brake(step_s)
         acted: dict[str, None] = {}  # in order, once each
         for share in _SHARES:
-            way = self._permitted_way(wanted if share == 1.0 else _mix(self._braked(), wanted, share), acted)
+            motion = wanted if share == 1.0 else _mix(self._braked(step_s), wanted, share)
+            way = self._permitted_way(motion, step_s, acted)
             if way is not None:
-                acted.update(dict.fromkeys(self._rates_at_limit(way.motion, slowest, fastest)))
+                acted.update(dict.fromkeys(self._rates_at_limit(way.motion, slowest, fastest, step_s)))
                 self._motion, self._way_out, self._way_out_s = way.motion, way, 0.0
                 break
         else:
-            self.brake()
+            self.brake(step_s)
         self._acted = tuple(acted)
         return self._motion
 
-    def _rates_at_limit(self, motion: Motion, slowest: Array, fastest: Array) -> Iterator[str]:
+    def _rates_at_limit(self, motion: Motion, slowest: Array, fastest: Array, step_s: float) -> Iterator[str]:
         """The rates that are as high as they may be in a step to `motion`."""
-        jerk = np.abs(motion.accelerations - self._motion.accelerations) / self._period_s
+        jerk = np.abs(motion.accelerations - self._motion.accelerations) / step_s
         if ((motion.velocities > fastest * _AT_LIMIT) | (motion.velocities < slowest * _AT_LIMIT)).any():
             yield "velocity"
         if (np.abs(motion.accelerations) > self._acceleration * _AT_LIMIT).any():
@@ -223,27 +238,28 @@ class Interpolator:
         if (jerk > self._jerk * _AT_LIMIT).any():
             yield "jerk"
 
-    def brake(self) -> Motion:
+    def brake(self, step_s: float | None = None) -> Motion:
         """Step along the way to a stop, as fast as the limits allow; stand once there."""
-        self._motion = self._braked()
-        self._way_out_s += self._period_s
+        step_s = self._period_s if step_s is None else step_s
+        self._motion = self._braked(step_s)
+        self._way_out_s += step_s
         return self._motion
 
-    def _braked(self) -> Motion:
-        return self._motion if self._way_out is None else self._way_out.at(self._way_out_s + self._period_s)
+    def _braked(self, step_s: float) -> Motion:
+        return self._motion if self._way_out is None else self._way_out.at(self._way_out_s + step_s)
 
-    def _velocity_bounds(self) -> tuple[Array, Array]:
+    def _velocity_bounds(self, step_s: float) -> tuple[Array, Array]:
         """The least and the greatest velocity (J,) to plan with, from where the axes will be at the next tick."""
         if self._limits.envelope is None:
             return -self._velocity, self._velocity
         now = self._motion
-        slowest, fastest = self._limits.velocity_bounds(now.positions + now.velocities * self._period_s)
+        slowest, fastest = self._limits.velocity_bounds(now.positions + now.velocities * step_s)
         return np.minimum(slowest * _USED, -_CRAWL), np.maximum(fastest * _USED, _CRAWL)
 
-    def _pursue(self, positions: Array, speed: Array, slowest: Array, fastest: Array) -> Motion | None:
-        """One period of the fastest way to meet the target, or None where the planner finds none."""
-        now, period_s = self._motion, self._period_s
-        start = positions - speed * period_s  # where the target is as the step begins: the moving frame's origin
+    def _pursue(self, positions: Array, speed: Array, slowest: Array, fastest: Array, step_s: float) -> Motion | None:
+        """One step of the fastest way to meet the target, or None where the planner finds none."""
+        now = self._motion
+        start = positions - speed * step_s  # where the target is as the step begins: the moving frame's origin
         request = self._pursuit
         request.current_position = (now.positions - start).tolist()
         request.current_velocity = (now.velocities - speed).tolist()
@@ -256,16 +272,16 @@ class Interpolator:
             request.synchronization = ruckig.Synchronization.No  # by rounding some have arrived and others have not
             if not self._plans(request, trajectory):
                 return None
-        moved = _motion_at(trajectory, period_s)
+        moved = _motion_at(trajectory, step_s)
         motion = Motion(moved.positions + positions, moved.velocities + speed, moved.accelerations)
         return motion if np.isfinite(motion.positions).all() else None
 
-    def _permitted_way(self, motion: Motion, acted: dict[str, None]) -> Way | None:
+    def _permitted_way(self, motion: Motion, step_s: float, acted: dict[str, None]) -> Way | None:
         """The way over `motion`, axes that would leave their limits braked; None, and why, where it is forbidden."""
-        way = self._way(motion)
+        way = self._way(motion, step_s)
         if way is not None and (unsafe := self._leaves(way)).any():
             acted["joint_stop"] = None
-            way = self._way(_merge(unsafe, self._braked(), motion))
+            way = self._way(_merge(unsafe, self._braked(step_s), motion), step_s)
             if way is not None and self._leaves(way).any():
                 return None
         if way is None:
@@ -277,13 +293,15 @@ class Interpolator:
                 return None
         return way
 
-    def _way(self, motion: Motion) -> Way | None:
+    def _way(self, motion: Motion, step_s: float) -> Way | None:
         """The way over `motion` and then as fast as can be to rest."""
         self._stop.current_position = motion.positions.tolist()
         self._stop.current_velocity = motion.velocities.tolist()
         self._stop.current_acceleration = motion.accelerations.tolist()
         stop = ruckig.Trajectory(motion.positions.size)
-        return Way(self._motion, motion, stop, self._jerk, self._period_s) if self._plans(self._stop, stop) else None
+        if not self._plans(self._stop, stop):
+            return None
+        return Way(self._motion, motion, stop, self._jerk, step_s, self._period_s)
 
     def _leaves(self, way: Way) -> NDArray[np.bool_]:
         """Joints (J,) bool that leave the range, further than they are outside, or are too fast for where they are."""
@@ -300,7 +318,7 @@ class Interpolator:
         _, fastest = limits.velocity_bounds(np.maximum(now, way.most))
         if (way.peak <= np.minimum(fastest, -slowest)).all():
             return np.zeros(way.end.size, dtype=np.bool_)
-        velocities = np.diff(way.ticks, axis=0) / self._period_s
+        velocities = np.diff(way.ticks, axis=0) / way.steps_s
         slowest, fastest = limits.velocity_bounds(way.ticks)
         low = velocities < np.maximum(slowest[1:], slowest[:-1]) - _ROUNDING
         high = velocities > np.minimum(fastest[1:], fastest[:-1]) + _ROUNDING

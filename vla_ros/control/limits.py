@@ -130,6 +130,10 @@ class Refused(ValueError):
         self.name = name
 
 
+class Meaningless(Refused):
+    """Refused for what it is, and not for when it comes or where it leads: its sender does not work."""
+
+
 @dataclass(frozen=True, eq=False)
 class AxisLimits:
     """The permitted range and rates of axes, (N,) each: of joints in rad, or of the TCP in m and rad, and s."""
@@ -226,7 +230,7 @@ def tcp_speeds(robot: Robot, config: LimitsConfig) -> tuple[float, float]:
 
 
 #: What a controller counts that is no intervention; the quickest of smooth motions touches the last two.
-NORMAL_COUNTS = ("chunks", "commands", "late_rows", "acceleration", "jerk")
+NORMAL_COUNTS = ("chunks", "chunk_shifted", "commands", "late_rows", "acceleration", "jerk")
 
 
 class Interventions:
@@ -258,21 +262,21 @@ class Interventions:
 
 
 def refuse_not_finite(values: Array, what: str) -> None:
-    """Raise Refused where a value is NaN or infinite."""
+    """Raise Meaningless where a value is NaN or infinite."""
     if not np.isfinite(values).all():
-        raise Refused("not_finite", f"{what} with values that are not finite")
+        raise Meaningless("not_finite", f"{what} with values that are not finite")
 
 
 def refuse_meaningless(chunk: ActionChunk, joint_names: tuple[str, ...]) -> None:
-    """Raise Refused for a chunk of other dimensions than the joints' or the TCP's, or with values that mean nothing."""
+    """Raise Meaningless for a chunk of other dimensions than the joints' or the TCP's, or with values of no meaning."""
     motion = chunk.dimensions[:-1] if chunk.dimensions[-1] == GRIPPER_DIMENSION else chunk.dimensions
     if motion not in (POSE_DIMENSIONS, joint_names):
-        raise Refused("wrong_dimensions", f"expected {joint_names} or {POSE_DIMENSIONS}, got {motion}")
+        raise Meaningless("wrong_dimensions", f"a chunk of {motion}, expected {joint_names} or {POSE_DIMENSIONS}")
     refuse_not_finite(chunk.actions, "a chunk")
     if np.abs(chunk.actions).max() > _ABSURD:
-        raise Refused("absurd", f"a chunk with a value of {np.abs(chunk.actions).max():.3g}")
+        raise Meaningless("absurd", f"a chunk with a value of {np.abs(chunk.actions).max():.3g}")
     if motion == POSE_DIMENSIONS and (np.abs(np.linalg.norm(chunk.actions[:, 3:7], axis=1) - 1.0) > 0.01).any():
-        raise Refused("no_rotation", "a chunk with a quaternion that is not of length one")
+        raise Meaningless("no_rotation", "a chunk with a quaternion that is not of length one")
 
 
 def refuse_joint_jump(target: Array, command: Array, config: LimitsConfig) -> None:

@@ -67,13 +67,21 @@ class Reference:
         self._last = self._last_pose = None
 
     def of(
-        self, target: Target, window: int, command: Array, command_pose: Array, interventions: Interventions
+        self,
+        target: Target,
+        window: int,
+        command: Array,
+        command_pose: Array,
+        interventions: Interventions,
+        step_s: float | None = None,
     ) -> tuple[Array, Array]:
         """Joint positions (J,) [rad] now and their velocities [rad/s], for a `target` half a `window` of ticks ahead.
 
-        `command` (J,) and `command_pose` (7,) are what is commanded now. Raises Refused for a target that must not be
-        followed; says in `interventions` what was moved.
+        `command` (J,) and `command_pose` (7,) are what is commanded now; `step_s` is the time since the last tick, a
+        period if nothing else is known. Raises Refused for a target that must not be followed; says in `interventions`
+        what was moved.
         """
+        step_s = self._period_s if step_s is None else step_s
         refuse_not_finite(target.values, "a target")
         if target.pose is not None:
             refuse_pose_jump(target.pose, command_pose, self._config)
@@ -84,25 +92,33 @@ class Reference:
             if self._way is None:
                 self._way = PoseWay(self._tcp_limits, self._period_s, command_pose)
             wanted, following = _with_unit_quaternion(mean), _with_unit_quaternion(mean + change)
-            return self._solve(*self._way.follow(wanted, following, interventions), command, interventions)
+            pose, following = self._way.follow(wanted, following, interventions, step_s)
+            return self._solve(pose, following, command, interventions, step_s)
         assert target.joint_positions is not None  # a target is either
         refuse_joint_jump(target.joint_positions, command, self._config)
         permitted = self._permitted(target.joint_positions, interventions)
-        return self._paced(*self._smoother.add(permitted, window), command, command_pose, interventions)
+        positions, change = self._smoother.add(permitted, window)
+        return self._paced(positions, change, command, command_pose, interventions, step_s)
 
     def _paced(
-        self, positions: Array, change: Array, command: Array, command_pose: Array, interventions: Interventions
+        self,
+        positions: Array,
+        change: Array,
+        command: Array,
+        command_pose: Array,
+        interventions: Interventions,
+        step_s: float,
     ) -> tuple[Array, Array]:
         """Joint positions (J,) and velocities, as far as the TCP's speeds allow to come, all joints alike."""
         last = command if self._last is None else self._last
         last_pose = command_pose if self._last_pose is None else self._last_pose
         forward = self._kinematics.forward
         pose = forward(positions)
-        share = self._pace.share(last_pose, pose, forward(positions + change), interventions)
+        share = self._pace.share(last_pose, pose, forward(positions + change), interventions, step_s)
         velocities = change / self._period_s
         if share < 1.0:
             step = share * (positions - last)
-            positions, velocities = last + step, step / self._period_s
+            positions, velocities = last + step, step / step_s
             pose = forward(positions)
         self._last, self._last_pose = positions, pose
         return positions, velocities
@@ -115,14 +131,14 @@ class Reference:
         return pose
 
     def _solve(
-        self, pose: Array, following: Array, command: Array, interventions: Interventions
+        self, pose: Array, following: Array, command: Array, interventions: Interventions, step_s: float
     ) -> tuple[Array, Array]:
         limits = self._limits
         seed, _ = clamp_to_range(command if self._last is None else self._last, limits)
         reach = self._kinematics.toward(
             seed,
             pose,
-            period_s=self._period_s,
+            period_s=step_s,
             home=self._home,
             lower=limits.lower,
             upper=limits.upper,
@@ -180,16 +196,18 @@ class PoseWay:
         guard = PaceGuard(limits.velocity)
         self._axes = Interpolator(limits, period_s, start, straight=True, guards=(guard,))
 
-    def follow(self, pose: Array, following: Array, interventions: Interventions) -> tuple[Array, Array]:
+    def follow(
+        self, pose: Array, following: Array, interventions: Interventions, step_s: float | None = None
+    ) -> tuple[Array, Array]:
         """Where the TCP goes now and a tick later (7,), for a target at `pose` that is at `following` a tick later.
 
-        Says in `interventions` what keeps it from the target beyond smoothing.
+        `step_s` is the time since the last tick. Says in `interventions` what, but for smoothing, keeps it back.
         """
         axes = self._axes.motion.positions
         velocities = _between(pose, following) / self._period_s
         linear, angular = velocities[:3] / self._linear_m_s, velocities[3:] / self._angular_rad_s
         velocities /= max(1.0, math.sqrt(linear @ linear), math.sqrt(angular @ angular))
-        motion = self._axes.follow(axes + _between(self._pose, pose), velocities)
+        motion = self._axes.follow(axes + _between(self._pose, pose), velocities, step_s)
         for name in self._axes.acted:
             interventions.act(_OF_THE_TCP.get(name, name))
         self._pose = _moved(self._pose, motion.positions - axes)
@@ -213,21 +231,22 @@ class Pace:
         """Begin anew."""
         self._is_behind = False
 
-    def share(self, last: Array, pose: Array, following: Array, interventions: Interventions) -> float:
+    def share(self, last: Array, pose: Array, following: Array, interventions: Interventions, step_s: float) -> float:
         """The part of the way from the pose (7,) of the `last` tick to `pose`, which is at `following` a tick later.
 
-        Says tcp_speed in `interventions` where it is the TCP's speed that allows no more.
+        `step_s` is the time since the last tick. Says tcp_speed in `interventions` where it is the TCP's speed that
+        allows no more.
         """
         behind_s = self._needs_s(last, pose)
-        if not self._is_behind and behind_s <= PACED * self._period_s:
+        if not self._is_behind and behind_s <= PACED * step_s:
             return 1.0
         own = self._needs_s(pose, following) / self._period_s
         paced = own + math.sqrt(2.0 * self._slowing_hz * behind_s)
         if paced > PACED:
             paced = PACED
             interventions.act("tcp_speed")
-        self._is_behind = paced * self._period_s < behind_s
-        return paced * self._period_s / behind_s if self._is_behind else 1.0
+        self._is_behind = paced * step_s < behind_s
+        return paced * step_s / behind_s if self._is_behind else 1.0
 
     def _needs_s(self, start: Array, end: Array) -> float:
         """How long the TCP needs at least between two poses (7,)."""

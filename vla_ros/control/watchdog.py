@@ -45,9 +45,11 @@ class Cause(str, Enum):
     AFTER_NOT_FOLLOWING = "waits for resume, as the robot did not follow"
     DEADMAN = "dead-man switch"
     UNREACHABLE = "no contact with the robot's driver"
+    STATE_DOUBTED = "joint states that cannot be"
     STATE_STALE = "stale joint state"
     ANCHORING = "takes the measured pose as its command"
     POLICY_LOST = "policy lost"
+    MEANINGLESS = "meaningless input"
     REFUSED = "target refused"
     WAITING = "waits for the first chunk"
     TELEOP_WAITING = "waits for the first target of the teleoperator"
@@ -82,10 +84,13 @@ class Event(str, Enum):
     FAILED = "failed"
     DEADMAN_RELEASED = "dead-man switch released"
     DEADMAN_HELD = "dead-man switch held"
+    STATE_DOUBTED = "joint states doubted"
+    STATE_BELIEVED = "joint states believed"
     STATE_STALE = "joint state stale"
     STATE_FRESH = "joint state fresh"
     ANCHORED = "anchored"
     POLICY_LOST = "policy lost"
+    MEANINGLESS = "what came means nothing"
     CHUNK_CAME = "chunk came"
     OBSERVATION_STALE = "observation stale"
     STARVED = "schedule empty"
@@ -109,8 +114,10 @@ class Effect:
 LOSSES = (
     Cause.DEADMAN,
     Cause.UNREACHABLE,
+    Cause.STATE_DOUBTED,
     Cause.STATE_STALE,
     Cause.POLICY_LOST,
+    Cause.MEANINGLESS,
     Cause.REFUSED,
     Cause.OBSERVATION_STALE,
     Cause.TELEOP_STALE,
@@ -159,14 +166,17 @@ TABLE: dict[Event, Effect] = {
     Event.FAILED: Effect(begins=(Cause.FAILED,)),
     Event.DEADMAN_RELEASED: Effect(begins=(Cause.DEADMAN,)),
     Event.DEADMAN_HELD: Effect(ends=(Cause.DEADMAN,)),
+    Event.STATE_DOUBTED: Effect(begins=(Cause.STATE_DOUBTED,)),
+    Event.STATE_BELIEVED: Effect(ends=(Cause.STATE_DOUBTED,)),
     Event.STATE_STALE: Effect(begins=(Cause.STATE_STALE,)),
     Event.STATE_FRESH: Effect(ends=(Cause.STATE_STALE,)),
     Event.ANCHORED: Effect(ends=(Cause.ANCHORING,)),
     Event.POLICY_LOST: Effect(begins=(Cause.POLICY_LOST,)),
-    Event.CHUNK_CAME: Effect(ends=(Cause.POLICY_LOST, Cause.WAITING)),
+    Event.MEANINGLESS: Effect(begins=(Cause.MEANINGLESS,)),
+    Event.CHUNK_CAME: Effect(ends=(Cause.POLICY_LOST, Cause.WAITING, Cause.MEANINGLESS)),
     Event.OBSERVATION_STALE: Effect(begins=(Cause.OBSERVATION_STALE,)),
     Event.STARVED: Effect(begins=(Cause.STARVED,)),
-    Event.TELEOP_CAME: Effect(ends=(Cause.TELEOP_WAITING, Cause.TELEOP_STALE)),
+    Event.TELEOP_CAME: Effect(ends=(Cause.TELEOP_WAITING, Cause.TELEOP_STALE, Cause.MEANINGLESS)),
     Event.TELEOP_STALE: Effect(begins=(Cause.TELEOP_STALE,)),
     Event.TARGET_REFUSED: Effect(begins=(Cause.REFUSED,)),
     Event.TARGET_GOOD: Effect(ends=(Cause.REFUSED, Cause.OBSERVATION_STALE, Cause.STARVED)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -49,11 +49,15 @@ class ScheduleConfig(Config):
 
 @dataclass(frozen=True, eq=False)
 class _Splice:
-    """A chunk, the time from which it counts, and how long it takes from then to its full share (0: no time)."""
+    """A chunk, the time from which it counts, and how long it takes from then to its full share (0: no time).
+
+    `observed_ns`: when it was observed. The chunk's own time is later if it was shifted.
+    """
 
     chunk: ActionChunk
     start_ns: int
     fade_ns: int
+    observed_ns: int
 
     def share(self, time_ns: int) -> float:
         """The share of the chunk against what was scheduled before it, 0 to 1."""
@@ -72,12 +76,20 @@ class Schedule:
     ensemble does so over its last step. In `newest` the target jumps, and the limits of the arm decide how it gets
     there. The gripper follows the newest chunk in every mode, row by row: a mean of two widths is nobody's wish.
 
+    From standstill a chunk is not dropped by time but shifted: if nothing was followed since its observation, the arm
+    is still where its first row begins, and it begins when it is added. So a late first chunk loses no rows, and a
+    policy slower than its chunk moves, too. What else was observed in that standstill is shifted by as much as makes
+    it begin then: it saw the same arm.
+
     Looking changes nothing: the same chunks added at the same times to a new schedule give the same targets, live or
     replayed. The delays of chunks are part of that: what is added later depends on them.
 
     Two processes may each hold a schedule, one to follow it, one to know what is committed. The one that adds a chunk
     earlier, before it travelled, has its fade earlier by so much, and perhaps a step longer or shorter. Both are
-    always on the way between the same two chunks, and the same once the fades are over.
+    always on the way between the same two chunks, and the same once the fades are over. Of a standstill one knows by
+    its schedule alone, that it was empty; the other sees the arm. They shift alike but for an arm that was still
+    braking when the chunk was observed (shifted by the first alone), or that was held though its schedule went on (by
+    the second alone), until the next chunk comes that was observed in motion.
     """
 
     def __init__(self, config: ScheduleConfig) -> None:
@@ -86,12 +98,17 @@ class Schedule:
         self._delays = DelayTracker(config.delay)
         self._splices: deque[_Splice] = deque(maxlen=_MOST_CHUNKS)
         self._stack: _Stack | None = None  # of the splices; None when there are others since
+        self._standstill_ns: tuple[float, int] | None = None  # the last one: since when, and when it ended
+        self._shift_ns = 0
 
-    def add(self, chunk: ActionChunk, now_ns: int) -> int:
+    def add(self, chunk: ActionChunk, now_ns: int, idle_since_ns: float | None = None) -> int:
         """Schedule a chunk; the number of its rows that are too late, all of them if the chunk is ignored.
 
         Ignored is a chunk whose every row is too late (its delay counts: it is the news), or that was not observed
         later than the newest one. Raises ValueError for other dimensions than the scheduled ones.
+
+        `idle_since_ns`: since when the arm stands and follows nothing, infinity if it does not; None: since the
+        schedule had nothing more. A chunk observed since then is shifted, in place of whatever was scheduled.
         """
         if self._splices:
             newest = self._splices[-1].chunk
@@ -99,14 +116,17 @@ class Schedule:
                 raise ValueError(
                     f"the schedule holds chunks of {newest.dimensions}, got one of {chunk.dimensions}; clear it first"
                 )
-            if chunk.observation_ns <= newest.observation_ns:
+            if chunk.observation_ns <= self._splices[-1].observed_ns:
                 return len(chunk)
-        sent_ns = now_ns + self._latency_ns
-        self._delays.add(sent_ns - chunk.observation_ns)
+        observed_ns, sent_ns = chunk.observation_ns, now_ns + self._latency_ns
+        self._delays.add(sent_ns - observed_ns)
+        chunk = self._shifted(chunk, sent_ns, idle_since_ns)
+        self._shift_ns = chunk.observation_ns - observed_ns
         too_late = min(len(chunk), max(0, -((chunk.observation_ns - sent_ns) // chunk.step_ns)))
         if too_late < len(chunk):
             start_ns = max(sent_ns, chunk.observation_ns)
-            self._splices.append(_Splice(chunk, start_ns, self._fade_steps(chunk, start_ns) * chunk.step_ns))
+            fade_ns = self._fade_steps(chunk, start_ns) * chunk.step_ns
+            self._splices.append(_Splice(chunk, start_ns, fade_ns, observed_ns))
             self._stack = None
         return too_late
 
@@ -155,6 +175,11 @@ class Schedule:
         """Over how many of its steps the newest chunk takes over from what was scheduled; 0 where at once."""
         return self._splices[-1].fade_ns // self._splices[-1].chunk.step_ns if self._splices else 0
 
+    @property
+    def shift_ns(self) -> int:
+        """By how much the chunk added last was shifted, as it began from standstill; 0: not at all."""
+        return self._shift_ns
+
     def delay_steps(self, step_ns: int) -> int:
         """How many rows of the next chunk will be past when it comes, by the delay of nearly all chunks so far."""
         return self._delays.steps(step_ns)
@@ -166,7 +191,20 @@ class Schedule:
         forgotten like one.
         """
         self._splices.clear()
-        self._stack = None
+        self._stack = self._standstill_ns = None
+
+    def _shifted(self, chunk: ActionChunk, sent_ns: int, idle_since_ns: float | None) -> ActionChunk:
+        """The chunk; if it was observed in a standstill, in the time that begins when that ends, or ended."""
+        if idle_since_ns is None and self._splices:
+            newest = self._splices[-1].chunk
+            idle_since_ns = newest.end_ns + newest.step_ns
+        if idle_since_ns is None or idle_since_ns <= chunk.observation_ns < sent_ns:
+            if self._counting(sent_ns):  # a plan that the arm does not follow
+                self.clear()
+            self._standstill_ns = chunk.observation_ns if idle_since_ns is None else idle_since_ns, sent_ns
+        if self._standstill_ns is not None and self._standstill_ns[0] <= chunk.observation_ns < self._standstill_ns[1]:
+            return replace(chunk, observation_ns=self._standstill_ns[1])
+        return chunk
 
     def _fade_steps(self, chunk: ActionChunk, start_ns: int) -> int:
         """Over how many of its steps a chunk that counts from `start_ns` takes over from what is scheduled; 0: at once.

@@ -32,13 +32,18 @@ def period_ns(rate_hz: float) -> int:
     return round(NANOSECONDS_PER_SECOND / rate_hz)
 
 
+#: A clock that is set right goes back a little: by nanoseconds where it is slewed, by milliseconds where it is stepped.
+_CORRECTION_NS = ms_to_ns(100.0)
+
+
 class ClockWatch:
     """Tells when a clock that should only go forward has jumped back: a simulation restarted, a recording looped.
 
-    Readings up to `tolerance_ns` behind the newest one are taken for callbacks that overtook each other.
+    Readings up to `tolerance_ns` behind the newest one are taken for a clock that is being corrected, or for callbacks
+    that overtook each other.
     """
 
-    def __init__(self, tolerance_ns: int = 0) -> None:
+    def __init__(self, tolerance_ns: int = _CORRECTION_NS) -> None:
         if tolerance_ns < 0:
             raise ValueError(f"tolerance_ns is not negative, got {tolerance_ns}")
         self._tolerance_ns = tolerance_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from trajectory_msgs.msg import JointTrajectory
@@ -89,7 +90,7 @@ class ControllerNode(GuardedNode):
             self._jitter_ms.add(ns_to_ms(abs(now_ns - self._last_tick_ns - self._period_ns)))
         self._last_tick_ns = now_ns
         guard.of(self).call("the driver", self._driver.poll)  # whatever comes, the arm must be able to brake
-        command = self._arm.step(now_ns)
+        command = self._arm.step(now_ns, time.monotonic_ns())
         if command is not None:
             if self._commanded is not None:
                 self._commanded.publish(command)
