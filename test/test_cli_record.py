@@ -118,6 +118,15 @@ def test_the_view_says_how_the_recording_is() -> None:
     assert "(none: press t)" in shown(task="")
 
 
+@pytest.mark.parametrize("width", [80, 110])
+def test_no_figure_and_no_key_is_broken_at_a_lines_end(width: int) -> None:
+    file = StringIO()
+    Console(width=width, file=file).print(view(STATE, [], None))
+    lines = file.getvalue().splitlines()
+    for what in ("disk left MB 65243", "repeated in a row 1", "a save anyway", "space start/pause", "q quit"):
+        assert any(what in line for line in lines), what
+
+
 def test_the_view_waits_for_a_recorder() -> None:
     assert "waiting for the recorder" in printed(view({}, [], None))
 

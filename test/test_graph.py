@@ -57,6 +57,17 @@ def test_only_a_simulated_arm_that_was_told_what_to_do_starts_by_itself(
     assert mode(config.override(real, **told), simulate=False) == "hold"
 
 
+def test_the_expert_does_not_run_while_a_person_demonstrates(system: SystemConfig) -> None:
+    demonstrated = system.model_copy(update={"instruction": "lift the red cube", "record": "data"})
+    built = graph.build(demonstrated, by_hand=True)
+    assert [node.name for node in built.nodes] == ["simulator", "recorder", "controller"]
+    assert built.nodes[-1].params["mode"] == "teleop"
+    assert built.nodes[1].params["source"] == "teleop"
+    assert not graph.check(built)
+    model = demonstrated.model_copy(update={"policy": demonstrated.policy.model_copy(update={"name": "up_vla"})})
+    assert "inference" in [node.name for node in graph.build(model, by_hand=True).nodes], "a person may intervene"
+
+
 @pytest.mark.parametrize("simulate", [True, False])
 @pytest.mark.parametrize("command_interface", ["joint", "cartesian"])
 def test_the_wiring_fits(real: SystemConfig, simulate: bool, command_interface: str) -> None:

@@ -119,11 +119,19 @@ class Graph:
         return (*self.nodes, *self.externals)
 
 
-def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0, dry_run: bool = False) -> Graph:
+def build(
+    system: SystemConfig,
+    *,
+    simulate: bool | None = None,
+    seed: int = 0,
+    dry_run: bool = False,
+    by_hand: bool = False,
+) -> Graph:
     """The graph of a system; `simulate` None: as the system says (it has a simulation section or not).
 
-    `seed` is the first episode's in simulation. `dry_run`: the controller sends nothing to the driver. Raises
-    ConfigError where the system cannot run that way.
+    `seed` is the first episode's in simulation. `dry_run`: the controller sends nothing to the driver.
+    `by_hand`: a person demonstrates; in simulation the scripted expert does not run then, and the arm follows teleop.
+    Raises ConfigError where the system cannot run that way.
     """
     simulate = _simulates(system, simulate)
     if not simulate and system.policy.name == SCRIPTED:
@@ -133,16 +141,22 @@ def build(system: SystemConfig, *, simulate: bool | None = None, seed: int = 0, 
     robot = catalogue.find(system.robot)
     # A simulated arm that was told what to do does it; a real one waits for the operator's word.
     mode = Mode.POLICY if simulate and system.instruction else Mode.HOLD
-    nodes, externals = [_inference(system, robot), _controller(system, robot, mode, dry_run)], [_OPERATOR]
+    has_policy = not (by_hand and simulate and system.policy.name == SCRIPTED)
+    nodes = [_controller(system, robot, mode if has_policy else Mode.TELEOP, dry_run)]
+    externals = [_OPERATOR]
+    if has_policy:
+        nodes.insert(0, _inference(system, robot))
     if simulate:
         nodes.insert(0, _simulator(system, robot, seed))
     else:
         externals += [_driver(robot, system.controller.command_interface), *_cameras(system)]
     # Both before the controller, so that they end after it: an arm that is told to end waits for no file to close.
     if system.record:
-        nodes.insert(-1, _recorder(system, robot))
+        nodes.insert(-1, _recorder(system, robot, system.policy.name if has_policy else Mode.TELEOP.value))
     if system.bag:
         nodes.insert(-1, _bag(system.bag, (*nodes, *externals)))
+    if not has_policy:  # so nobody writes chunks
+        nodes = [replace(node, reads=tuple(end for end in node.reads if end.name != topics.CHUNK)) for node in nodes]
     timed = (node if node.executable == "simulator" else _timed(node, simulate) for node in nodes)
     return Graph(system.title, tuple(timed), tuple(externals))
 
@@ -274,7 +288,7 @@ def _controller(system: SystemConfig, robot: Robot, mode: Mode, dry_run: bool = 
     )
 
 
-def _recorder(system: SystemConfig, robot: Robot) -> NodeSpec:
+def _recorder(system: SystemConfig, robot: Robot, source: str) -> NodeSpec:
     if problems := between_frames(system.cameras, system.recording.fps):
         raise ConfigError(problems)
     config = RecorderNodeConfig(
@@ -283,7 +297,7 @@ def _recorder(system: SystemConfig, robot: Robot) -> NodeSpec:
         cameras=system.cameras,
         recording=system.recording,
         instruction=system.instruction,
-        source=system.policy.name,
+        source=source,
     )
     heard = (topics.COMMAND, topics.REQUESTED, topics.CHUNK, topics.STATE, topics.INSTRUCTION)
     # Every saved episode is kept; the next one goes on with the dataset.

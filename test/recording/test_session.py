@@ -41,16 +41,20 @@ class Studio:
         self.session.task = TASK
         self.now_ns = SECOND_NS
         self.has_camera = True
+        self.position_rad, self.speed_rad_s = 0.0, 0.1
         self.answers: list[tuple[bool, str]] = []
 
     def pass_time(self, seconds: float) -> None:
         until_ns = self.now_ns + round(seconds * SECOND_NS)
         while self.now_ns < until_ns:
             self.now_ns += TICK_NS
-            self.assembler.add_joints(self.now_ns, self.now_ns, np.array(PANDA.home_rad))
+            self.position_rad += self.speed_rad_s * TICK_NS / SECOND_NS
+            joints = np.array([self.position_rad, *PANDA.home_rad[1:]])
+            self.assembler.add_joints(self.now_ns, self.now_ns, joints)
             self.assembler.add_gripper(self.now_ns, self.now_ns, 0.04)
             if self.has_camera and self.now_ns % (SECOND_NS // FPS) == 0:
-                self.assembler.add_image("front", self.now_ns, self.now_ns, np.zeros((*SIZE, 3), dtype=np.uint8))
+                picture = np.full((*SIZE, 3), self.now_ns // TICK_NS % 200, dtype=np.uint8)
+                self.assembler.add_image("front", self.now_ns, self.now_ns, picture)
             self.session.advance(self.now_ns)
 
     def tell(self, word: str) -> tuple[bool, str]:
@@ -118,6 +122,37 @@ def test_an_episode_from_start_to_save(open_studio: Callable[..., Studio], tmp_p
     assert details["extra"]["health"]["rows"] == episode.length
     assert json.dumps(details)
     assert studio.session.status(studio.now_ns).task == "what comes next"
+
+
+def test_an_episode_in_which_nothing_moved_is_saved_after_confirmation(open_studio: Callable[..., Studio]) -> None:
+    studio = open_studio()
+    studio.speed_rad_s = 0.001
+    studio.tell("start")
+    studio.pass_time(2.0)
+    assert studio.session.status(studio.now_ns).problem == "", "more may come"
+    success, said = studio.tell("save")
+    assert not success and "nothing moved: no joint by more than 0.00" in said and "gripper by 0.0 mm" in said
+    assert studio.tell("save_anyway")[0]
+    studio.tell("start")
+    studio.pass_time(1.0)
+    studio.speed_rad_s = 0.1
+    studio.pass_time(1.0)
+    assert studio.tell("save")[0]
+
+
+def test_nothing_is_late_while_recording_is_paused(open_studio: Callable[..., Studio]) -> None:
+    studio = open_studio()
+    studio.tell("start")
+    studio.pass_time(1.0)
+    studio.tell("pause")
+    studio.pass_time(1.0)
+    lag_ms = studio.session.status(studio.now_ns).health.lag_ms
+    assert lag_ms < 500.0
+    studio.pass_time(5.0)
+    assert studio.session.status(studio.now_ns).health.lag_ms == lag_ms
+    studio.tell("save")
+    studio.pass_time(5.0)
+    assert studio.session.status(studio.now_ns).health.lag_ms == lag_ms
 
 
 def test_a_pause_may_end_the_episode(open_studio: Callable[..., Studio], tmp_path: Path) -> None:
@@ -194,9 +229,8 @@ def test_no_episode_without_a_task_that_can_be_kept(open_studio: Callable[..., S
 def test_no_episode_without_every_stream_or_on_a_full_disk(open_studio: Callable[..., Studio]) -> None:
     studio = open_studio(HealthConfig(min_disk_free_mb=NO_SUCH_DISK_MB))
     success, said = studio.tell("start")
-    assert (
-        not success and said.startswith("the disk is nearly full: ") and "at least 1000000000000 MB should be" in said
-    )
+    assert not success and said.startswith("the disk is nearly full: ")
+    assert f"at least {NO_SUCH_DISK_MB:.0f} MB should be" in said
     assert studio.session.status(studio.now_ns).grave
     studio.has_camera = False
     studio.pass_time(1.0)

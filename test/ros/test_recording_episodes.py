@@ -17,9 +17,14 @@ import yaml
 pytest.importorskip("rclpy")
 pytest.importorskip("mujoco")
 
+from trajectory_msgs.msg import JointTrajectory
+
 from vla_ros import config, topics
 from vla_ros.recording import features
 from vla_ros.recording.reader import DatasetReader
+from vla_ros.robots.panda import PANDA
+from vla_ros.ros import convert, qos
+from vla_ros.values import Target
 
 EPISODES = 20 if os.environ.get("VLA_ROS_FULL") else 2
 FPS = 15
@@ -67,9 +72,10 @@ def test_episodes_are_recorded_with_the_arm_that_does_them(tmp_path: Path) -> No
 
 
 @pytest.mark.full
-def test_without_a_terminal_it_prints_lines_and_obeys_services(
+def test_a_person_demonstrates_in_simulation(
     ros_domain_id: int, make_watcher: Callable[..., Any], tmp_path: Path
 ) -> None:
+    """Without a terminal, by services: the expert stands still, a teleoperator leads; without motion `save` asks."""
     dataset = tmp_path / "dataset"
     command = [sys.executable, "-m", "vla_ros", "record", str(small_system(tmp_path)), "--dataset", str(dataset)]
     command += ["--task", "lift the red cube"]
@@ -80,15 +86,40 @@ def test_without_a_terminal_it_prints_lines_and_obeys_services(
     def is_done(word: str) -> bool:
         return bool(watcher.call(topics.recorder(word)).success)
 
-    watcher.until(lambda: is_done("start"), "the recorder to begin")
-    watcher.until(lambda: int(watcher.values["recorder"]["frames"]) >= 20, "20 frames")
-    assert is_done("save")
-    said = []
-    while "save: episode 0: " not in "".join(said[-1:]):
-        said.append(process.stdout.readline())
-        assert said[-1], said
-    assert [line for line in said if "recorder   recording" in line]
-    assert [line for line in said if "start: lift the red cube" in line]
-    process.send_signal(signal.SIGINT)
+    def record(frames: int) -> None:
+        watcher.until(lambda: is_done("start"), "the recorder to begin")
+        watcher.until(lambda: int(watcher.values["recorder"]["frames"]) >= frames, f"{frames} frames")
+
+    try:
+        record(20)
+        refused = watcher.call(topics.recorder("save"))
+        assert not refused.success and "nothing moved" in refused.message
+        assert is_done("discard")
+        targets = watcher.create_publisher(JointTrajectory, topics.TELEOP, qos.COMMAND)
+        began_ns = watcher.now_ns
+
+        def teleoperate() -> None:
+            swing = 0.1 * np.sin((watcher.now_ns - began_ns) * 1e-9)
+            target = Target(watcher.now_ns, PANDA.joint_names, np.array(PANDA.home_rad) + swing * np.eye(7)[0])
+            targets.publish(convert.target_to_trajectory(target, PANDA.base_frame))
+
+        watcher.create_timer(0.02, teleoperate)
+        watcher.until_said("controller", "running")
+        record(40)
+        assert is_done("save")
+        said = []
+        while "save: episode 0: " not in "".join(said[-1:]):
+            said.append(process.stdout.readline())
+            assert said[-1], said
+        assert [line for line in said if "no policy runs: the arm is led by what comes on /vla/teleop" in line]
+        assert [line for line in said if "recorder   recording" in line]
+        assert [line for line in said if "start: lift the red cube" in line]
+    finally:
+        process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
-    assert [episode.task for episode in DatasetReader(dataset).meta.episodes] == ["lift the red cube"]
+    reader = DatasetReader(dataset)
+    assert [episode.task for episode in reader.meta.episodes] == ["lift the red cube"]
+    columns = reader.columns(0, [features.MODE, features.STATE])
+    assert (columns[features.MODE] == features.MODES.index("teleop")).all()
+    assert np.ptp(columns[features.STATE][:, 0]) > 0.05
+    assert reader.meta.details(reader.meta.episodes[0])["source"] == "teleop"

@@ -104,12 +104,14 @@ def check_policy(system: SystemConfig) -> SystemConfig:
     return system
 
 
-def build_graph(system: SystemConfig, simulate: bool | None = None, seed: int = 0, dry_run: bool = False) -> Graph:
+def build_graph(
+    system: SystemConfig, simulate: bool | None = None, seed: int = 0, dry_run: bool = False, by_hand: bool = False
+) -> Graph:
     """The checked graph of a system, as `graph.build`; raises ConfigError."""
     from vla_ros import graph
     from vla_ros.config import ConfigError
 
-    built = graph.build(system, simulate=simulate, seed=seed, dry_run=dry_run)
+    built = graph.build(system, simulate=simulate, seed=seed, dry_run=dry_run, by_hand=by_hand)
     problems = graph.check(built)
     if problems:
         raise ConfigError(problems)

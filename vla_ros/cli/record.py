@@ -78,7 +78,7 @@ def record(
             refuse("--tasks, --noise and --mishaps need --no-ros")
         chosen = check_policy(chosen).model_copy(update={"record": str(dataset)})
         first = (_seed_after(dataset) if resume and episodes else 0) if seed is None else seed
-        graph = build_graph(chosen, sim, first)
+        graph = build_graph(chosen, sim, first, by_hand=not episodes)
         if not episodes:
             from vla_ros.cli.record_live import run_live
 

@@ -11,11 +11,13 @@ import termios
 import time
 import tty
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from vla_ros import topics
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,7 +34,7 @@ KEYS = {
     "y": ("success", "success"),
     "n": ("failure", "failure"),
 }
-_HELP = "  ".join(["space start/pause", *(f"{key} {title}" for key, (_, title) in KEYS.items()), "t task", "q quit"])
+_HELP = ("space start/pause", *(f"{key} {title}" for key, (_, title) in KEYS.items()), "t task", "q quit")
 _STYLES = {
     "idle": "bold",
     "recording": "bold red",
@@ -63,6 +65,8 @@ def run_live(graph: Graph, task: str, simulate: bool) -> None:
     log_file.parent.mkdir(parents=True, exist_ok=True)
     has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     typer.echo(f"nodes' log {log_file}")
+    if all(node.executable != "inference" for node in graph.nodes):
+        typer.echo(f"no policy runs: the arm is led by what comes on {topics.TELEOP}")
     with log_file.open("w", encoding="utf-8", buffering=1) as log, operating.context() as context:
         desk = RecordingDesk(context, use_sim_time=simulate)
         news: deque[str] = deque(maxlen=_SHOWN_NEWS)  # from the threads of nodes that ended
@@ -132,6 +136,8 @@ def _show(desk: RecordingDesk, news: deque[str]) -> None:
                     desk.begin_or_pause()
                 elif key in KEYS:
                     desk.tell(KEYS[key][0])
+                elif key.isprintable():
+                    desk.note(f"{key} is no key; there are: {', '.join(_HELP)}")
             if time.monotonic() - drawn_s > 1.0 / _REFRESH_HZ:
                 drawn_s = time.monotonic()
                 live.update(view(desk.recorder, desk.said, typed, desk.silent_s), refresh=True)
@@ -175,14 +181,22 @@ def view(values: Mapping[str, str], said: Sequence[str], typed: str | None, sile
     for name in (key.removesuffix(".received") for key in values if key.endswith(".received")):
         columns = (f"{name}.rate_hz", f"{name}.age_ms", f"{name}.dropped", f"repeated.{name}")
         streams.add_row(name, *(_short(values.get(column, "")) for column in columns))
-    figures = Text("   ".join(f"{title} {_short(values[key])}" for key, title in _SHOWN if key in values))
+    figures = _flowing(f"{title} {_short(values[key])}" for key, title in _SHOWN if key in values)
     task = Text(f"task  {values['task'] or '(none: press t)'}")
     parts: list[RenderableType] = [head, task, streams, figures]
     if problem:
         parts.append(Text(problem, style="red"))
     parts += [Text(text, style="dim") for text in said]
-    parts.append(Text(_HELP if typed is None else f"new task (Enter, Esc): {typed}_", style="cyan"))
+    parts.append(_flowing(_HELP, "cyan") if typed is None else Text(f"new task (Enter, Esc): {typed}_", style="cyan"))
     return Panel(Group(*parts), title=Text(values.get("root", "recorder")), title_align="left")
+
+
+def _flowing(texts: Iterable[str], style: str = "") -> RenderableType:
+    """Short texts next to each other, in as many lines as they need: none is broken."""
+    from rich.columns import Columns
+    from rich.text import Text
+
+    return Columns([Text(text, style=style) for text in texts], padding=(0, 3))
 
 
 def _short(value: str) -> str:

@@ -44,6 +44,9 @@ class HealthConfig(Config):
     max_repeated_in_a_row: int = Field(default=5, ge=0)
     max_skew_ms: float = Field(default=50.0, gt=0.0)  # largest distance between two cameras' capture times
     min_disk_free_mb: float = Field(default=500.0, ge=0.0)
+    # An episode shows nothing in which no joint and no finger went further from where it began; 0: that may be.
+    min_motion_rad: float = Field(default=0.005, ge=0.0)
+    min_motion_m: float = Field(default=0.001, ge=0.0)
 
 
 class RecordingConfig(Config):

@@ -161,8 +161,8 @@ class Session:
         health, is_open = self._assembler.health, self.state is not EpisodeState.IDLE
         grave = [text for text in (self._failure, self._low_disk()) if text]
         if is_open and health.rows:
-            few_are_enough = self._config.health.model_copy(update={"min_frames": 1})
-            grave += health.problems(few_are_enough)
+            so_far = {"min_frames": 1, "min_motion_rad": 0.0}  # more may come
+            grave += health.problems(self._config.health.model_copy(update=so_far))
         lacking = self._reason(now_ns)
         if self.state is EpisodeState.RECORDING and self.task != self._task:
             lacking = "; ".join(filter(None, [f"the task is {self.task!r} by now, the episode keeps its own", lacking]))

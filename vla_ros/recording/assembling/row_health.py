@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from vla_ros.recording.config import HealthConfig
 from vla_ros.timing.stamps import ns_to_ms
+from vla_ros.values import Array
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class RowHealth:
     max_skew_ms: float  # largest distance between the capture times of two cameras' frames, without repeated ones
     rate_hz: float  # rows a second in which nothing is repeated
     lag_ms: float  # from the newest row's instant to when rows were last asked for
+    moved_rad: float  # how far the joint went that went furthest
+    moved_m: float  # and the gripper
     rejected: str  # why the episode is not to be kept; empty when nothing speaks against it
 
     def problems(self, config: HealthConfig) -> tuple[str, ...]:
@@ -45,6 +50,11 @@ class RowHealth:
                     self.max_skew_ms > config.max_skew_ms,
                     f"cameras are {self.max_skew_ms:.1f} ms apart, at most {config.max_skew_ms:g} ms are allowed",
                 ),
+                (
+                    bool(self.rows) and self.moved_rad < config.min_motion_rad and self.moved_m < config.min_motion_m,
+                    f"nothing moved: no joint by more than {self.moved_rad:.4f} rad, the gripper by "
+                    f"{1000 * self.moved_m:.1f} mm; is the arm led, and by whom?",
+                ),
             )
             if is_wrong
         )
@@ -63,6 +73,8 @@ class Tally:
     _longest_run: int = 0
     _max_skew_ns: int = 0
     _rejected: str = ""
+    _least: Array | None = None  # joints and gripper
+    _most: Array | None = None
 
     def add(self, missing: Collection[str], skew_ns: int) -> None:
         """One more row, in which the sources `missing` are repeated."""
@@ -73,12 +85,19 @@ class Tally:
         self._longest_run = max(self._longest_run, *self._runs.values(), 0)
         self._max_skew_ns = max(self._max_skew_ns, skew_ns)
 
+    def see_motion(self, joint_positions: Array, gripper_width_m: float) -> None:
+        """Where joints and gripper are at a row."""
+        at = np.append(joint_positions, gripper_width_m)
+        self._least = at if self._least is None else np.minimum(self._least, at)
+        self._most = at if self._most is None else np.maximum(self._most, at)
+
     def reject(self, why: str) -> None:
         """The episode is not to be kept; the first reason counts."""
         self._rejected = self._rejected or why
 
     def health(self, fps: int) -> RowHealth:
         """What was counted, of rows at `fps` a second."""
+        moved = np.zeros(2) if self._least is None or self._most is None else self._most - self._least
         return RowHealth(
             rows=self.rows,
             repeated={source: self._repeated[source] for source in self.sources},
@@ -87,5 +106,7 @@ class Tally:
             max_skew_ms=ns_to_ms(self._max_skew_ns),
             rate_hz=fps * (1.0 - self._repeated_rows / self.rows) if self.rows else 0.0,
             lag_ms=self.lag_ms,
+            moved_rad=float(moved[:-1].max()),
+            moved_m=float(moved[-1]),
             rejected=self._rejected,
         )

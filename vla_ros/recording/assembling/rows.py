@@ -207,7 +207,9 @@ class RowAssembler:
             stretch.rows += 1
         if self._stretches:
             self._aligner.forget_before(self._stretches[0].next_ns(self._config.fps))
-        self._tally.lag_ms = ns_to_ms(now_ns - self._last_ns) if self._tally.rows else 0.0
+        is_open = bool(self._stretches) and self._stretches[-1].end_ns is None
+        if is_open and self._tally.rows:  # while paused nothing is late
+            self._tally.lag_ms = ns_to_ms(now_ns - self._last_ns)
         return rows
 
     @property
@@ -321,6 +323,7 @@ class RowAssembler:
     def _judge(self, instant_ns: int, found: _Seen, seen: _Seen) -> None:
         """Take this row into the episode's health."""
         fresh_ns = [stamp_ns for stamp_ns, _ in found.images.values()]
+        self._tally.see_motion(seen.values[_JOINTS], float(seen.values[_GRIPPER][0]))
         self._tally.add(found.missing, max(fresh_ns) - min(fresh_ns) if fresh_ns else 0)
         if found.missing and self._config.gaps is GapRule.REJECT:
             self._tally.reject(f"row {self._tally.rows - 1}: {'; '.join(found.missing.values())}")
