@@ -165,6 +165,23 @@ def test_depth_is_not_taken_for_images(motions: Path, tmp_path: Path) -> None:
     assert DatasetReader(source, cameras=[]).row(0).images == {}
 
 
+def test_a_gap_that_timestamps_tell_of_ends_an_episode(by_lerobot: Path, tmp_path: Path) -> None:
+    """Timestamps are written as k/fps, so nothing else would tell of it any more."""
+    path = by_lerobot / "data/chunk-000/file-000.parquet"
+    table = parquet.read_table(path)
+    field = table.schema.field("timestamp")
+    times = np.array(table["timestamp"]) + 2.0 * (np.arange(80) % 40 >= 25) * (np.arange(80) < 40)
+    column = pa.array(times, field.type)
+    parquet.write_table(table.set_column(table.schema.get_field_index("timestamp"), field, column), path)
+    converted, reader = made(by_lerobot, tmp_path, to="v3.0")
+    assert (converted.episodes, converted.frames, converted.of_frames, converted.parted) == (3, 80, 80, (0,))
+    assert [episode.length for episode in reader.meta.episodes] == [25, 15, 40]
+    there = np.asarray(table["action"].to_pylist())
+    for episode, rows in enumerate((slice(25), slice(25, 40), slice(40, 80))):
+        np.testing.assert_array_equal(reader.columns(episode)["action"], there[rows])
+        assert len(reader.segments(episode)) == 1
+
+
 def packets(path: Path) -> list[tuple[float, bytes]]:
     with av.open(str(path)) as file:
         return [(float(packet.pts * packet.time_base), bytes(packet)) for packet in file.demux(video=0) if packet.size]

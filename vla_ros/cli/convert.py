@@ -173,6 +173,9 @@ def _convert_bag(
 
 def _say(converted: Converted, source: Path, destination: Path) -> None:
     typer.echo(f"{destination}: {converted.episodes} episodes, {converted.frames} of {converted.of_frames} rows")
+    if converted.parted:
+        parted = ", ".join(map(str, converted.parted))
+        typer.echo(f"episodes {parted} of {source} had gaps in their timestamps: each is several episodes now")
     if converted.recoded:
         typer.echo(f"{converted.recoded} videos were coded anew, with some loss")
     if converted.still:

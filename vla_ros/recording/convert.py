@@ -7,6 +7,7 @@ count anew), videos packet by packet. Where rows are left out, videos are coded 
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -58,18 +59,22 @@ class Unmakeable(DatasetError):
 
 @dataclass(frozen=True)
 class Converted:
-    """What came of it. `recoded`: videos coded anew; `still`: episodes left out because nothing moves in them."""
+    """What came of it. `recoded`: videos coded anew; `still`: episodes left out because nothing moves in them.
+
+    `parted`: episodes of the source that are several now, for there were gaps in time.
+    """
 
     episodes: int
     frames: int
     of_frames: int
     recoded: int
     still: tuple[int, ...]
+    parted: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """An episode of the source, and which of its rows; None: all."""
+    """An episode of the source, or a part of one, and which of its rows; None: all."""
 
     episode: int
     length: int
@@ -96,7 +101,7 @@ def convert(
         raise Unmakeable(f"nothing is left of {source}: " + ("nothing moves" if still else "no episode is chosen"))
     features = _features(reader, conversion)
     numbers = [feature.key for feature in features.columns if feature.key in reader.keys]
-    check_finite(reader, [part.episode for part in kept], dict.fromkeys(numbers))
+    check_finite(reader, {part.episode for part in kept}, dict.fromkeys((*numbers, "timestamp")))
     video = conversion.video  # all videos of a dataset have one codec, copied or not
     video = video.model_copy(update={"codec": codec_of(reader) or video.codec})
     recoded, done, total = 0, 0, sum(part.length for part in kept)
@@ -109,8 +114,10 @@ def convert(
         target.close(_system(reader, features, conversion), conversion.gr00t)
     on_progress(done, total)
     reader.close()
-    rows = sum(reader.meta.episodes[part.episode].length for part in kept)
-    return Converted(len(kept), done, rows, recoded, still)
+    parts = Counter(part.episode for part in kept)
+    rows = sum(reader.meta.episodes[episode].length for episode in parts)
+    parted = tuple(episode for episode, count in parts.items() if count > 1)
+    return Converted(len(kept), done, rows, recoded, still, parted)
 
 
 @contextmanager
@@ -248,7 +255,7 @@ def _chosen(reader: DatasetReader, conversion: Conversion) -> list[int]:
 
 
 def _select(reader: DatasetReader, conversion: Conversion) -> Iterator[_Kept]:
-    """The episodes asked for, each with the rows that are kept."""
+    """The episodes asked for, each with the rows that are kept; in parts where there are gaps in time."""
     stride = 1
     try:
         still, moved = (
@@ -271,8 +278,18 @@ def _select(reader: DatasetReader, conversion: Conversion) -> Iterator[_Kept]:
         if moved and len(rows):
             actions = reader.columns(episode, [ACTION])[ACTION]
             rows = rows[selection.keyframes(actions[rows], moved[ACTION])]
-        rows = rows[::stride]
-        yield _Kept(episode, len(rows), None if len(rows) == length and not conversion.keyframes else rows)
+        for part in _parted(reader, episode, rows):
+            chosen = part[::stride]
+            yield _Kept(episode, len(chosen), None if len(chosen) == length and not conversion.keyframes else chosen)
+
+
+def _parted(reader: DatasetReader, episode: int, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Rows of an episode, parted at gaps in time that only `timestamp` tells of: it will say k/fps."""
+    segments = reader.segments(episode) if reader.time_key == "timestamp" else ()
+    if len(segments) < 2 or not len(rows):
+        return [rows]
+    parts = (rows[(rows >= segment.start) & (rows < segment.stop)] for segment in segments)
+    return [part for part in parts if len(part)]
 
 
 def _names(reader: DatasetReader, key: str) -> Sequence[str]:
