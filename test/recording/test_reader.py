@@ -140,12 +140,30 @@ def test_readers_travel_to_other_processes_and_threads(reader: DatasetReader) ->
         worker.join(20)
 
 
-def test_no_more_videos_are_open_than_allowed(recorded: Path) -> None:
+def test_no_more_columns_are_kept_than_allowed(recorded: Path) -> None:
+    whole, bounded = DatasetReader(recorded, cameras=[]), DatasetReader(recorded, cameras=[], column_bytes=4000)
+    for index in np.random.default_rng(2).integers(0, len(whole), 40).tolist():
+        expected, found = whole.row(index), bounded.row(index)
+        assert all(np.array_equal(found.values[key], expected.values[key]) for key in whole.keys)
+        kept = [sum(column.nbytes for column in columns.values()) for columns in bounded._files.values()]
+        assert bounded._kept_bytes == sum(kept)
+        assert len(kept) == 1 or sum(kept) <= 4000
+    assert len(whole._files) == len(whole.meta.episodes)
+
+
+def test_no_more_videos_are_open_than_allowed(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def opened() -> int:
         return sum(path.resolve().is_relative_to(recorded) for path in Path("/proc/self/fd").iterdir() if path.exists())
 
+    shorts = DatasetReader(recorded)
+    before = [shorts.row(index).images["wrist"] for index in range(len(shorts))]
+    assert opened() == 1  # the one that is being decoded
+    shorts.close()
+    assert opened() == 0
+    monkeypatch.setattr("vla_ros.recording.video_reader._LARGEST_SHORT_BYTES", 0)
     reader = DatasetReader(recorded, open_videos=3)
-    before = [reader.row(index).images["wrist"] for index in range(len(reader))]
+    for index in range(len(reader)):
+        np.testing.assert_array_equal(reader.row(index).images["wrist"], before[index])
     assert opened() == 3
     reader.close()
     assert opened() == 0

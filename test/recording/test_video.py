@@ -25,6 +25,7 @@ from vla_ros.recording import video
 from vla_ros.recording.config import VideoConfig
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.video import EncoderError, VideoEncoder, VideoReader, concatenate, cut, probe
+from vla_ros.recording.video_reader import Decoders
 
 FULL = os.environ.get("VLA_ROS_FULL") == "1"
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -145,13 +146,38 @@ def test_colours_come_back(tmp_path: Path) -> None:
     assert np.abs(decoded[16::32, 16::32].astype(int) - image[16::32, 16::32]).max() <= 4
 
 
+class Short:
+    """The same file as a short video, read as a `VideoReader` is."""
+
+    decoders = Decoders()  # shared, as a dataset's videos share them
+
+    def __init__(self, path: Path) -> None:
+        opened = VideoReader(path)
+        video = opened.short()
+        opened.close()
+        assert video is not None
+        self.video = video
+
+    def frames(self, indices: list[int]) -> Any:
+        return self.decoders.frames(self.video, indices)
+
+    def close(self) -> None:
+        pass
+
+
+READERS = pytest.mark.parametrize("read", [VideoReader, Short], ids=["open", "short"])
+
+
+@READERS
 @given(
     indices=st.lists(st.integers(0, 59), max_size=8),
     more=st.lists(st.integers(0, 59), max_size=4),
     name=st.sampled_from(["pairs", "long", "every", "av1", "hevc"]),
 )
-def test_any_frames_in_any_order(files: dict[str, Path], indices: list[int], more: list[int], name: str) -> None:
-    reader = VideoReader(files[name])
+def test_any_frames_in_any_order(
+    files: dict[str, Path], read: Any, indices: list[int], more: list[int], name: str
+) -> None:
+    reader = read(files[name])
     for wanted in (indices, more):  # the second begins where the first has left the decoder
         images = reader.frames(wanted)
         assert images.shape == (len(wanted), HEIGHT, WIDTH, 3) and images.dtype == np.uint8
@@ -159,19 +185,21 @@ def test_any_frames_in_any_order(files: dict[str, Path], indices: list[int], mor
     reader.close()
 
 
+@READERS
 @pytest.mark.parametrize("version", ["0.4.4", "0.6.1"])
-def test_lerobots_own_videos_frame_for_frame(version: str) -> None:
+def test_lerobots_own_videos_frame_for_frame(version: str, read: Any) -> None:
     (path,) = (REFERENCE / f"lerobot-{version}").rglob("*.mp4")
     with av.open(str(path)) as container:
         plain = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    reader = VideoReader(path)
+    reader = read(path)
     order = random.Random(0).sample(range(len(plain)), len(plain))
     assert all((image == plain[index]).all() for index, image in zip(order, reader.frames(order), strict=True))
     assert all((reader.frames([index])[0] == plain[index]).all() for index in order)
     assert probe(path).codec == "av1"
 
 
-def test_a_video_with_reordered_frames(tmp_path: Path) -> None:
+@READERS
+def test_a_video_with_reordered_frames(tmp_path: Path, read: Any) -> None:
     path, count = tmp_path / "a.mp4", 100
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"x264-params": "keyint=12:bframes=3:b-adapt=0"})
@@ -182,7 +210,7 @@ def test_a_video_with_reordered_frames(tmp_path: Path) -> None:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     assert probe(path).frames == count
-    reader = VideoReader(path)
+    reader = read(path)
     order = random.Random(0).sample(range(count), count)
     assert [number_in(image) for image in reader.frames(order)] == order
     assert [number_in(reader.frames([index])[0]) for index in order] == order
@@ -191,9 +219,34 @@ def test_a_video_with_reordered_frames(tmp_path: Path) -> None:
     assert sorted(times_in(tmp_path / "b.mp4")) == [Fraction(k, 25) for k in range(2 * count)]
 
 
-@pytest.mark.parametrize("index", [60, 1000, -1])
-def test_a_frame_that_is_not_there(files: dict[str, Path], index: int) -> None:
+def test_videos_that_share_a_decoder_do_not_mix(files: dict[str, Path], tmp_path: Path) -> None:
+    encode(tmp_path / "other.mp4", range(100, 160))
+    one, other = Short(files["pairs"]), Short(tmp_path / "other.mp4")
+    assert one.video.coding == other.video.coding
+    for index in random.Random(1).sample(range(60), 60):
+        assert number_in(one.frames([index])[0]) == index
+        assert number_in(other.frames([index])[0]) == 100 + index
+
+
+def test_a_short_video_that_changes_is_refused(tmp_path: Path) -> None:
+    encode(tmp_path / "a.mp4", range(60))
+    short = Short(tmp_path / "a.mp4")
+    os.truncate(tmp_path / "a.mp4", 2000)
+    with pytest.raises(DatasetError, match=r"a\.mp4 has no readable frame 59: the file was shortened"):
+        short.frames([59])
+
+
+def test_a_large_video_is_not_a_short_one(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla_ros.recording.video_reader._LARGEST_SHORT_BYTES", files["pairs"].stat().st_size - 1)
     reader = VideoReader(files["pairs"])
+    assert reader.short() is None
+    assert number_in(reader.frames([7])[0]) == 7
+
+
+@READERS
+@pytest.mark.parametrize("index", [60, 1000, -1])
+def test_a_frame_that_is_not_there(files: dict[str, Path], index: int, read: Any) -> None:
+    reader = read(files["pairs"])
     with pytest.raises(DatasetError, match=re.escape(f"frame {index}")):
         reader.frames([3, index])
     assert number_in(reader.frames([59])[0]) == 59, "the reader goes on"

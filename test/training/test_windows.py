@@ -23,6 +23,7 @@ from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.robots.panda import PANDA
+from vla_ros.training import windows
 from vla_ros.training.augmentation import AugmentationConfig
 from vla_ros.training.batches import ActionBatches, Share, prefetched, shuffled
 from vla_ros.training.labels import EndRule
@@ -134,6 +135,15 @@ def test_frames_are_kept_beside_the_run_once_and_are_the_same(recorded: Path, tm
             np.testing.assert_array_equal(found.actions, expected.actions)
     ActionSamples([recorded], CONFIG.model_copy(update={"pixels": 8}), tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 4
+
+
+def test_no_more_chunks_are_kept_than_allowed(samples: ActionSamples, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [samples.actions(index)[0] for index in range(12)]
+    monkeypatch.setattr(windows, "_MOST_CHUNKS", 5)
+    bounded = pickle.loads(pickle.dumps(samples))
+    for index in [*range(12), 3, 11]:
+        assert np.array_equal(bounded.actions(index)[0], expected[index])
+        assert len(bounded._chunks) <= 5
 
 
 def test_datasets_are_learnt_from_one_after_the_other(recorded: Path, tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vla_ros.recording import features as feature_sets
+from vla_ros.recording.episode_index import EpisodeIndex, Line
 from vla_ros.recording.features import LEAVE_OUT, Features
 from vla_ros.recording.files import DatasetError, Layout, reported
 from vla_ros.recording.schemas import STATISTICS, VERSION, Clip, EpisodeMeta, Stats, stats_from_json
 
 _READERS = 4  # files of metadata that are read at a time; their footers are long
+_INDEXED_FILES = 32  # fewer are read as quickly as an index
 
 
 @dataclass(frozen=True)
@@ -180,18 +182,28 @@ def read_episodes(layout: Layout) -> tuple[EpisodeMeta, ...]:
     if not files:
         return ()
     names = _episode_columns(files[0])  # the same in all: to find them again takes as long as to read them
+    index = EpisodeIndex(layout, names) if len(files) >= _INDEXED_FILES else None
+    known: dict[Path, Sequence[Line]] = {} if index is None else {**index.read(files)}
+    unknown = [path for path in files if path not in known]
     with ThreadPoolExecutor(_READERS) as pool:
-        lines = [episode for found in pool.map(lambda path: read_episodes_of(path, names), files) for episode in found]
-    return tuple(sorted(lines, key=lambda episode: episode.index))
+        known |= zip(unknown, pool.map(lambda path: _lines(path, names), unknown), strict=True)
+    if index is not None and unknown:
+        index.write(known)
+    episodes = (episode for path in files for episode in _episodes_of(path, names, known[path]))
+    return tuple(sorted(episodes, key=lambda episode: episode.index))
 
 
-def read_episodes_of(path: Path, names: Sequence[str] = ()) -> list[EpisodeMeta]:
-    """The episodes of one file of meta/episodes; raises DatasetError where it is not readable.
+def read_episodes_of(path: Path) -> list[EpisodeMeta]:
+    """The episodes of one file of meta/episodes; raises DatasetError where it is not readable."""
+    names = _episode_columns(path)
+    return _episodes_of(path, names, _lines(path, names))
 
-    `names`: its columns but the statistics, where they are known.
-    """
-    names = names or _episode_columns(path)
-    lines = read_parquet(path, names).to_pylist()
+
+def _lines(path: Path, names: Sequence[str]) -> Sequence[Line]:
+    return list(read_parquet(path, names).to_pylist())
+
+
+def _episodes_of(path: Path, names: Sequence[str], lines: Sequence[Line]) -> list[EpisodeMeta]:
     videos = [name.split("/")[1] for name in names if name.startswith("videos/") and name.endswith("/chunk_index")]
     try:
         return [_episode(line, videos, path) for line in lines]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from threading import RLock
@@ -22,13 +23,14 @@ from vla_ros.recording.features import DEFAULTS, IMAGES, LEAVE_OUT, SOURCE_FRAME
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.schemas import EpisodeMeta, Stats
 from vla_ros.recording.segments import first_rows
-from vla_ros.recording.video_reader import VideoReader
+from vla_ros.recording.video_reader import Decoders, ShortVideo, VideoReader
 from vla_ros.values import Image
 
 #: Columns that are read of every file: where an episode's rows are, at what times, and what their task is.
 _PLACES = ("episode_index", "frame_index", "timestamp", "task_index")
 #: How far the rate that timestamps tell may be from fps: more is no jitter.
 _RATE_TOLERANCE = 0.1
+_MOST_SHORT = 16_384  # videos of which the packets are known; an episode of 300 frames takes 6 kB
 _INHERITED: list[Any] = []  # opened before a fork, perhaps amid another thread's read: never closed here
 
 
@@ -62,19 +64,27 @@ class Window:
 class DatasetReader:
     """A dataset of LeRobot's format v3.0 (any number of episodes in a file) or v2.1: its numbers and images.
 
-    Files are opened when they are needed, columns kept once read, the videos used last kept open. It can be pickled and
-    taken along into a fork: every process opens files for itself. Calls from several threads take turns at videos.
+    Files are opened when they are needed; what is kept of them is bounded: columns used last, where the packets of
+    short videos are, large videos open. It can be pickled and taken along into a fork: every process opens files for
+    itself. Calls from several threads take turns.
 
     Raises:
         DatasetError: there is no such dataset, or it has no such camera.
     """
 
-    def __init__(self, root: Path, cameras: Sequence[str] | None = None, open_videos: int = 64) -> None:
-        """`cameras`: those that are read, by name; None: all. Of the videos used last `open_videos` are kept open.
+    def __init__(
+        self,
+        root: Path,
+        cameras: Sequence[str] | None = None,
+        open_videos: int = 64,
+        column_bytes: int = 1024**3,
+    ) -> None:
+        """`cameras`: those that are read, by name; None: all.
 
-        Each takes 1.5 MB (256 x 256) to 3 MB (640 x 480). Opening one takes as long as reading a row or two of it.
+        Of the large videos used last `open_videos` are kept open, which takes 1.5 MB (256 x 256) to 3 MB (640 x 480)
+        each; of the columns used last `column_bytes`.
         """
-        self._open_videos = open_videos
+        self._open_videos, self._column_bytes = open_videos, column_bytes
         self.meta = load_meta(Path(root))
         stored = {camera_name(f.key): f for f in self.meta.features.features if f.is_image}
         names = list(stored) if cameras is None else [camera_name(key) for key in cameras]
@@ -90,14 +100,18 @@ class DatasetReader:
     def _forget(self) -> None:
         self._process = os.getpid()
         self._lock = RLock()
-        self._files: dict[Path, dict[str, Column]] = {}
+        self._files: OrderedDict[tuple[int, int], dict[str, Column]] = OrderedDict()
+        self._kept_bytes = 0  # of the columns in it
         self._rows: dict[int, slice] = {}
         self._segments: dict[int, tuple[range, ...]] = {}
         self._stats: tuple[Path | None, Mapping[int, Stats]] = (None, {})
-        self._videos: OrderedDict[tuple[Path, str], VideoReader | StoredImages] = OrderedDict()
+        self._videos: OrderedDict[tuple[int, int, str], VideoReader | StoredImages] = OrderedDict()
+        self._short: OrderedDict[tuple[int, int, str], ShortVideo] = OrderedDict()
+        self._decoders = Decoders()
 
     def __getstate__(self) -> dict[str, Any]:
-        opened = ("_process", "_lock", "_files", "_rows", "_segments", "_stats", "_videos")
+        opened = {"_process", "_lock", "_files", "_kept_bytes", "_rows", "_segments", "_stats"}
+        opened |= {"_videos", "_short", "_decoders"}
         return {name: value for name, value in vars(self).items() if name not in opened}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -123,6 +137,7 @@ class DatasetReader:
         with self._lock:
             while self._videos:
                 self._videos.popitem()[1].close()
+            self._decoders = Decoders()
 
     def locate(self, index: int) -> tuple[int, int]:
         """(episode, row in it) of row `index`, which may be negative.
@@ -232,8 +247,8 @@ class DatasetReader:
             raise self._unknown(camera)
         self._be_in_this_process()
         with self._lock:
-            stored, first = self._opened(episode, feature)
-            return stored.frames([first + int(row) for row in rows])
+            frames, first = self._opened(episode, feature)
+            return frames([first + int(row) for row in rows])
 
     def _unknown(self, key: str) -> DatasetError:
         return DatasetError(
@@ -242,7 +257,8 @@ class DatasetReader:
         )
 
     def _column(self, episode: int, key: str) -> Column:
-        return self._file(episode, [key])[key][self._rows[episode]]
+        with self._lock:
+            return self._file(episode, [key])[key][self._rows[episode]]
 
     def _file(self, episode: int, keys: Sequence[str] = ()) -> Mapping[str, Column]:
         """The columns `keys`, and others, of the file that the episode is in, each read once.
@@ -252,12 +268,19 @@ class DatasetReader:
         self._be_in_this_process()
         if not 0 <= episode < len(self.meta.episodes):
             raise DatasetError(f"{self.meta.root} has no episode {episode}; it has {len(self.meta.episodes)}, from 0")
-        path = self.meta.data_path(self.meta.episodes[episode])
-        if unknown := [key for key in keys if key not in self._columns]:
-            raise self._unknown(unknown[0])
-        columns = self._files.setdefault(path, {})
-        if missing := [key for key in dict.fromkeys((*self._places, *keys)) if key not in columns]:
-            columns.update(read_columns(path, missing))
+        found = self.meta.episodes[episode]
+        name = (found.chunk, found.file)
+        columns = self._files.setdefault(name, {})
+        self._files.move_to_end(name)
+        if missing := [key for key in (*keys, *self._places) if key not in columns]:
+            if unknown := [key for key in keys if key not in self._columns]:
+                raise self._unknown(unknown[0])
+            read = read_columns(self.meta.data_path(found), dict.fromkeys(missing))
+            columns.update(read)
+            self._kept_bytes += sum(column.nbytes for column in read.values())
+            while self._kept_bytes > self._column_bytes and len(self._files) > 1:  # the file used last stays
+                forgotten = self._files.popitem(last=False)[1]
+                self._kept_bytes -= sum(column.nbytes for column in forgotten.values())
         if episode not in self._rows:
             self._rows[episode] = self._find(episode, columns)
         return columns
@@ -286,24 +309,39 @@ class DatasetReader:
                 "the wrong one"
             )
 
-    def _opened(self, episode: int, feature: Feature) -> tuple[VideoReader | StoredImages, int]:
-        """The file with an episode's images, and which of its frames is the episode's first."""
+    def _opened(self, episode: int, feature: Feature) -> tuple[Callable[[Sequence[int]], NDArray[np.uint8]], int]:
+        """What gives frames of the file with an episode's images, and which of them is the episode's first."""
         self._file(episode)
-        found = self.meta.episodes[episode]
+        found, key = self.meta.episodes[episode], feature.key
         self._refuse_depth(feature)
         if feature.is_video:
-            path, first = self.meta.video_path(found, feature.key), self.meta.first_frame(found, feature.key)
+            first = self.meta.first_frame(found, key)
+            name = (found.clips[key].chunk, found.clips[key].file, key)
         else:
-            path, first = self.meta.data_path(found), self._rows[episode].start
-        name = (path, feature.key)
+            first, name = self._rows[episode].start, (found.chunk, found.file, key)
+        if name in self._short:
+            self._short.move_to_end(name)
+            return partial(self._decoders.frames, self._short[name]), first
         if name not in self._videos:
-            while len(self._videos) >= self._open_videos:
-                self._videos.popitem(last=False)[1].close()
-            self._videos[name] = (
-                VideoReader(path, self.meta.fps) if feature.is_video else StoredImages(path, feature.key)
-            )
+            if not feature.is_video:
+                self._keep_open(name, StoredImages(self.meta.data_path(found), key))
+                return self._videos[name].frames, first
+            video = VideoReader(self.meta.video_path(found, key), self.meta.fps)
+            short = video.short()
+            if short is not None:
+                video.close()
+                self._short[name] = short
+                if len(self._short) > _MOST_SHORT:
+                    self._short.popitem(last=False)
+                return partial(self._decoders.frames, short), first
+            self._keep_open(name, video)
         self._videos.move_to_end(name)
-        return self._videos[name], first
+        return self._videos[name].frames, first
+
+    def _keep_open(self, name: tuple[int, int, str], images: VideoReader | StoredImages) -> None:
+        while len(self._videos) >= self._open_videos:
+            self._videos.popitem(last=False)[1].close()
+        self._videos[name] = images
 
     def _refuse_depth(self, feature: Feature) -> None:
         made = self.meta.info["features"][feature.key].get("info")
@@ -313,7 +351,7 @@ class DatasetReader:
     def _be_in_this_process(self) -> None:
         """After a fork: files are shared with the parent, down to where each is read; this process opens its own."""
         if self._process != os.getpid():
-            _INHERITED.append(self._videos)
+            _INHERITED.append((self._videos, self._short, self._decoders))
             self._forget()
 
 

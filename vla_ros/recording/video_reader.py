@@ -5,7 +5,7 @@ Frame k is the one shown at k/fps; times are compared as numbers of frames, so t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,6 +24,7 @@ from vla_ros.recording.files import DatasetError
 #: How far from k/fps a frame may be shown; LeRobot accepts as much.
 TOLERANCE_S: Final = 1e-4
 _LONGEST_GOP: Final = 300  # frames looked at to find the distance of key frames
+_LARGEST_SHORT_BYTES: Final = 32 * 1024**2
 _ENOUGH_FRAMES: Final = 8  # whose times tell the rate
 
 
@@ -73,20 +74,32 @@ class VideoReader:
 
     def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Frames `indices`, in that order, as (T, H, W, 3) rgb; raises DatasetError where there is no such frame."""
-        context = self._stream.codec_context
-        images = np.empty((len(indices), context.height, context.width, 3), np.uint8)
-        places: dict[int, list[int]] = {}
-        for place, index in enumerate(indices):
-            places.setdefault(int(index), []).append(place)
-        for index in sorted(places):  # forwards, each frame is decoded once
-            image = self._converter.reformat(self._frame(index), format="rgb24").to_ndarray()
-            for place in places[index]:
-                images[place] = image
-        return images
+        return _images(indices, self._stream.codec_context, self._frame, self._converter)
 
     def close(self) -> None:
         """Close the file."""
         self._container.close()
+
+    def short(self) -> ShortVideo | None:
+        """The same frames for few bytes of memory; None of a large file, or one whose packets are not simply in it.
+
+        Only for a video that nothing was read of yet. What it reads of the file is all of it.
+        """
+        if self._path.stat().st_size > _LARGEST_SHORT_BYTES:
+            return None
+        content, packets = self._path.read_bytes(), []
+        self._container.seek(0, stream=self._stream)
+        for packet in _packets(self._container, self._stream):
+            number = round(packet.pts / self._ticks)
+            is_off = abs(packet.pts * self._stream.time_base - Fraction(number, self._fps)) > TOLERANCE_S
+            if is_off or content[packet.pos : packet.pos + packet.size] != bytes(packet):
+                return None
+            packets.append((number, packet.pos, packet.size, packet.is_keyframe))
+        if not packets or not packets[0][3]:
+            return None
+        context = self._stream.codec_context
+        coding = Coding(context.codec.name, context.extradata, context.width, context.height, context.pix_fmt)
+        return ShortVideo(self._path, self._fps, self._gop, packets, coding)
 
     def _frame(self, index: int) -> Any:
         if index < 0:
@@ -133,6 +146,115 @@ class VideoReader:
         if steps_s and abs(min(steps_s) - Fraction(1, self._fps)) > 2 * TOLERANCE_S:
             raise _time_error(self._path, self._stream, self._fps, shown_s[1])
         return distance or _LONGEST_GOP
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What a decoder has to know before the first packet."""
+
+    codec: str
+    extradata: bytes | None
+    width: int
+    height: int
+    pix_fmt: str
+
+
+class ShortVideo:
+    """A video of few megabytes, closed: known is where its packets are. `Decoders` reads its frames.
+
+    To open a video takes longer than to read a frame of it, and open ones take megabytes: that counts in a dataset with
+    a file per episode.
+    """
+
+    def __init__(
+        self, path: Path, fps: int, gop: int, packets: Sequence[tuple[int, int, int, bool]], coding: Coding
+    ) -> None:
+        """`packets`: (frame, place in the file, bytes, whether it is a key frame) in the order of decoding."""
+        self.path, self.fps, self.gop, self.coding = path, fps, gop, coding
+        self._frames, self._places, self._sizes, is_key = (np.array(each) for each in zip(*packets, strict=True))
+        self._keys = np.flatnonzero(is_key)
+
+    def packets(self, frame: int) -> Iterator[Any]:
+        """What is decoded for a frame, from the key frame before it to the file's end, and None."""
+        earlier = self._keys[self._frames[self._keys] <= frame]
+        with self.path.open("rb") as file:
+            for number in range(earlier[-1] if len(earlier) else 0, len(self._frames)):
+                file.seek(self._places[number])
+                packet = av.Packet(file.read(self._sizes[number]))
+                if packet.size != self._sizes[number]:
+                    raise OSError("the file was shortened while it was read")
+                packet.pts = int(self._frames[number])
+                yield packet
+        yield None  # what the decoder has held back
+
+
+class Decoders:
+    """Reads frames of short videos: those that are coded alike share a decoder. Not for two threads at a time."""
+
+    def __init__(self) -> None:
+        self._decoders: dict[Coding, _Decoder] = {}
+
+    def frames(self, video: ShortVideo, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """As `VideoReader.frames`."""
+        if video.coding not in self._decoders:
+            self._decoders[video.coding] = _Decoder(video.coding)
+        decoder = self._decoders[video.coding]
+        return _images(indices, decoder.context, lambda index: decoder.frame(video, index), decoder.converter)
+
+
+class _Decoder:
+    """A codec context, and which frame of which video it has decoded last."""
+
+    def __init__(self, coding: Coding) -> None:
+        self.context = av.CodecContext.create(coding.codec, "r")
+        self.context.extradata = coding.extradata
+        self.context.width, self.context.height, self.context.pix_fmt = coding.width, coding.height, coding.pix_fmt
+        self.context.thread_type, self.context.thread_count = "NONE", 1  # as in VideoReader
+        self.converter = VideoReformatter()
+        self._video: ShortVideo | None = None
+        self._decoded: Iterator[Any] = iter(())
+        self._last: Any = None
+        self._position = -1  # number of the frame decoded last; -1: none
+
+    def frame(self, video: ShortVideo, index: int) -> Any:
+        """Raises DatasetError where there is no such frame."""
+        if index < 0:
+            raise DatasetError(f"{video.path} has no frame {index}; numbers begin at 0")
+        try:
+            if (
+                self._video is not video
+                or not self._position <= index <= self._position + video.gop
+                or self._position < 0
+            ):
+                self._start(video, video.packets(index))
+            while self._position < index:
+                self._last = next(self._decoded)
+                self._position = self._last.pts
+        except (StopIteration, OSError, av.FFmpegError) as error:
+            self._start(None, iter(()))
+            what = "ends before it" if isinstance(error, StopIteration) else str(error)
+            raise DatasetError(f"{video.path} has no readable frame {index}: {what}") from None
+        if self._position != index:
+            raise DatasetError(f"{video.path} has no frame {index} at {index}/{video.fps} s")
+        return self._last
+
+    def _start(self, video: ShortVideo | None, packets: Iterator[Any]) -> None:
+        self.context.flush_buffers()
+        self._video, self._position, self._last = video, -1, None
+        self._decoded = chain.from_iterable(map(self.context.decode, packets))
+
+
+def _images(
+    indices: Sequence[int], context: Any, frame: Callable[[int], Any], converter: VideoReformatter
+) -> NDArray[np.uint8]:
+    """Frames `indices`, in that order, as (T, H, W, 3) rgb; forwards, so that each is decoded once."""
+    images = np.empty((len(indices), context.height, context.width, 3), np.uint8)
+    places: dict[int, list[int]] = {}
+    for place, index in enumerate(indices):
+        places.setdefault(int(index), []).append(place)
+    for index in sorted(places):
+        images[places[index]] = converter.reformat(frame(index), format="rgb24").to_ndarray()
+    return images
 
 
 def probe(path: Path, decode: bool = False) -> VideoInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +25,8 @@ from vla_ros.training.frames import Clip, Frames, Progress
 from vla_ros.training.labels import COLUMNS, EndRule, Requested, Taken, rows_between
 from vla_ros.training.mapping import find_robot, frame_sizes, state_streams, stored_name
 from vla_ros.values import Array, Config, Image
+
+_MOST_CHUNKS = 200_000  # kept, of those made last; one takes about 0.9 kB
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -118,7 +121,7 @@ class ActionSamples:
         self._of_source = np.repeat(np.arange(len(self._sources)), [len(source.clips) for source in self._sources])
         firsts = np.cumsum([0, *(sum(clip.length for clip in source.clips) for source in self._sources)])
         self._first_of_source = firsts[:-1]
-        self._chunks: dict[int, tuple[Array, NDArray[np.bool_]]] = {}
+        self._chunks: OrderedDict[int, tuple[Array, NDArray[np.bool_]]] = OrderedDict()
 
     def keep(self, cache: Path, on_progress: Progress = _silent) -> None:
         """Decode and resize all frames now, into the folder `cache`, or find them there; raises DatasetError."""
@@ -133,7 +136,7 @@ class ActionSamples:
         ]  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_chunks": {}}
+        return {**vars(self), "_chunks": OrderedDict()}
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -214,6 +217,8 @@ class ActionSamples:
             rows = source.reader.segment(clip.episode, row)
             columns = {key: values[rows.start : rows.stop] for key, values in source.columns(clip).items()}
             self._chunks[index] = source.labels.chunk(columns, row - rows.start, source.stride)
+            if len(self._chunks) > _MOST_CHUNKS:
+                self._chunks.popitem(last=False)
         return self._chunks[index]
 
     def state(self, index: int) -> Array:
