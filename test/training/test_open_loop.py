@@ -219,12 +219,13 @@ def test_rows_of_others_are_compared_as_they_are() -> None:
     mapping = {
         "source": "column",
         "action_names": ("j2", "j5"),
+        "action": {"rotation_scale_rad": 0.01},
         "camera_keys": {"eye": "observation.images.wrist"},
     }
     found = compare("tried", Copying(), PANDA, REFERENCE, 2, mapping)  # the first row, and the last
     reader = DatasetReader(REFERENCE)
-    column = reader.columns(0, ["action"])["action"][:, [2, 5]]
-    last = reader.columns(1, ["action"])["action"][-1, [2, 5]]
+    column = 0.01 * reader.columns(0, ["action"])["action"][:, [2, 5]]
+    last = 0.01 * reader.columns(1, ["action"])["action"][-1, [2, 5]]
     expected = np.abs(np.rad2deg(column[[0, 3, 6, 9]]))
     expected[0] = (expected[0] + np.abs(np.rad2deg(last))) / 2.0
     np.testing.assert_allclose(found.actions.policy, expected, rtol=1e-5)
@@ -319,7 +320,10 @@ def test_joints_that_are_not_the_arms_lead_nowhere() -> None:
     policy.action_spec = policy.action_spec.model_copy(  # type: ignore[misc]
         update={"joint_names": names, "gripper": GripperConvention.NONE}
     )
-    mapping = {"source": "column", "camera_keys": {"front": "wrist"}, "state_streams": ["joints", "gripper"]}
+    mapping = {
+        "source": "column", "camera_keys": {"front": "wrist"}, "state_streams": ["joints", "gripper"],
+        "action": {"rotation_scale_rad": 0.01},
+    }  # fmt: skip
     found = compare("tried", policy, PANDA, REFERENCE, 2, mapping)
     assert (found.path, found.actions.still) == (None, None)
 

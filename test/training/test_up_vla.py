@@ -42,7 +42,8 @@ INSTRUCTIONS = ("lift the red cube", "lift the blue cube")
 #: What `data` says of the reference, whose names are not ours; but for its state.
 THEIRS: dict[str, Any] = {
     "cameras": ["hand"], "code_cameras": ["hand"], "camera_keys": {"hand": "wrist"}, "pixels": 32, "source": "column",
-    "action": {"space": "joint_position", "gripper": "width_m", "rate_hz": 30.0, "horizon": 5},
+    "action": {"space": "joint_position", "gripper": "width_m", "rate_hz": 30.0, "horizon": 5,
+               "rotation_scale_rad": 0.01},
 }  # fmt: skip
 FAST = config.OptimizerConfig(learning_rate=1e-3, warmup_steps=0, clip_norm=1.0)
 

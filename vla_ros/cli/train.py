@@ -115,7 +115,10 @@ def _train(context: typer.Context, request: Request, until: Until) -> None:
             if leads:
                 stack.enter_context(FolderLock(request.out, request.out / _LOCK))
                 stack.callback(_remove_if_unused, request.out)
-            made = UpVlaTraining(request, processes, stack.enter_context(shown(leads))).run(until)
+            training = UpVlaTraining(request, processes, stack.enter_context(shown(leads)))
+            for notice in training.samples.notices if leads else ():
+                typer.echo(f"warning: {notice}", err=True)
+            made = training.run(until)
     except Interrupted as stop:
         interrupted(str(stop), _how_to_continue(context))
     except KeyboardInterrupt:  # between two stages, or while frames are read

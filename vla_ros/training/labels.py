@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from vla_ros.actions import ActionSpec, Anchor, AnchorState, GripperConvention, Space, from_absolute
 from vla_ros.control import kinematics
@@ -18,7 +20,44 @@ from vla_ros.values import NANOSECONDS_PER_SECOND, ActionChunk, Array
 COLUMNS = (STATE, SENT, REQUESTED)
 
 _POSE = 7
+_ANGLES = 3  # values of a rotation that is written in angles
 _DELTAS = (Space.EE_DELTA, Space.JOINT_DELTA)
+
+
+class RecordedAction(ActionSpec):
+    """What the values of a column are, and how much 1.0 of them is where they are scaled: CALVIN's 0.02 m, 0.05 rad."""
+
+    position_scale_m: float = Field(default=1.0, gt=0.0)  # also of a change in position
+    rotation_scale_rad: float = Field(default=1.0, gt=0.0)  # of rotations, joints and their changes: 0.01745 of degrees
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_have_no_scale(cls, given: Any) -> Any:
+        return given.model_dump() if isinstance(given, ActionSpec) and not isinstance(given, cls) else given
+
+    @model_validator(mode="after")
+    def _scales_are_of_something(self) -> RecordedAction:
+        if self.is_joint and self.position_scale_m != 1.0:
+            raise ValueError(f"position_scale_m: rows of {self.space.value} have no positions in metres")
+        if not self.is_joint and self.rotation.size != _ANGLES and self.rotation_scale_rad != 1.0:
+            raise ValueError(f"rotation_scale_rad: {self.rotation.value} is not in radians")
+        return self
+
+    @property
+    def spec(self) -> ActionSpec:
+        """What rows mean once they are scaled."""
+        return ActionSpec(**{name: getattr(self, name) for name in ActionSpec.model_fields})
+
+    @property
+    def scales(self) -> Array:
+        """(A,) by which a row's values are multiplied; the gripper's is 1."""
+        count = len(self.dimensions)
+        scales = np.full(count, self.rotation_scale_rad)
+        if not self.is_joint:
+            scales[:3] = self.position_scale_m
+        if self.gripper is not GripperConvention.NONE:
+            scales[-1] = 1.0
+        return scales
 
 
 class EndRule(str, Enum):
@@ -77,22 +116,34 @@ class Requested:
 class Taken:
     """Chunks of a column's rows as they are: actions of any dataset, that mean what `spec` says."""
 
-    def __init__(self, spec: ActionSpec, key: str, dimensions: Sequence[int], end: EndRule = EndRule.HOLD) -> None:
-        """`dimensions`: which of the column's are taken, in order."""
+    def __init__(
+        self,
+        spec: ActionSpec,
+        key: str,
+        dimensions: Sequence[int],
+        end: EndRule = EndRule.HOLD,
+        scales: Array | float = 1.0,
+    ) -> None:
+        """`dimensions`: which of the column's are taken, in order; `scales` (A,): what they are multiplied by."""
         self.spec = spec
+        self._scales = scales
         self.dimensions = list(dimensions)
-        self._key = key
+        self.key = key
         self._end = end
 
     def chunk(self, columns: Mapping[str, Array], frame: int, stride: int) -> tuple[Array, NDArray[np.bool_]]:
         """(K, A) from row `frame` of a segment on, and (K,) which rows are beyond its end."""
-        values = columns[self._key]
+        values = columns[self.key]
         rows, is_pad = _rows(frame, len(values), self.spec.horizon, stride, self._end)
-        actions = values[rows][:, self.dimensions].astype(np.float64)
+        actions = self.rows(values[rows])
         if self.spec.space in _DELTAS:
             motion = actions if self.spec.gripper is GripperConvention.NONE else actions[:, :-1]
             motion[is_pad] = 0.0
         return _ended(actions, is_pad, self.spec, self._end), is_pad
+
+    def rows(self, values: Array) -> Array:
+        """(T, A) of rows of the column, as `spec` has them."""
+        return np.asarray(values[:, self.dimensions].astype(np.float64) * self._scales)
 
 
 def _rows(

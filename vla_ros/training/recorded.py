@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from vla_ros.actions import ActionSpec
 from vla_ros.policies.policy import Policy, SeesCameras
 from vla_ros.recording.features import SENT, STATE
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.robots import catalogue
 from vla_ros.robots.robot import Robot
-from vla_ros.training.labels import COLUMNS
+from vla_ros.training.labels import COLUMNS, RecordedAction
 from vla_ros.training.mapping import frame_sizes, slices, state_streams, stored_name
 from vla_ros.training.windows import ActionSamples, DataConfig
 from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Image, Observation, Window
@@ -48,7 +49,7 @@ class Recorded:
                     "camera_keys": keys,
                     "cameras": tuple(keys),
                     "code_cameras": tuple(keys)[:1],
-                    "action": policy.action_spec,
+                    "action": {**policy.action_spec.model_dump(), **_scales(mapping)},
                     "state_keys": (),
                     "state_streams": (),
                     "robot": robot.name,
@@ -165,3 +166,10 @@ class Recorded:
 
     def _image(self, episode: int, camera: str, row: int) -> Image:
         return np.asarray(self._reader.images(episode, self._cameras[camera], [row])[0])
+
+
+def _scales(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of `mapping`'s action what the dataset alone knows: how much 1.0 of its values is."""
+    given = mapping.get("action")
+    names = set(RecordedAction.model_fields) - set(ActionSpec.model_fields)
+    return {name: given[name] for name in names if name in given} if isinstance(given, Mapping) else {}

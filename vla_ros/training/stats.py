@@ -12,8 +12,11 @@ from vla_ros.values import Array
 _QUANTILES = (0.01, 0.99)
 #: So many samples, evenly spread, tell quantiles well enough.
 _ENOUGH = 5000
-#: What varies less than this (a tenth of a millimetre, of a milliradian ten times) is noise, and stays small.
-_LEAST_SCALE = 1e-4
+#: What varies less than this (a millimetre, a milliradian) is noise, and stays small: a value learnt as constant must
+#: not become thousands where it is another for once.
+_LEAST_SCALE = 1e-3
+#: Of a state, of which a little more is seen on the robot than was recorded.
+_LEAST_STATE_SCALE = 1e-2
 
 
 def normalization(samples: ActionSamples, gripper_is_probability: bool = False) -> Normalization:
@@ -37,7 +40,8 @@ def state_normalization(samples: ActionSamples) -> Normalization | None:
     """Of the proprioception, as that of actions; None without any."""
     if not samples.state_dims:
         return None
-    return _between_quantiles(np.stack([samples.state(int(index)) for index in _spread(len(samples))]))
+    states = np.stack([samples.state(int(index)) for index in _spread(len(samples))])
+    return _between_quantiles(states, _LEAST_STATE_SCALE)
 
 
 def normalized(values: Array, by: Normalization) -> Array:
@@ -58,7 +62,10 @@ def _spread(length: int) -> Array:
     return np.unique(np.linspace(0, length - 1, _ENOUGH).astype(np.int64))
 
 
-def _between_quantiles(values: Array) -> Normalization:
+def _between_quantiles(values: Array, least: float = _LEAST_SCALE) -> Normalization:
+    """The quantiles become -1 and 1; of what hardly varies between them but does beyond, the ends."""
     low, high = np.quantile(values, _QUANTILES, axis=0)
-    scale = np.maximum(0.5 * (high - low), _LEAST_SCALE)
+    is_still = 0.5 * (high - low) < least
+    low, high = np.where(is_still, values.min(axis=0), low), np.where(is_still, values.max(axis=0), high)
+    scale = np.maximum(0.5 * (high - low), least)
     return Normalization(offset=tuple((0.5 * (high + low)).tolist()), scale=tuple(scale.tolist()))

@@ -22,8 +22,9 @@ from vla_ros.recording.finite import check_finite
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.robots.robot import Robot
 from vla_ros.training.frames import Clip, Frames, Progress
-from vla_ros.training.labels import COLUMNS, EndRule, Requested, Taken, rows_between
+from vla_ros.training.labels import COLUMNS, EndRule, RecordedAction, Requested, Taken, rows_between
 from vla_ros.training.mapping import find_robot, frame_sizes, state_streams, stored_name
+from vla_ros.training.plausible import check_steps
 from vla_ros.values import Array, Config, Image
 
 _MOST_CHUNKS = 200_000  # kept, of those made last; one takes about 0.9 kB
@@ -54,7 +55,7 @@ class DataConfig(Config):
     cameras: tuple[str, ...] = Field(default=("front", "wrist"), min_length=1)
     code_cameras: tuple[str, ...] = Field(default=("front",), min_length=1)
     pixels: int = Field(default=128, ge=16, le=1024)  # side of the squares that frames become
-    action: ActionSpec = TCP_STEPS
+    action: RecordedAction = RecordedAction.model_validate(TCP_STEPS)
     source: Literal["poses", "column"] = "poses"
     action_key: str = ACTION
     action_names: tuple[str, ...] = ()  # of `action_key`, as `action.dimensions` has them; empty: all, in their order
@@ -71,6 +72,8 @@ class DataConfig(Config):
             unknown = [name for name in names if name not in self.cameras]
             if unknown:
                 raise ValueError(f"{what}: {', '.join(unknown)} not among cameras {', '.join(self.cameras)}")
+        if self.source == "poses" and (self.action.scales != 1.0).any():
+            raise ValueError("action: poses are in metres and radians; a scale is for source: column")
         return self
 
 
@@ -165,6 +168,11 @@ class ActionSamples:
     def frame_sizes(self) -> Mapping[str, tuple[int, int]]:
         """camera -> (width, height) of the frames as recorded, in the first dataset."""
         return self._sources[0].frame_sizes
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What is odd about the recorded actions, in words."""
+        return tuple(notice for source in self._sources for notice in source.notices)
 
     @property
     def fps(self) -> int:
@@ -270,6 +278,19 @@ class _Source:
         if isinstance(self.labels, Taken):
             used[config.action_key] = None if config.action_key in config.state_keys else self.labels.dimensions
         check_finite(self.reader, [clip.episode for clip in self.clips], used)
+        self.notices = self._check_steps(root)
+
+    def _check_steps(self, root: Path) -> list[str]:
+        """What is odd about the actions; raises DatasetError where they are no steps of an arm."""
+        labels = self.labels
+        if isinstance(labels, Requested):
+            return []  # in metres and radians by what recorded them
+        key, fps = labels.key, self.reader.meta.fps
+        taken = {clip.episode: labels.rows(self.columns(clip)[key]) for clip in self.clips}
+        try:
+            return [f"{root}: {key}: {said}" for said in check_steps(labels.spec, self.robot, fps, taken)]
+        except ValueError as error:
+            raise DatasetError(f"{root}: {key}: {error}") from None
 
     @property
     def frame_sizes(self) -> Mapping[str, tuple[int, int]]:
@@ -308,7 +329,7 @@ def _labels(config: DataConfig, robot: Robot, features: Features, stride: int) -
                 raise ValueError(
                     f"no column {key}, which datasets of this package have; give source: column for others"
                 ) from None
-        return Requested(config.action, robot, config.end)
+        return Requested(config.action.spec, robot, config.end)
     feature, action = features.find(config.action_key), config.action
     if stride > 1 and action.space in (Space.EE_DELTA, Space.JOINT_DELTA):
         raise ValueError(
@@ -330,4 +351,4 @@ def _labels(config: DataConfig, robot: Robot, features: Features, stride: int) -
             f"{len(action.dimensions)} ({', '.join(action.dimensions)}); say what they are by action, or which by "
             "action_names"
         )
-    return Taken(action, config.action_key, [names.index(name) for name in wanted], config.end)
+    return Taken(action.spec, config.action_key, [names.index(name) for name in wanted], config.end, action.scales)
