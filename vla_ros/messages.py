@@ -36,6 +36,8 @@ MOST_POINTS, MOST_DIMENSIONS, _LONGEST_NAME = 1000, 64, 256
 
 #: What the safety stage did, in the values of the controller's status: `intervention.<name>` -> how often.
 INTERVENTION = "intervention."
+#: In what the simulator says of itself: the simulated time at which its world was reset last.
+RESET = "reset_ns"
 
 #: encoding -> (dtype of a value, values per pixel, OpenCV conversion to rgb). OpenCV names a Bayer pattern by the
 #: second row's second and third pixel, ROS by the first two rows: rggb is OpenCV's BG.

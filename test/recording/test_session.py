@@ -264,6 +264,20 @@ def test_what_is_beyond_the_limits_waits_for_a_decision(open_studio: Callable[..
     assert DatasetMeta.load(tmp_path / "dataset").details(episode)["extra"]["problems"]
 
 
+def test_an_episode_in_which_the_simulation_was_reset_is_refused(open_studio: Callable[..., Studio]) -> None:
+    studio = open_studio()
+    assert studio.tell_now("start")[0]
+    studio.session.world_was_reset(studio.now_ns - 1, studio.now_ns)  # before it: what an episode begins with
+    assert studio.state is EpisodeState.RECORDING
+    studio.pass_time(1.0)
+    studio.session.world_was_reset(studio.now_ns, studio.now_ns)
+    assert studio.state is EpisodeState.UNSAVED
+    assert studio.session.status(studio.now_ns).problem == "the simulation was reset in this episode"
+    success, said = studio.tell("save")
+    assert not success and said.startswith("not saved: the simulation was reset in this episode. ")
+    assert studio.tell("discard")[0]
+
+
 @pytest.mark.parametrize("gaps", GapRule)
 def test_a_gap_does_what_the_rule_says(open_studio: Callable[..., Studio], gaps: GapRule) -> None:
     generous = HealthConfig(min_disk_free_mb=0.0, max_repeated=1.0, max_repeated_in_a_row=1000)

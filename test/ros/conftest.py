@@ -23,6 +23,7 @@ from std_srvs.srv import Trigger
 from vla_ros import graph, topics
 from vla_ros.config import SystemConfig
 from vla_ros.graph import NodeSpec
+from vla_ros.ros import transport
 from vla_ros.ros.supervising import command, params_file
 
 #: Long enough for a machine that is busy with other things; a test that passes never waits for it.
@@ -36,8 +37,9 @@ class NodeProcess:
         params = folder / f"{spec.name}.yaml"
         params.write_text(params_file(spec))
         self._log = folder / f"{spec.name}.log"
+        environment = {**os.environ, **transport.of_child(is_restarted=False)}  # a test that is killed takes it along
         with self._log.open("w") as log:
-            self._process = subprocess.Popen(command(spec, params), env=os.environ, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command(spec, params), env=environment, stdout=log, stderr=log)
 
     @property
     def process_id(self) -> int:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from franka_msgs.msg import FrankaState
 from rosbags.highlevel import AnyReader
+from rosbags.interfaces import QosDurability, QosReliability
 from std_msgs.msg import String
 
 from vla_ros import topics
@@ -53,10 +55,22 @@ def test_what_was_published_is_in_the_bag(
 
     with AnyReader([path]) as reader:
         messages = {topic: [] for topic in sent}
+        offered = {connection.topic: connection.ext.offered_qos_profiles for connection in reader.connections}
         for connection, _, data in reader.messages():
             messages[connection.topic].append(reader.deserialize(data, connection.msgtype))
     assert all(len(messages[topic]) >= counts[topic] for topic in sent)
     assert len(messages[topics.INSTRUCTION]) == counts[topics.INSTRUCTION] == 1
+    # Or a player offers what late subscribers do not match, such as those of a latched topic.
+    reliable, kept = QosReliability, QosDurability
+    for topic, reliability, durability in (
+        (topics.INSTRUCTION, reliable.RELIABLE, kept.TRANSIENT_LOCAL),
+        (topics.CHUNK, reliable.RELIABLE, kept.VOLATILE),
+        ("/image", reliable.BEST_EFFORT, kept.VOLATILE),
+    ):
+        assert [(one.reliability, one.durability) for one in offered[topic]] == [(reliability, durability)]
+    about = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    told = {one["topic_metadata"]["name"]: one["topic_metadata"] for one in about["topics_with_message_count"]}
+    assert told[topics.INSTRUCTION]["offered_qos_profiles"][0]["durability"] == "transient_local"
     assert np.array_equal(messages["/image"][-1].data.reshape(rgb.shape), rgb)
     assert messages[topics.CHUNK][0].joint_names == list(PANDA.joint_names)
     assert messages[topics.CHUNK][0].points[2].positions.tolist() == list(range(14, 21))

@@ -347,7 +347,11 @@ def test_a_dry_run_computes_all_and_sends_the_driver_nothing(
 def test_an_emergency_stop_needs_a_resume(watcher: Any) -> None:
     watcher.call(topics.START)
     assert watcher.call(topics.ESTOP).message == "mode policy, stopped: emergency stop"
-    watcher.call(topics.START)
+    refused = watcher.call(topics.START)
+    assert (refused.success, refused.message) == (
+        False,
+        "nothing moves after an emergency stop; call /vla/resume, then /vla/start",
+    )
     watcher.until_said("controller", "stopped: emergency stop")
     homed = watcher.call(topics.HOME_GRIPPER)
     assert (homed.success, homed.message) == (

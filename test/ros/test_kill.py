@@ -192,7 +192,7 @@ def node_processes(domain_id: int) -> list[tuple[int, str]]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            module = re.search(rb"vla_ros\.ros\.nodes\.(\w+)", (folder / "cmdline").read_bytes())
+            module = re.search(rb"vla_ros\.ros\.nodes\0(\w+)", (folder / "cmdline").read_bytes())
             if module and f"ROS_DOMAIN_ID={domain_id}\0".encode() in (folder / "environ").read_bytes():
                 found.append((int(folder.name), module[1].decode()))
         except OSError:  # ended meanwhile

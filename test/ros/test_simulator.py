@@ -115,7 +115,7 @@ def listener(ros_domain_id: int) -> Iterator[Listener]:
 def start(parameters: str, folder: Path) -> subprocess.Popen[str]:
     file = folder / "parameters.yaml"
     file.write_text(parameters)
-    command = [sys.executable, "-m", "vla_ros.ros.nodes.simulator", "--ros-args", "--params-file", str(file)]
+    command = [sys.executable, "-m", "vla_ros.ros.nodes", "simulator", "--ros-args", "--params-file", str(file)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 

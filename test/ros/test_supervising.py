@@ -20,6 +20,13 @@ from vla_ros.graph import Graph, NodeSpec
 from vla_ros.ros.supervising import NodeDied, Supervisor, command, params_file
 
 FAKE_NODES = {
+    # As ours does, whatever the node is: ends it when its parent has died.
+    "__main__": """
+import runpy, sys
+from vla_ros.ros import ending
+ending.heed()
+runpy.run_module(f"fake_nodes.{sys.argv.pop(1)}", run_name="__main__")
+""",
     # Says its name and process, then waits for a signal, says which, and ends well.
     "obedient": """
 import os, signal, sys
@@ -50,6 +57,7 @@ os.abort()
     # Has shared memory as Fast DDS has it: a segment, and a lock on a second file as long as the process lives.
     "sharing": """
 import fcntl, os, signal
+signal.signal(signal.SIGINT, signal.SIG_DFL); signal.signal(signal.SIGTERM, signal.SIG_DFL)
 segment = f"/dev/shm/fastdds_{os.getpid():016x}"
 open(segment, "w")
 lock = open(segment + "_el", "w")
@@ -264,7 +272,7 @@ with Supervisor(Graph("test", (NodeSpec("obedient", "a"), NodeSpec("obedient", "
 """
 
 
-def test_killing_the_parent_leaves_no_node_behind(environment: dict[str, str]) -> None:
+def test_nodes_end_well_when_their_parent_is_killed(environment: dict[str, str]) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     processes = [int(parent.stdout.readline().split()[1]) for _ in range(2)]
@@ -338,7 +346,7 @@ def test_what_a_killed_parent_leaves_is_removed_at_the_next_start(environment: d
 def test_the_command_line_has_remappings() -> None:
     node = NodeSpec("inference", "inference", remappings=(("/a", "/b"),))
     arguments = command(node, Path("p.yaml"))
-    assert arguments[:3] == [sys.executable, "-m", "vla_ros.ros.nodes.inference"]
+    assert arguments[:4] == [sys.executable, "-m", "vla_ros.ros.nodes", "inference"]
     assert arguments[-4:] == ["-r", "/a:=/b", "--params-file", "p.yaml"]
 
 

@@ -13,10 +13,14 @@ from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.features import Row
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
+from vla_ros.timing.stamps import s_to_ns
 from vla_ros.timing.sync import StreamHealth
 
 _OBEYED = 16  # last words that are told
 MOST_CHARACTERS = 1000  # of an episode's notes
+_CLOCK_LAG_NS = s_to_ns(
+    0.2
+)  # how late simulated time may come: an episode that begins after a reset must not seem to be before it
 _SEED, _MOST_DIGITS = "seed ", 90
 
 #: Gets whether what was asked for was done, and what there is to say of it.
@@ -87,6 +91,7 @@ class Session:
         self._success: bool | None = None
         self._notes: list[str] = []
         self._failure = ""  # why the open episode cannot go on
+        self._begun_ns = 0
         self._has_saved = False
         self._now_ns = 0
         self._save: tuple[bool, Answer] | None = None  # what is asked for while rows settle: whether as it is, by whom
@@ -138,6 +143,13 @@ class Session:
                 answer(False, _why(error))
             else:
                 answer(True, said)
+
+    def world_was_reset(self, reset_ns: int, now_ns: int) -> None:
+        """A simulated world jumped at `reset_ns`: an episode that was open then shows what no robot could do."""
+        if self.state in (EpisodeState.RECORDING, EpisodeState.PAUSED) and reset_ns > self._begun_ns + _CLOCK_LAG_NS:
+            self._failure = "the simulation was reset in this episode"
+            self._assembler.stop(now_ns)
+            self.state = EpisodeState.UNSAVED
 
     def note(self, text: str) -> None:
         """Add a line to the open episode's notes; raises Refused where there is none, or it gets too long."""
@@ -212,6 +224,7 @@ class Session:
     def _begin(self, now_ns: int, task: str) -> str:
         self._writer.begin(task)
         self._assembler.start(now_ns)
+        self._begun_ns = now_ns
         self._task, self._success, self._notes, self._failure = task, None, [], ""
         self._has_saved = False  # from here on, what was recorded last is this one
         self.state = EpisodeState.RECORDING

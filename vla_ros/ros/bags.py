@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib
 import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rosbags.interfaces import Connection
+from rclpy.duration import Duration
+from rclpy.qos import QoSProfile
+from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from vla_ros.values import NANOSECONDS_PER_SECOND
 
 _PRIMITIVES = {"double": "float64", "float": "float32", "boolean": "bool", "octet": "byte"}
 _FIELD = re.compile(r"(?:sequence<(?P<item>[^,>]+(?:<\d+>)?)(?:, (?P<most>\d+))?>|(?P<one>[^\[]+)(?P<array>\[\d+\])?)$")
@@ -43,10 +48,12 @@ class RawBag:
         self._connections: dict[str, Connection] = {}
         self.counts: dict[str, int] = {}
 
-    def add_topic(self, topic: str, type_name: str) -> None:
-        """Make room for `topic`."""
+    def add_topic(self, topic: str, type_name: str, profiles: Sequence[QoSProfile] = ()) -> None:
+        """Make room for `topic`; `profiles`: what its publishers offer, so that it is replayed in the same way."""
         self._register(type_name)
-        self._connections[topic] = self._writer.add_connection(topic, type_name, typestore=self._types)
+        self._connections[topic] = self._writer.add_connection(
+            topic, type_name, typestore=self._types, offered_qos_profiles=[_offered(profile) for profile in profiles]
+        )
         self.counts[topic] = 0
 
     def write(self, topic: str, time_ns: int, serialized: bytes) -> None:
@@ -69,6 +76,25 @@ class RawBag:
                 self._register(nested)
             lines.append(f"{written} {field}")
         self._types.register(get_types_from_msg("\n".join(lines), type_name))
+
+
+def _offered(profile: QoSProfile) -> Qos:
+    """A profile as rosbag2 writes it."""
+    return Qos(
+        history=QosHistory(profile.history.value),
+        depth=profile.depth,
+        reliability=QosReliability(profile.reliability.value),
+        durability=QosDurability(profile.durability.value),
+        deadline=_time(profile.deadline),
+        lifespan=_time(profile.lifespan),
+        liveliness=QosLiveliness(profile.liveliness.value),
+        liveliness_lease_duration=_time(profile.liveliness_lease_duration),
+        avoid_ros_namespace_conventions=profile.avoid_ros_namespace_conventions,
+    )
+
+
+def _time(duration: Duration) -> QosTime:
+    return QosTime(*divmod(duration.nanoseconds, NANOSECONDS_PER_SECOND))
 
 
 def _is_unfinished(path: Path) -> bool:

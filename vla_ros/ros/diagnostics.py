@@ -13,7 +13,7 @@ from rclpy.node import Node
 
 from vla_ros import topics
 from vla_ros.messages import shortened
-from vla_ros.ros import guard, qos
+from vla_ros.ros import convert, guard, qos
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -43,13 +43,20 @@ class Status:
 class StatusReporter:
     """Publishes what `read` answers: on /vla/state at 10 Hz and on change, on /diagnostics at 1 Hz; logs each change.
 
+    On /diagnostics the status has the node's full name, as an aggregator gets those of several arms. `hardware_id`: the
+    arm, or whatever else it is about. `now_ns`: the time, where it is not the node's own.
+
     The timer runs on the steady clock: a node whose simulated time stands still says so rather than fall silent. What
     its guard has met is part of it: a callback that failed lately is an error of the node.
     """
 
-    def __init__(self, node: Node, read: Callable[[], Status]) -> None:
+    def __init__(
+        self, node: Node, read: Callable[[], Status], hardware_id: str, now_ns: Callable[[], int] | None = None
+    ) -> None:
         self._node = node
         self._read = read
+        self._hardware_id = hardware_id
+        self._now_ns = now_ns or (lambda: int(node.get_clock().now().nanoseconds))
         self._last = ""
         self._count = 0
         self._state = node.create_publisher(DiagnosticArray, topics.STATE, qos.STATE)
@@ -68,6 +75,7 @@ class StatusReporter:
     def _on_timer(self) -> None:
         message = self._publish(self._status())
         if self._count % _DIAGNOSTICS_EVERY == 0:
+            message.status[0].name = self._node.get_fully_qualified_name().lstrip("/")
             self._diagnostics.publish(message)
         self._count += 1
 
@@ -83,8 +91,8 @@ class StatusReporter:
             self._log(status)
             self._last = status.state
         message = DiagnosticArray()
-        message.header.stamp = self._node.get_clock().now().to_msg()
-        entry = DiagnosticStatus(level=status.level, name=self._node.get_name())
+        message.header.stamp = convert.ns_to_stamp(self._now_ns())
+        entry = DiagnosticStatus(level=status.level, name=self._node.get_name(), hardware_id=self._hardware_id)
         entry.message = shortened(status.message, _LONGEST_MESSAGE)
         known = {key: value for key, value in status.values.items() if value is not None}
         entry.values = [KeyValue(key=key, value=_text(value)) for key, value in known.items()]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 import rclpy
 from rclpy.duration import Duration
@@ -17,40 +15,36 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from vla_ros.graph import EXIT_CONFIG
-from vla_ros.ros import guard, transport
+from vla_ros.ros import ending, guard, transport
 from vla_ros.ros.hearing import Hearing
 
 EXIT_FAILED = EXIT_DEAF = 1
 
 #: A signal is noticed between two spins, so the process ends at most this long after it.
 _SPIN_TIMEOUT_S = 0.2
-#: An arm brakes in less than half a second; a simulation that is gone has no more time to brake in.
+#: An arm brakes in less than half a second.
 _WIND_DOWN_S = 2.0
+#: For nodes that the arm needs to brake, or that record how it does.
+OUTLASTS_CONTROLLER_S = 3.0
 #: How long each reliable topic's readers have to confirm what was said last.
 _LAST_WORD_S = 0.1
 
 
-def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) -> int:
-    """Run one node until SIGINT, SIGTERM or SIGHUP; the exit code: 0, or 2 when it cannot be made as configured.
+def run(
+    node_class: Callable[[], Node], arguments: Sequence[str] | None = None, wind_down_s: float = _WIND_DOWN_S
+) -> int:
+    """Run one node until it is asked to end (see `ending`); the exit code: 0, or 2 when it cannot be made so.
 
     1 when it took a dead one's place and hears nobody (see `hearing`), or cannot do its work any more (`guard.Failed`).
 
-    A node with a method `wind_down() -> bool` is spun on until that says True: it brings to rest what it moves. A
-    second signal, or _WIND_DOWN_S, ends that as well.
+    A node with a method `wind_down() -> bool` is spun on until that says True: it brings to rest what it moves, or
+    waits for the one that does. `wind_down_s` ends that as well; further signals do not.
 
     rclpy's own signal handlers would invalidate the context before the node could say goodbye, so ours only ask the
     loop to end. A multi-threaded executor is never used: it loses most messages of a fast topic.
     """
+    ending.heed()
     os.environ.update(transport.environment(os.environ))  # read by the middleware in rclpy.init
-    ending: list[int] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        ending.append(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup
-        signal.signal(signal.SIGHUP, on_signal)  # a terminal that is closed: the arm brakes
     given = list(sys.argv if arguments is None else arguments)
     try:
         rclpy.init(args=given, signal_handler_options=SignalHandlerOptions.NO)
@@ -58,18 +52,17 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
         print(f"error: {' '.join(given[1:])}: {error}", file=sys.stderr)
         return EXIT_CONFIG
     try:
-        try:
-            node = node_class()
-        except (ValueError, RuntimeError, OSError) as error:  # a ConfigError; a machine or file that is not as needed
-            print(f"error: {error}", file=sys.stderr)
-            return EXIT_CONFIG
+        node = _make(node_class)
+        if node is None:
+            gc.collect()  # or what is half made stays in the graph of nodes for a while
+            return 0 if ending.asked() else EXIT_CONFIG
         hearing = Hearing(node) if transport.RESTARTED in os.environ else None
         executor = _executor()
         executor.add_node(node)
         gc.collect()
         gc.freeze()  # what is there now stays: no later collection has to walk over it, which takes a tick's time
         try:
-            while not ending:
+            while not ending.asked():
                 guard.of(node).spin(executor, _SPIN_TIMEOUT_S)
                 if guard.of(node).end:
                     print(f"error: {guard.of(node).end}", file=sys.stderr)
@@ -77,7 +70,7 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
                 if hearing and hearing.failure:
                     print(f"error: {hearing.failure}", file=sys.stderr)
                     return EXIT_DEAF
-            _wind_down(node, executor, ending)
+            _wind_down(node, executor, wind_down_s)
         finally:
             executor.shutdown(timeout_sec=0)
             node.destroy_node()
@@ -85,6 +78,19 @@ def run(node_class: Callable[[], Node], arguments: Sequence[str] | None = None) 
         return 0
     finally:
         rclpy.try_shutdown()
+
+
+def _make(node_class: Callable[[], Node]) -> Node | None:
+    """The node; None where it was asked to end meanwhile, or cannot be made, which is said."""
+    try:
+        with ending.interrupting():
+            return node_class()
+    except ending.Asked:
+        return None
+    except (ValueError, RuntimeError, OSError) as error:  # a ConfigError; a machine or file that is not as needed
+        if not ending.asked():
+            print(f"error: {error}", file=sys.stderr)
+        return None
 
 
 def _executor() -> Executor:
@@ -96,10 +102,10 @@ def _executor() -> Executor:
     return EventsExecutor()
 
 
-def _wind_down(node: Node, executor: Executor, signals: Sequence[int]) -> None:
+def _wind_down(node: Node, executor: Executor, within_s: float) -> None:
     wind_down: Callable[[], bool] = getattr(node, "wind_down", lambda: True)
-    deadline_s = time.monotonic() + _WIND_DOWN_S
-    while not wind_down() and len(signals) == 1 and time.monotonic() < deadline_s:
+    deadline_s = time.monotonic() + within_s
+    while not wind_down() and time.monotonic() < deadline_s:
         guard.of(node).spin(executor, _SPIN_TIMEOUT_S)
     for publisher in node.publishers:  # the last word, such as the command to stand, must not go with the process
         publisher.wait_for_all_acked(Duration(seconds=_LAST_WORD_S))

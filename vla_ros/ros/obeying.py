@@ -58,13 +58,13 @@ class Orders:
         self._node, self._arm, self._driver = node, arm, driver
         self._answer, self._now_ns = answer, now_ns
         for topic, act in (
-            (topics.START, lambda _: self._set_mode(Mode.POLICY)),
             (topics.STOP, lambda _: self._set_mode(Mode.HOLD)),
             (topics.HOLD, arm.hold),
             (topics.RESUME, resume),
             (topics.ESTOP, arm.estop),
         ):
             node.create_service(Trigger, topic, self._service(act))
+        node.create_service(Trigger, topics.START, self._start)
         node.create_service(Trigger, topics.HOME_GRIPPER, self._home_gripper)
         # Heard from reliable and best-effort publishers alike; one that is lost is replaced by the next.
         node.create_subscription(JointTrajectory, topics.TELEOP, self._on_teleop, qos.NEWEST)
@@ -81,6 +81,14 @@ class Orders:
             return response
 
         return serve
+
+    def _start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._arm.safety is SafetyState.STOPPED:
+            response.message = f"nothing moves after an emergency stop; call {topics.RESUME}, then {topics.START}"
+            return response
+        self._set_mode(Mode.POLICY)
+        response.success, response.message = True, self._answer()
+        return response
 
     def _set_mode(self, mode: Mode) -> None:
         self._node.set_parameters([Parameter(_MODE, Parameter.Type.STRING, mode.value)])

@@ -18,11 +18,12 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import topics
+from vla_ros import messages, topics
 from vla_ros.recording.assembling.intake import COMPRESSED_IMAGE, IMAGE, Intake
 from vla_ros.recording.lerobot_v3 import LONGEST_TASK
 from vla_ros.recording.session import Answer, EpisodeState, Refused, Session, SessionStatus, seed_in
 from vla_ros.ros import qos
+from vla_ros.ros.instructing import Instructions
 from vla_ros.ros.polling import PolledService, PolledSubscription
 from vla_ros.timing.stamps import ns_to_s, s_to_ns
 
@@ -48,6 +49,7 @@ _CLOSE_S = 4.0
 #: And an episode that was being saved, to be whole.
 _SAVE_S = 30.0
 _LONGEST_WORD = 100
+_MOST_DIGITS = 20  # of a time in nanoseconds
 #: A tick that comes so much later than it should is one of a process that stood still.
 _LATE_S = 0.1
 #: And so long, at most, it has to read what came meanwhile.
@@ -173,7 +175,7 @@ class Recording:
             topic: subscription for topic in intake.types if (subscription := self._subscribe(topic)) is not None
         }
         self._services = {word: PolledService(node, Trigger, topics.recorder(word)) for word in topics.RECORDER_WORDS}
-        node.create_subscription(String, topics.INSTRUCTION, self._on_instruction, qos.LATCHED)
+        Instructions(node, self._on_instruction)
         node.create_subscription(String, topics.RECORDER_CONTROL, self._on_control, qos.STATE)
         node.create_subscription(String, topics.RECORDER_NOTES, self._on_note, qos.STATE)
         self._thread = threading.Thread(target=self._work, name="recording", daemon=True)
@@ -226,10 +228,13 @@ class Recording:
                 self._too_large[topic] = f"images on {topic} have {size} bytes, and at most {most_bytes} are expected"
                 return
             self._too_large.pop(topic, None)
-        self._inbox.put(topic, most, partial(self._intake.take, topic, message, self._now_ns()))
+        now_ns = self._now_ns()
+        self._inbox.put(topic, most, partial(self._intake.take, topic, message, now_ns))
+        if topic == topics.STATE and (reset_ns := _reset_ns(message)) is not None:
+            self._tell(partial(self._session.world_was_reset, reset_ns, now_ns))
 
-    def _on_instruction(self, message: String) -> None:
-        task = message.data[: LONGEST_TASK + 1]  # one too many, and an episode is refused
+    def _on_instruction(self, instruction: str) -> None:
+        task = instruction[: LONGEST_TASK + 1]  # one too many, and an episode is refused
         self._tell(lambda: setattr(self._session, "task", task))
 
     def _on_control(self, message: String) -> None:
@@ -315,6 +320,12 @@ class Recording:
 
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)
+
+
+def _reset_ns(message: DiagnosticArray) -> int | None:
+    """When the simulation was reset last, where the message is the simulator's."""
+    said = [entry.value for status in message.status for entry in status.values if entry.key == messages.RESET]
+    return int(said[0]) if said and said[0].isdecimal() and len(said[0]) < _MOST_DIGITS else None
 
 
 def reason(why: str, sources: Mapping[str, str], intake: Intake) -> str:

@@ -6,7 +6,6 @@ import collections
 import contextlib
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -47,9 +46,8 @@ class Supervisor:
     or does not live, NodeDied is raised in the main thread, wherever in the `with` block it is, and the others are
     stopped. SIGTERM and SIGHUP leave the block as SystemExit, SIGINT as KeyboardInterrupt.
 
-    A parent that is killed takes the nodes with it, at once and without braking, as if each of them were killed: the
-    arm then holds, because its driver goes on following the last target that it got, for ever. Shared memory of killed
-    nodes is removed when the system starts, when one of them starts again, and when it stops.
+    Nodes notice when this process is killed, brake and end (see `ending`). Shared memory of killed nodes is removed
+    when the system starts, when one of them starts again, and when it stops.
 
     `log(name, line)` gets each line that the nodes print; `tell(text)` how a node ended that starts again.
     """
@@ -128,10 +126,10 @@ class Supervisor:
             signal.signal(number, handler)
         self._handlers.clear()
 
-    def _start(self, node: NodeSpec, added: Mapping[str, str] | None = None) -> _Child:
+    def _start(self, node: NodeSpec, is_restarted: bool = False) -> _Child:
         file = Path(self._files.name) / f"{node.name}.yaml"
         file.write_text(params_file(node), encoding="utf-8")
-        environment = {**self._environment, **(added or {})}
+        environment = {**self._environment, **transport.of_child(is_restarted)}
         return _Child(node, command(node, file, self._package), environment, self._log, self._on_end)
 
     def _on_end(self, child: _Child) -> None:
@@ -154,7 +152,7 @@ class Supervisor:
                 if self._leaving:
                     continue
                 try:
-                    self._children[node.name] = self._start(node, {transport.RESTARTED: "1"})
+                    self._children[node.name] = self._start(node, is_restarted=True)
                 except OSError as error:
                     self._give_up(f"node {node.name} cannot be started again: {error}")
 
@@ -183,7 +181,8 @@ def command(node: NodeSpec, params: Path, package: str = NODES) -> list[str]:
     return [
         sys.executable,
         "-m",
-        f"{package}.{node.executable}",
+        package,
+        node.executable,
         "--ros-args",
         *arguments,
         "--params-file",
@@ -221,7 +220,7 @@ class _Child:
         self._lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
         self._born_s = time.monotonic()
         self._process = subprocess.Popen(
-            [*_dying_with_parent(), *arguments],
+            arguments,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -283,14 +282,6 @@ class _Child:
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # ended in the meantime
             os.killpg(self._process.pid, number)
-
-
-def _dying_with_parent() -> list[str]:
-    """The kernel kills a child whose parent is gone, however that went; a pipe would need the child's co-operation."""
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        raise RuntimeError("setpriv is missing, so nodes could outlive a killed parent; install util-linux")
-    return [setpriv, "--pdeathsig", "KILL"]
 
 
 def _is_ignored(number: int) -> bool:

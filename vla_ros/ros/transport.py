@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from vla_ros.ros import ending
+
 PROFILE = "fastdds.xml"
 
 #: Where Fast DDS looks for its profile: the name of today, and the one it had before version 3.
@@ -26,8 +28,6 @@ _DOMAIN_IDS = range(101, 0, -1)
 
 #: In the environment of a process that takes a dead one's place (see `hearing`).
 RESTARTED = "VLA_ROS_RESTARTED"
-#: In the environment of a node: the process whose end is the node's (see `ending`). Not of one that a user started.
-PARENT = "VLA_ROS_PARENT"
 
 _RANGE_LOCALHOST = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
@@ -53,7 +53,7 @@ def local_environment(base: Mapping[str, str], domain_id: int) -> dict[str, str]
 
 def of_child(is_restarted: bool) -> dict[str, str]:
     """What a node that this process starts has in its environment beside the rest."""
-    return {PARENT: str(os.getpid())} | ({RESTARTED: "1"} if is_restarted else {})
+    return {ending.PARENT: str(os.getpid())} | ({RESTARTED: "1"} if is_restarted else {})
 
 
 def profile_path() -> Path:

@@ -34,7 +34,7 @@ class Worker(Generic[Item]):
             self._wake.notify()
         return replaced
 
-    def close(self, timeout_s: float = 2.0) -> None:
+    def close(self, timeout_s: float = 1.0) -> None:
         """End the thread once its present item is done, waiting for at most `timeout_s`."""
         with self._wake:
             self._closed = True

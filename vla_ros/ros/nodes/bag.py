@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import platform
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import Any
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from vla_ros import topics
 from vla_ros.config import BagNodeConfig
 from vla_ros.ros import params
 from vla_ros.ros.bags import RawBag, message_class
 from vla_ros.ros.diagnostics import ERROR, OK, WARN, Status, StatusReporter
 from vla_ros.ros.guard import GuardedNode
-from vla_ros.ros.main import run
+from vla_ros.ros.main import OUTLASTS_CONTROLLER_S, run
 
 _LOOK_PERIOD_S = 0.1
 _DEPTH = 1000  # messages that may wait for the disk: one second of the fastest topic
@@ -34,13 +35,17 @@ class BagNode(GuardedNode):
         self._bag = self._at_end.enter_context(closing(RawBag(Path(config.path))))
         if str(self._bag.path) != config.path:
             self.get_logger().warning(f"{config.path} was left unfinished; this goes into {self._bag.path}")
-        self._reporter = StatusReporter(self, self._status)
+        self._reporter = StatusReporter(self, self._status, platform.node())
         self.create_timer(_LOOK_PERIOD_S, self._look_for_topics, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def destroy_node(self) -> None:
         """Close the bag properly, whatever ended the node."""
         self._at_end.close()
         super().destroy_node()
+
+    def wind_down(self) -> bool:
+        """What the controller sends while it brakes goes into the bag as well."""
+        return self.count_publishers(topics.COMMAND) == 0
 
     def _look_for_topics(self) -> None:
         for topic in list(self._missing):
@@ -51,13 +56,13 @@ class BagNode(GuardedNode):
 
     def _record(self, topic: str, publishers: list[Any]) -> None:
         type_name = publishers[0].topic_type
+        profiles = [publisher.qos_profile for publisher in publishers]
         try:
             kind = message_class(type_name)
-            self._bag.add_topic(topic, type_name)
+            self._bag.add_topic(topic, type_name, profiles)
         except ValueError as error:
             self._failure = f"{topic} is not recorded: {error}"
             return
-        profiles = [publisher.qos_profile for publisher in publishers]
         self.create_subscription(kind, topic, partial(self._on_message, topic), _matching(profiles), raw=True)
 
     def _on_message(self, topic: str, serialized: bytes) -> None:
@@ -85,8 +90,4 @@ def _matching(profiles: list[QoSProfile]) -> QoSProfile:
 
 def main() -> int:
     """Run the node until it is told to end; the exit code."""
-    return run(BagNode)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run(BagNode, wind_down_s=OUTLASTS_CONTROLLER_S)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
@@ -22,6 +21,7 @@ from vla_ros.ros.main import run
 from vla_ros.ros.obeying import Orders, Plans
 from vla_ros.ros.recovering import Recovering
 from vla_ros.ros.rivals import Rivals
+from vla_ros.ros.ticking import Ticking
 from vla_ros.timing.stamps import ns_to_ms, ns_to_s, period_ns
 from vla_ros.values import Mode, SafetyState
 
@@ -37,6 +37,7 @@ class ControllerNode(GuardedNode):
         self._robot = catalogue.find(config.robot)
         self._arm = ArmController(self._robot, config.arm, config.mode, is_obeyed=not config.dry_run)
         self._period_ns = period_ns(config.arm.rate_hz)
+        self._ticking = Ticking(self, 1.0 / config.arm.rate_hz, self._on_tick)
         self._last_tick_ns = 0
         self._jitter_ms = Percentiles()
 
@@ -55,7 +56,7 @@ class ControllerNode(GuardedNode):
         by_itself = config.arm.watchdog.recovers_by_itself
         self._recovering = Recovering(self, self._arm, self._commanded, by_itself, self._now_ns)
         guard.of(self).on_failure = lambda why: self._arm.on_failure(why, self._now_ns())
-        self._reporter = StatusReporter(self, self._status)
+        self._reporter = StatusReporter(self, self._status, config.robot)
         self._liveliness = Liveliness(
             self,
             on_lost=lambda why: self._arm.on_policy_lost(self._now_ns(), why),
@@ -70,10 +71,10 @@ class ControllerNode(GuardedNode):
         Orders(self, self._arm, self._commanded, self._recovering.resume, self._answer, self._now_ns)
         Plans(self, self._arm, self._liveliness.seen, self._now_ns)
         InterventionLog(self, lambda: self._arm.counters)
-        self.create_timer(1.0 / config.arm.rate_hz, self._on_tick)
 
     def wind_down(self) -> bool:
         """Ramp to a hold before the node ends; whether the arm stands."""
+        self._ticking.outlast()
         self._arm.stop(self._now_ns())
         return self._arm.is_at_rest
 
@@ -129,13 +130,9 @@ class ControllerNode(GuardedNode):
         return Status(OK if as_asked else _LEVELS[arm.safety], arm.safety.value, reason, values)
 
     def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
+        return self._ticking.now_ns
 
 
 def main() -> int:
     """Run the node until it is told to end; the exit code."""
     return run(ControllerNode)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from contextlib import ExitStack
 from typing import Any
 
 from sensor_msgs.msg import CompressedImage
-from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import topics
@@ -22,6 +20,7 @@ from vla_ros.ros import convert, guard, params, qos
 from vla_ros.ros.asking import Questions
 from vla_ros.ros.diagnostics import ERROR, OK, WARN, Status, StatusReporter
 from vla_ros.ros.guard import GuardedNode
+from vla_ros.ros.instructing import Instructions
 from vla_ros.ros.main import run
 from vla_ros.ros.policy_worker import Condition, PolicyWorker
 from vla_ros.ros.streams import Streams
@@ -61,8 +60,8 @@ class InferenceNode(GuardedNode):
         for part in (questions, self._thinker, self._worker):  # the last one first
             self._at_end.callback(part.close)
         guard.of(self).on_failure = lambda why: self._worker.begin_again()
-        self._reporter = StatusReporter(self, self._status)
-        self.create_subscription(String, topics.INSTRUCTION, self._on_instruction, qos.LATCHED)
+        self._reporter = StatusReporter(self, self._status, config.robot)
+        Instructions(self, self._worker.instruct)
         if config.instruction:
             self._worker.instruct(config.instruction)
 
@@ -82,9 +81,6 @@ class InferenceNode(GuardedNode):
             raise ValueError(f"cameras: {needy} needs {lacking}; given: {', '.join(given) or 'none'}")
         self._policy.check_cameras({name: (camera.width, camera.height) for name, camera in given.items()})
         return {name: given[name] for name in names}
-
-    def _on_instruction(self, message: String) -> None:
-        self._worker.instruct(message.data)
 
     def _on_instant(self, instant_ns: int) -> None:
         if guard.of(self).problem:  # what was seen, or told, may be incomplete
@@ -141,7 +137,3 @@ def main() -> int:
     # where other nodes want the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return run(InferenceNode)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from vla_ros import messages
+from vla_ros import messages, topics
 from vla_ros.config import RecorderNodeConfig
 from vla_ros.recording import features
 from vla_ros.recording.assembling.intake import Intake
@@ -18,7 +17,7 @@ from vla_ros.robots import catalogue
 from vla_ros.ros import params, recording
 from vla_ros.ros.diagnostics import ERROR, OK, WARN, Status, StatusReporter
 from vla_ros.ros.guard import GuardedNode
-from vla_ros.ros.main import run
+from vla_ros.ros.main import OUTLASTS_CONTROLLER_S, run
 from vla_ros.ros.recording import Recording
 
 
@@ -63,12 +62,16 @@ class RecorderNode(GuardedNode):
         self._recording = Recording(self, intake, session, {cameras[name]: size for name, size in sizes.items()})
         self._recording.said = "; ".join(writer.notices)
         self._at_end.callback(self._end_recording)
-        self._reporter = StatusReporter(self, self._status)
+        self._reporter = StatusReporter(self, self._status, config.robot)
 
     def destroy_node(self) -> None:
         """Set an open episode aside, whatever ended the node."""
         self._at_end.close()
         super().destroy_node()
+
+    def wind_down(self) -> bool:
+        """The end is seen, too: the controller brakes."""
+        return self.count_publishers(topics.COMMAND) == 0
 
     def _end_recording(self) -> None:
         for notice in self._recording.close():
@@ -90,8 +93,4 @@ class RecorderNode(GuardedNode):
 
 def main() -> int:
     """Run the node until it is told to end; the exit code."""
-    return run(RecorderNode)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run(RecorderNode, wind_down_s=OUTLASTS_CONTROLLER_S)

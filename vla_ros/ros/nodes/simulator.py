@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -12,14 +11,14 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
-from vla_ros import topics
+from vla_ros import messages, topics
 from vla_ros.config import SimulatorNodeConfig
 from vla_ros.robots import catalogue
 from vla_ros.ros import convert, frames, params, qos, rivals
 from vla_ros.ros.diagnostics import ERROR, OK, Status, StatusReporter
 from vla_ros.ros.drivers import catalogue as drivers
 from vla_ros.ros.guard import Failed, GuardedNode
-from vla_ros.ros.main import run
+from vla_ros.ros.main import OUTLASTS_CONTROLLER_S, run
 from vla_ros.ros.simulated_camera import SimulatedCamera
 from vla_ros.ros.simulating import Simulation
 from vla_ros.simulation.faults import Stream
@@ -43,7 +42,7 @@ class SimulatorNode(GuardedNode):
         self._base_frame = robot.base_frame
         self._links = frames.LinkFrames(robot)
         self._seed = config.seed
-        self._resets = 0
+        self._resets = self._reset_ns = 0
         self._state_due_ns = self._links_due_ns = 0
         self._world = Tabletop(robot, config.world)
         self._world.reset(config.seed)
@@ -63,9 +62,8 @@ class SimulatorNode(GuardedNode):
         }
         self._publish_fixed_frames()
         self._joint_states = robot.endpoints["joint_states"].name
-        rivals.refuse_a_robot(
-            self, self._joint_states, rivals.DISCOVERED_WITHIN_S
-        )  # before time runs, and commands come
+        # Before time runs, and commands come.
+        rivals.refuse_a_robot(self, self._joint_states, rivals.DISCOVERED_WITHIN_S)
         self._simulation = Simulation(
             self._world,
             self._mirror,
@@ -77,13 +75,17 @@ class SimulatorNode(GuardedNode):
             on_frame=lambda camera, time_ns, picture: self._cameras[camera].deliver(time_ns, picture),
         )
         self._at_the_end.callback(self._simulation.close)
-        self._reporter = StatusReporter(self, self._status)
+        self._reporter = StatusReporter(self, self._status, config.robot, self._now_ns)
         self.create_service(Trigger, topics.SIMULATION_RESET, self._on_reset)
 
     def destroy_node(self) -> None:
         """End the simulation first: its threads publish."""
         self._at_the_end.close()
         super().destroy_node()
+
+    def wind_down(self) -> bool:
+        """Time runs on until the controller has ended: its arm has to brake in it."""
+        return self.count_publishers(topics.COMMAND) == 0
 
     # --- the simulation's threads ---
 
@@ -105,19 +107,22 @@ class SimulatorNode(GuardedNode):
     def _reset(self) -> str:
         instruction = self._world.reset(self._seed + self._resets)
         self._resets += 1
+        self._reset_ns = self._now_ns()
         self._mirror.reset(self._world)
         self._simulation.forget_frames()
         self._publish_fixed_frames()
         return instruction
 
     def _publish_fixed_frames(self) -> None:
-        now_ns = self._world.time_ns + self._world.faults.clock_shift_ns(self._world.time_ns)
-        world, base = self._world, self._base_frame
+        world, base, now_ns = self._world, self._base_frame, self._now_ns()
         cameras = [
             frames.camera_transform(name, world.cameras[name], world.camera_pose(name), base, now_ns)
             for name in self._cameras
         ]
         self._fixed.publish(TFMessage(transforms=[*self._links.fixed(now_ns), *cameras]))
+
+    def _now_ns(self) -> int:
+        return self._world.time_ns + self._world.faults.clock_shift_ns(self._world.time_ns)
 
     # --- the executor's thread ---
 
@@ -133,7 +138,8 @@ class SimulatorNode(GuardedNode):
         except Exception as error:  # a world that has ended, or a robot that would follow its commands
             raise Failed(str(error) if isinstance(error, RuntimeError) else repr(error)) from error
         fault = self._world.fault
-        values = {"real_time_factor": self._simulation.speed, "resets": self._resets, "task": self._world.instruction}
+        resets: dict[str, object] = {"resets": self._resets, messages.RESET: self._reset_ns}
+        values = resets | {"real_time_factor": self._simulation.speed, "task": self._world.instruction}
         if fault is not None:
             return Status(ERROR, "fault", fault, values)
         return Status(OK, "running", "", values)
@@ -141,8 +147,4 @@ class SimulatorNode(GuardedNode):
 
 def main() -> int:
     """Run the node until it is told to end; the exit code."""
-    return run(SimulatorNode)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run(SimulatorNode, wind_down_s=OUTLASTS_CONTROLLER_S)
