@@ -60,9 +60,9 @@ class Observer:
 
         self._watcher.until(moves, "the arm to move")
 
-    def until_it_is_over(self) -> None:
-        gone = [topics.COMMAND, "/clock"]
-        self._watcher.until(lambda: not any(map(self._watcher.count_publishers, gone)), "all nodes to be gone")
+    def until_gone(self, *topics: str) -> None:
+        """Wait until nobody publishes there."""
+        self._watcher.until(lambda: not any(map(self._watcher.count_publishers, topics)), f"the end of {topics}")
 
     def speeds(self) -> np.ndarray:
         return np.array([np.abs(command.points[0].velocities).max() for command in self._commands])
@@ -92,7 +92,7 @@ def test_nodes_that_are_asked_to_end_at_once_end_well(
     observer.until_it_moves()
     for node in nodes.values():
         os.kill(node.process_id, signal.SIGINT)
-    observer.until_it_is_over()
+    observer.until_gone(topics.COMMAND, "/clock")
     assert {name: node.exit_code() for name, node in nodes.items()} == dict.fromkeys(nodes, 0)
     observer.assert_it_came_to_rest()
     assert bagged_speeds(system.bag)[-1] < 1e-3
@@ -128,7 +128,7 @@ def test_nodes_whose_parent_is_killed_brake_and_end(
     ends = [os.pidfd_open(int(child)) for child in children]
     assert len(ends) == len(graph.build(system).nodes)
     parent.kill()
-    observer.until_it_is_over()
+    observer.until_gone(topics.COMMAND, "/clock")
     for end in ends:
         assert select.select([end], [], [], 10.0)[0]
         os.close(end)
@@ -143,5 +143,7 @@ def test_an_arm_brakes_though_simulated_time_has_ended(
     nodes = start_graph(system.model_copy(update={"bag": "", "record": ""}))
     observer.until_it_moves()
     os.kill(nodes["simulator"].process_id, signal.SIGKILL)
-    assert nodes["controller"].end() == 0
+    os.kill(nodes["controller"].process_id, signal.SIGINT)
+    observer.until_gone(topics.COMMAND)
+    assert nodes["controller"].exit_code() == 0
     observer.assert_it_came_to_rest()
