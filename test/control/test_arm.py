@@ -13,7 +13,7 @@ from vla_ros.geometry import RotationForm, rotation_angle
 from vla_ros.robots.fr3 import FR3
 from vla_ros.robots.panda import PANDA
 from vla_ros.timing.chunks import ScheduleConfig, ScheduleMode
-from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, Array, Mode, ModelChunk, SafetyState
+from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, ActionChunk, Array, Mode, ModelChunk, SafetyState
 
 TICK_NS = 10_000_000
 STEP_NS = 100_000_000
@@ -236,6 +236,63 @@ def test_a_delta_chunk_that_arrives_late_loses_no_displacement(new_bench, kinema
         np.testing.assert_allclose(reached[-1][:3], wanted[:3], atol=5e-4)
         assert rotation_angle(reached[-1][3:], wanted[3:]) < 2e-3
     np.testing.assert_allclose(reached[0], reached[1], atol=5e-4)
+
+
+@pytest.mark.parametrize("mode", list(ScheduleMode))
+def test_a_late_first_chunk_is_followed_from_its_first_row(new_bench, limits, assert_keeps, mode):
+    bench = new_bench(ArmConfig(schedule=ScheduleConfig(mode=mode))).started()
+    start, observed_ns = bench.measured.copy(), bench.now_ns
+    bench.run(0.7)
+    bench.arm.on_chunk(
+        ActionChunk(observed_ns, STEP_NS, PANDA.joint_names, start + 0.05 * np.arange(10)[:, None]), bench.now_ns
+    )
+    begin_ns, sent = bench.now_ns, len(bench.commands)
+    bench.run(1.2)
+    assert bench.counters["chunk_shifted"] == 1
+    assert bench.counters["late_rows"] == 0
+    for command in bench.commands[sent:]:  # never ahead of the plan as if it had begun now
+        assert (command.joint_positions - start <= 0.5 * (command.time_ns - begin_ns) * 1e-9 + 0.01).all()
+    np.testing.assert_allclose(bench.measured, start + 0.45, atol=2e-3)
+    assert_keeps(bench.path(), limits)
+
+
+def test_a_policy_that_is_slower_than_its_chunk_moves(new_bench, limits, assert_keeps):
+    """Half a second of plan, for which it needs 0.8 s: every second one is of a standstill."""
+    bench = new_bench().started()
+    start = bench.measured.copy()
+    for _ in range(6):
+        observed, observed_ns = bench.measured.copy(), bench.now_ns
+        bench.run(0.8)
+        rows = observed + 0.02 * np.arange(5)[:, None]
+        bench.arm.on_chunk(ActionChunk(observed_ns, STEP_NS, PANDA.joint_names, rows), bench.now_ns)
+        bench.run(0.02)
+    bench.run(0.8)
+    assert bench.counters["chunk_shifted"] == 3
+    assert bench.counters["chunk_late"] == 3
+    np.testing.assert_allclose(bench.measured - start, 3 * 0.08, atol=0.02)
+    assert_keeps(bench.path(), limits)
+
+
+def test_an_arm_that_is_held_while_chunks_come_goes_on_from_the_first_row_of_the_last(new_bench):
+    bench = new_bench().started()
+    bench.send_joints(0.03)
+    bench.run(0.5)
+    bench.is_connected = False
+    for _ in range(10):
+        bench.run(0.1)
+        bench.send_joints(0.03)
+    bench.is_connected = True
+    held = bench.measured.copy()
+    observed_ns = bench.now_ns
+    bench.run(0.03)
+    bench.arm.on_chunk(
+        ActionChunk(observed_ns, STEP_NS, PANDA.joint_names, held + 0.03 * np.arange(20)[:, None]), bench.now_ns
+    )
+    begin_ns = bench.now_ns
+    bench.run(0.3)
+    assert bench.safety is SafetyState.RUNNING
+    ahead = bench.measured - held - 0.3 * (bench.now_ns - begin_ns) * 1e-9
+    assert (ahead < 0.01).all()
 
 
 def test_half_the_limits_are_half_the_limits(new_bench, limits):

@@ -168,6 +168,65 @@ def test_dropping_late_rows_loses_no_displacement(delay_ms: int, mode: ScheduleM
     assert np.allclose(at(late, 950), anchor.joint_positions + deltas.sum(axis=0))  # type: ignore[arg-type]
 
 
+# --- from standstill
+
+
+@FEW
+@given(st.integers(1, 3000), modes, st.integers(0, 80))
+def test_a_late_first_chunk_begins_with_its_first_row(delay_ms: int, mode: ScheduleMode, latency_ms: int) -> None:
+    """Also one that is later than it is long."""
+    rows = [[0.1 * row, -row] for row in range(10)]
+    prompt, late = schedule(mode), schedule(mode, actuation_latency_ms=latency_ms)
+    prompt.add(chunk(0, rows), T0)
+    assert late.add(chunk(0, rows), T0 + delay_ms * MS) == 0
+    assert late.shift_ns == (delay_ms + latency_ms) * MS
+    assert late.delay_ms == delay_ms + latency_ms
+    for now_ms in range(0, 1100, 30):
+        first, second = at(prompt, now_ms), at(late, delay_ms + now_ms)
+        assert (first is None) == (second is None)
+        assert first is None or np.allclose(first, second, atol=1e-12)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", list(ScheduleMode))
+@pytest.mark.parametrize("observed_ms", [10, 690, 699])
+def test_what_else_was_observed_in_the_standstill_begins_where_that_ended(mode: ScheduleMode, observed_ms: int) -> None:
+    plan = schedule(mode)
+    rows = [[0.1 * row, -row] for row in range(10)]
+    plan.add(chunk(0, rows), T0 + 700 * MS)
+    assert plan.add(chunk(observed_ms, rows), T0 + 1000 * MS) == 3
+    for now_ms in range(1000, 1600, 10):  # the same plan, seen twice
+        assert np.allclose(at(plan, now_ms), [0.001 * (now_ms - 700), -0.01 * (now_ms - 700)])  # type: ignore[arg-type]
+    assert plan.add(chunk(710, rows), T0 + 1300 * MS) == 6, "observed in motion: by time"
+    assert plan.shift_ns == 0
+
+
+@pytest.mark.parametrize("observed_ms", [250, 299, 300, 500])
+def test_after_the_end_of_the_schedule_it_is_a_standstill_again(observed_ms: int) -> None:
+    plan = schedule()
+    plan.add(chunk(0, [[0, 0], [1, 1], [2, 2]]), T0)
+    late_rows = plan.add(chunk(observed_ms, [[2, 2], [3, 3], [4, 4], [5, 5], [6, 6]]), T0 + 620 * MS)
+    if observed_ms < 300:  # the last row was being kept
+        assert late_rows == math.ceil((620 - observed_ms) / 100)
+    else:
+        assert (late_rows, plan.shift_ns) == (0, (620 - observed_ms) * MS)
+        assert np.array_equal(at(plan, 620), [2, 2])  # type: ignore[arg-type]
+    assert plan.committed(T0 + 100 * MS, 1, STEP_NS) is not None, "what was sent before is still known"
+
+
+@pytest.mark.parametrize("mode", list(ScheduleMode))
+def test_an_arm_that_follows_nothing_stands_though_there_is_a_plan(mode: ScheduleMode) -> None:
+    """One that is held, as its controller knows; what it did not follow has no say in what begins then."""
+    for idle_since_ms, expected in ((100.0, 0.0), (250.0, 0.7)):
+        plan = schedule(mode)
+        plan.add(chunk(0, [[5, 5]] * 30), T0)
+        plan.add(chunk(200, [[0.1 * row, 0] for row in range(30)]), T0 + 900 * MS, T0 + idle_since_ms * MS)
+        if expected == 0.0:
+            assert [at(plan, now_ms)[0] for now_ms in (900, 1000)] == pytest.approx([0.0, 0.1])  # type: ignore[index]
+        else:
+            assert plan.shift_ns == 0
+            assert at(plan, 2900)[0] == pytest.approx(2.7, abs=1.2)  # type: ignore[index]
+
+
 # --- chunks that overlap
 
 
