@@ -1,4 +1,7 @@
-"""How evenly the controller commands: jitter of its commands as the driver receives them, beside a bare timer's."""
+"""How evenly the controller commands: jitter of its commands as the driver receives them, in that of a bare timer.
+
+A machine that is busy delays both, so that only their ratio says something of the controller.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ from vla_ros.ros import convert, qos, transport
 from vla_ros.ros.main import run
 from vla_ros.values import NANOSECONDS_PER_SECOND, ActionChunk
 
-LIMIT_MS = 2.0
+#: Of the bare timer's, in the same run: its p99, and its worst tick.
+LIMIT_P99, LIMIT_WORST = 5.0, 5.0
 BARE = "/bench/bare"
 ROWS, CHUNKS_HZ = 10, 5.0
 HERE = Path(__file__)
@@ -112,14 +116,18 @@ def main() -> None:
         os.environ.update(transport.local_environment(os.environ, domain_id))
         jitters_ms = measure(given.seconds, given.rate_hz)
     print(f"targets at {given.rate_hz:g} Hz for {given.seconds:g} s, joint states at 1 kHz; |interval - period| in ms:")
-    p99 = {}
+    figures = {}
     for name, jitter_ms in jitters_ms.items():
-        p50, p99[name], worst = (*np.quantile(jitter_ms, (0.5, 0.99)), jitter_ms.max())
+        p50, p99, worst = (*np.quantile(jitter_ms, (0.5, 0.99)), jitter_ms.max())
+        figures[name] = p99, worst
         rate_hz = len(jitter_ms) / given.seconds
-        print(f"{name:12} p50 {p50:6.2f}  p99 {p99[name]:6.2f}  worst {worst:6.2f}   {rate_hz:.1f} Hz")
-    kept = "kept" if p99["controller"] <= LIMIT_MS else "MISSED"
-    of_bare = p99["controller"] / p99["bare timer"]
-    print(f"p99 {p99['controller']:.2f} ms, limit {LIMIT_MS:g}: {kept}; {of_bare:.2f} of the bare timer's")
+        print(f"{name:12} p50 {p50:6.2f}  p99 {p99:6.2f}  worst {worst:6.2f}   {rate_hz:.1f} Hz")
+    for what, limit, ours_ms, bare_ms in zip(
+        ("p99", "worst tick"), (LIMIT_P99, LIMIT_WORST), figures["controller"], figures["bare timer"], strict=True
+    ):
+        kept = "kept" if ours_ms <= limit * bare_ms else "MISSED"
+        ratio = f"{ours_ms:.2f} ms is {ours_ms / bare_ms:.2f} of the bare timer's {bare_ms:.2f}"
+        print(f"{what}: {ratio}, limit {limit:g}: {kept}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""From image to chunk and from an action's due time to its command, between processes, beside one bare hop of DDS."""
+"""From image to chunk and from an action's due time to its command, between processes, in bare hops of DDS.
+
+A machine that is busy delays the hop as well, so that only the ratio says something of the nodes.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +45,10 @@ HEIGHT, WIDTH, CAMERA_HZ, JOINTS_HZ = 480, 640, 30.0, 100.0
 CAMERAS = {f"camera_{i}": f"/bench/camera_{i}/image_raw" for i in range(3)}
 POLICY, ROWS, STEP_HZ = "instant", 10, 10.0
 SWING_RAD = 0.05
-#: The goals: of the hop's median; milliseconds; milliseconds beyond the controller's period.
-HOPS_P50, CHUNK_P99_MS, COMMAND_P99_MS = 3.0, 15.0, 2.0
+#: The goals, of the bare hop in the same run: the chunk's median and p99, and the command's p99 beyond the period.
+HOPS_P50, HOPS_P99, COMMAND_HOPS_P99 = 3.0, 3.0, 1.0
+#: How long a process has to end; then it is killed, and what was measured is still reported.
+_END_S = 10.0
 WARM_UP_S = 2.0
 HERE = Path(__file__)
 
@@ -235,7 +240,12 @@ def processes(roles: Mapping[str, Config | None], script: Path = HERE) -> Iterat
         for process in running.values():
             process.terminate()
         for role, process in running.items():
-            printed[role] = process.communicate(timeout=10.0)[0]
+            try:
+                printed[role] = process.communicate(timeout=_END_S)[0]
+            except subprocess.TimeoutExpired:
+                process.kill()
+                printed[role] = process.communicate()[0]
+                print(f"{role} had not ended {_END_S:g} s after SIGTERM, and was killed", file=sys.stderr)
 
 
 def measure(seconds: float, rate_hz: float) -> dict[str, list[float]]:
@@ -306,12 +316,14 @@ def report(measured: dict[str, list[float]], seconds: float, rate_hz: float) -> 
         p50, p99, worst = quantiles(times_ms)
         print(f"{what:34} {p50:6.1f} {p99:6.1f} {worst:6.1f}   of {len(times_ms)}")
     hop, chunk, command = map(quantiles, measured.values())
-    for what, figure, limit in (
-        ("chunk p50 in hops", chunk[0] / hop[0], HOPS_P50),
-        ("chunk p99 [ms]", chunk[1], CHUNK_P99_MS),
-        ("command p99 [ms]", command[1], 1e3 / rate_hz + COMMAND_P99_MS),
+    for what, time_ms, hop_ms, limit in (
+        ("chunk p50", chunk[0], hop[0], HOPS_P50),
+        ("chunk p99", chunk[1], hop[1], HOPS_P99),
+        ("command p99 beyond the period", max(0.0, command[1] - 1e3 / rate_hz), hop[1], COMMAND_HOPS_P99),
     ):
-        print(f"{what:20} {figure:6.2f}   limit {limit:g}: {'kept' if figure <= limit else 'MISSED'}")
+        hops = time_ms / hop_ms
+        kept = "kept" if hops <= limit else "MISSED"
+        print(f"{what:30} {time_ms:6.2f} ms is {hops:5.2f} of a hop's {hop_ms:.2f}, limit {limit:g}: {kept}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter as NodeParameter
+from rclpy.qos import qos_profile_parameters
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -154,6 +155,16 @@ def test_a_negative_time_on_the_clock_and_parameters_of_no_type_are_survived(ben
     bench.call(SetParameters, "guarded/set_parameters", SetParameters.Request(parameters=[broken]))
     assert bench.guard.refused["guarded/set_parameters"] == 1
     assert not bench.failures  # nothing was done, so nothing is half done
+
+
+def test_every_one_of_many_calls_at_once_is_answered(bench: Bench) -> None:
+    names = [f"served_{number}" for number in range(3)]
+    for name in names:
+        bench.node.create_service(Trigger, name, lambda request, response: response)
+    clients = [bench.peer.create_client(Trigger, name, qos_profile=qos_profile_parameters) for name in names]
+    bench.until(lambda: all(client.service_is_ready() for client in clients))
+    answers = [client.call_async(Trigger.Request()) for client in clients for _ in range(300)]
+    bench.until(lambda: all(answer.done() for answer in answers))
 
 
 def test_a_callback_can_end_its_node_and_that_is_no_failure(bench: Bench) -> None:
