@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.serialization import serialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, Float64MultiArray, String
@@ -111,6 +111,59 @@ class Adversary:
         for message in made:
             if hasattr(message, "header"):
                 message.header.stamp = convert.ns_to_stamp(now_ns)
+        return made
+
+    def known(self, kind: type) -> list[Any]:
+        """What once ended a node, or came near it, and its like: good messages with one thing wrong."""
+        made: list[Any] = []
+
+        def but(number: int, change: Callable[[Any], None]) -> None:
+            made.append(self.good(kind)[number])
+            change(made[-1])
+
+        if kind is DiagnosticArray:
+            for text in TEXTS:
+                but(0, lambda message, text=text: setattr(message.status[0].values[0], "value", text))
+                but(1, lambda message, text=text: setattr(message.status[0].values[2], "value", text))
+                counted = KeyValue(key="intervention.velocity", value=text)
+                but(1, lambda message, counted=counted: message.status[0].values.append(counted))
+        elif kind is JointState:
+            for number in (0, 1):
+                but(number, lambda message: message.name.pop())
+                but(number, lambda message: message.position.pop())
+                but(number, lambda message: (message.name.pop(), message.position.pop()))
+                but(number, lambda message: message.name.__setitem__(0, message.name[1]))
+                for value in NUMBERS:
+                    but(number, lambda message, value=value: message.position.__setitem__(0, value))
+        elif kind is Float64MultiArray:
+            but(0, lambda message: message.data.pop())
+            dim = made[-1].layout.dim[0]
+            dim.label = dim.label.rpartition(",")[0]  # fewer values, and as many labels
+            for place in (0, 1, 2, 7):
+                for value in NUMBERS:
+                    but(0, lambda message, place=place, value=value: message.data.__setitem__(place, value))
+                    but(1, lambda message, place=place, value=value: message.data.__setitem__(place - 1, value))
+        elif kind is JointTrajectory:
+            but(0, lambda message: setattr(message, "points", message.points * 2000))
+            but(0, lambda message: setattr(message, "joint_names", message.joint_names * 20))
+            but(0, lambda message: setattr(message.points[1].time_from_start, "sec", -1))
+            for number in (0, 1, 2):
+                but(number, lambda message: setattr(message, "points", []))
+                but(number, lambda message: message.points[0].positions.pop())
+                for value in NUMBERS:
+                    but(number, lambda message, value=value: message.points[0].positions.__setitem__(0, value))
+        elif kind is Clock:
+            for seconds in (-1, -(2**31), 2**31 - 1):
+                but(0, lambda message, seconds=seconds: setattr(message.clock, "sec", seconds))
+        elif kind is Image:
+            for field, value in (("height", 2**32 - 1), ("width", 0), ("step", 1), ("encoding", "9" * 5000)):
+                but(0, lambda message, field=field, value=value: setattr(message, field, value))
+        elif kind is String:
+            made = [String(data=text) for text in TEXTS]
+        for message in [*made] if hasattr(kind, "header") else []:
+            late = deserialize_message(serialize_message(message), kind)
+            late.header.stamp = convert.ns_to_stamp(-5)
+            made.append(late)
         return made
 
     def anything(self, kind: type) -> Any:

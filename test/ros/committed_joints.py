@@ -22,7 +22,7 @@ class CommittedJoints:
             gripper=GripperConvention.NONE,
             joint_names=robot.joint_names,
         )
-        self.window_spec = WindowSpec()
+        self.window_spec = WindowSpec(proprioception=())
 
     def reset(self, instruction: str) -> None:
         """Follows any."""

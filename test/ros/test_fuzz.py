@@ -125,6 +125,12 @@ class Subject:
             end.callback(adversary.serialized(end.msg_type) if end.raw else adversary.message(end.msg_type))
 
     def is_attacked(self, times: int = MESSAGES) -> None:
+        for end in [*self.node._subscriptions, *self.polled]:
+            kind = end._type if isinstance(end, PolledSubscription) else end.msg_type
+            for number, message in enumerate(self.adversary.known(kind)):
+                self.send(end.topic if isinstance(end, PolledSubscription) else end.topic_name, message)
+                if number % 5 == 0:
+                    self.tick()
         for number in range(times):
             self.attack()
             if number % 5 == 0:
@@ -212,8 +218,8 @@ def test_the_controller(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> No
             assert subject.call(topics.RESUME).success
 
     said: list[str] = []
-    subject.until(lambda: node._arm.status().safety.value == "running", follow, lambda: said[-3:])
-    assert commands
+    commands.clear()
+    subject.until(lambda: commands and node._arm.status().safety.value == "running", follow, lambda: said[-3:])
 
 
 @pytest.mark.parametrize("policy", ["scripted", "committed_joints"])
