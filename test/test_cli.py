@@ -90,6 +90,7 @@ def test_check_tells_every_problem_of_every_file(tmp_path: Path) -> None:
     [
         (("frank",), "error: frank: no such system; "),
         (("franka_upvla", "--robot", "x"), "error: robot: unknown robot 'x'; there are: panda\n"),
+        (("franka_upvla", "--robot", "fr3"), "error: robot: robot 'fr3' has no driver here yet, only its limits are "),
         (("franka_upvla", "--policy", "x"), "error: policy.name: unknown policy 'x'; there are: scripted, up_vla\n"),
         (
             ("franka_upvla", "--checkpoint", "w"),

@@ -99,7 +99,7 @@ def test_what_is_repeated_is_marked_when_it_was(tmp_path: Path) -> None:
     marked = pixels(dataset.render_signals(episode(repeated={"wrist": late}), tmp_path / "marked.png"))
     panel = slice(145, 200)
     shaded = np.flatnonzero((np.abs(marked[panel] - plain[panel]).sum(axis=-1) > 10).any(axis=0))
-    axes_left, axes_right = 0.075 * marked.shape[1], 0.503 * marked.shape[1]
+    axes_left, axes_right = 0.11 * marked.shape[1], 0.522 * marked.shape[1]
     seconds = (shaded[shaded < axes_right] - axes_left) / (axes_right - axes_left) * ROWS / FPS
     assert seconds.min() == pytest.approx(2.45, abs=0.15)
     assert seconds.max() == pytest.approx(2.95, abs=0.15)

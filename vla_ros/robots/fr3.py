@@ -2,7 +2,7 @@
 
 Limits: the vendor's FCI documentation and libfranka's rate limiting; later firmware may state others. Frames are the
 Panda's, and so are inertias and shapes: the vendor publishes none of its own that we have. No driver of ours speaks to
-it yet, so it is not in the catalogue: a system cannot be built with it, its limits can be tried.
+it yet, so a system cannot be built with it; its limits can be tried.
 """
 
 from __future__ import annotations

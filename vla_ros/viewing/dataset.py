@@ -159,7 +159,7 @@ def render_signals(episode: RecordedEpisode, path: Path) -> Path:
     figure = _figure(2 * _PANEL_IN[0], height_in)
     _draw_title(figure, episode, height_in)
     grid = figure.add_gridspec(
-        rows + 1, 2, height_ratios=[_PANEL_IN[1]] * rows + [line_in], left=0.075, right=0.988,
+        rows + 1, 2, height_ratios=[_PANEL_IN[1]] * rows + [line_in], left=0.11, right=0.988,
         bottom=0.5 / height_in, top=1.0 - (_HEAD_IN + 0.35) / height_in, wspace=0.13, hspace=0.32,
     )  # fmt: skip
     marked = _any(episode.repeated, episode.rows)
@@ -168,11 +168,13 @@ def render_signals(episode: RecordedEpisode, path: Path) -> Path:
         _draw_panel(axes, episode, name, state, action)
         _shade(axes, marked, episode.fps, _REPEATED)
         axes.tick_params(labelbottom=index % rows == rows - 1 or index == len(panels) - 1)
-    labels_and_lines = grid[rows, :].subgridspec(1, 2, width_ratios=(0.08, 1.0), wspace=0.0)
-    _draw_lines(figure.add_subplot(labels_and_lines[1]), episode, lines)
+    for column in range(2):  # below both columns of panels, on their axes of time
+        axes = figure.add_subplot(grid[rows, column])
+        _draw_lines(axes, episode, lines)
+        axes.tick_params(labelleft=column == 0)
     handles = _legend_handles(episode, marked)
     figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.07, 1.0 - 0.66 / height_in), ncols=len(handles),
+        handles=handles, loc="upper left", bbox_to_anchor=(0.1, 1.0 - 0.66 / height_in), ncols=len(handles),
         frameon=False, fontsize=9,
     )  # fmt: skip
     return _save(figure, path)
