@@ -5,22 +5,28 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import tiny_up_vla
 import yaml
 from typer.testing import CliRunner, Result
 
+from vla_ros import config
 from vla_ros.checkpoints import manifest
 from vla_ros.cli.app import app
+from vla_ros.cli.evaluate import _slowness
 from vla_ros.cli.evaluate_dataset import read_mapping
 from vla_ros.control.arm import ArmConfig
+from vla_ros.policies import registry
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.robots.panda import PANDA
 from vla_ros.rollout.demonstrations import DemonstrationConfig, Setup, record_demonstrations
 from vla_ros.rollout.evaluating import EvaluationConfig
 from vla_ros.simulation.world import DEFAULT_CAMERAS, TabletopConfig
 from vla_ros.training.open_loop import compare
+from vla_ros.viewing.progress import Progress
 
 REFERENCE = Path(__file__).parent / "reference" / "lerobot-0.6.1"
 PNG = b"\x89PNG"
@@ -187,3 +193,50 @@ def test_words_that_a_model_never_read_are_refused_before_anything_moves(system:
     assert result.exit_code == 2
     assert "never read green" in result.stderr
     assert "seed 1000" not in result.output
+
+
+def test_ctrl_c_leaves_the_report_of_the_episodes_that_were_run(
+    system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = yaml.safe_load(system.read_text())
+    content["simulation"] |= {"episode_s": 0.5}
+    (short := tmp_path / "short.yaml").write_text(yaml.safe_dump(content))
+    shown: list[float] = []
+    show = Progress.__call__
+
+    def press(self: Progress, what: str, done: float, total: int, note: str = "") -> None:
+        shown.append(done)
+        show(self, what, done, total, note)
+        if 2 < done < 3:  # in the third episode
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "__call__", press)
+    result = evaluate(short, "--episodes", 9, "--films", 0, "--delay-ms", 30, "--out", tmp_path / "out")
+    assert result.exit_code == 130, result.output
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["success"]["of"] == 2
+    assert "the report has 2 of 9 episodes" in result.stderr
+    assert "--episodes 7 --delay-ms 30 --films 0 --seed 1002" in " ".join(sorted_options(result.stderr))
+    assert any(0 < done < 1 for done in shown) and shown == sorted(shown), "it moves within an episode"
+
+
+def sorted_options(stderr: str) -> list[str]:
+    """The options of the command that goes on, in the order of what the test asks for."""
+    words = stderr.splitlines()[-1].split()
+    return [f"{name} {words[words.index(name) + 1]}" for name in ("--episodes", "--delay-ms", "--films", "--seed")]
+
+
+@pytest.mark.parametrize(("delay_ms", "load", "told"), [(2000.0, 0.0, 2), (2000.0, 99.0, 2), (40.0, 99.0, 0)])
+def test_a_delay_that_is_the_machines_is_warned_of(
+    delay_ms: float, load: float, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (load, load, load))
+    action = registry.load("scripted", robot=PANDA).action_spec
+    evaluator = SimpleNamespace(config=EvaluationConfig(), delay_ms=delay_ms, action=action)
+    lines = _slowness(cast(Any, evaluator), config.load("franka_upvla"))
+    assert len(lines) == told
+    if told:
+        assert "an inference takes 2000 ms on this machine, and a chunk lasts 1000 ms" in lines[0]
+        assert ("other programs use this machine (load 99.0" in lines[0]) == (load > 0)
+        assert "--delay-ms" in lines[1]
+    given = EvaluationConfig(inference_delay_ms=delay_ms)
+    assert not _slowness(cast(Any, SimpleNamespace(config=given)), config.load("franka_upvla"))
