@@ -18,6 +18,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
+from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import topics
@@ -46,6 +47,7 @@ CAMERAS = {
     for name in ("front", "wrist")
 }
 REQUESTED_OFFSET_RAD = 0.01
+SPEED_RAD_S = 0.02  # of joint 1: within its range for two minutes
 
 
 def picture(number: int) -> Any:
@@ -105,7 +107,7 @@ class RecordedRobot(Node):
 
     def positions(self, stamp_ns: int) -> Any:
         home = np.array(PANDA.home_rad)
-        home[0] = (stamp_ns - self.start_ns) / 1e9 / 100.0  # within its range for minutes
+        home[0] = SPEED_RAD_S * (stamp_ns - self.start_ns) / 1e9
         return home
 
     def _publish_what_is_due(self) -> None:
@@ -201,7 +203,7 @@ def assert_rows_are_true(root: Path, episode: int, robot: RecordedRobot) -> None
     reader = DatasetReader(root)
     columns = reader.columns(episode, [features.STATE, features.ACTION, features.STAMP, features.REQUESTED])
     first = reader.meta.episodes[episode].from_index
-    seconds = columns[features.STATE][:, 0] * 100.0  # joint 1 since the robot's start
+    seconds = columns[features.STATE][:, 0] / SPEED_RAD_S  # joint 1 since the robot's start
     assert np.allclose(np.diff(seconds), 1.0 / FPS, atol=1e-3)
     for row, second in enumerate(seconds):
         images = reader.row(first + row).images
@@ -210,7 +212,7 @@ def assert_rows_are_true(root: Path, episode: int, robot: RecordedRobot) -> None
             taken_s = number * CAMERA_PERIOD_S + 256 * CAMERA_PERIOD_S * round((second * CAMERA_HZ - number) / 256)
             assert abs(taken_s - second) < 0.5 * CAMERA_PERIOD_S + 2e-3
             assert taken_s - seconds[0] == pytest.approx(stamp_s, abs=2e-3)
-    sent_s = columns[features.ACTION][:, 0] * 100.0  # held since it was sent, at most a tick ago
+    sent_s = columns[features.ACTION][:, 0] / SPEED_RAD_S  # held since it was sent, at most a tick ago
     assert (seconds - sent_s < 1.0 / JOINTS_HZ + 1e-3).all() and (seconds - sent_s > -1e-3).all()
     assert np.allclose(
         columns[features.REQUESTED][:, 1] - columns[features.ACTION][:, 1], REQUESTED_OFFSET_RAD, atol=1e-5
@@ -292,7 +294,7 @@ def test_what_is_not_well_is_kept_on_a_word_only(desk: Desk, start_node: StartNo
     desk.record(20, "another task")
     assert desk.tell("save")[0]
     assert [episode.task for episode in DatasetReader(root).meta.episodes] == [TASK, "another task"]
-    assert desk.tell("rerecord") == (True, "another task")  # that one again
+    desk.until(lambda: desk.tell("rerecord") == (True, "another task"), "that one again")
     assert len(DatasetReader(root).meta.episodes) == 1
     desk.until(lambda: int(desk.value("frames")) >= 25, "25 frames")
     assert desk.tell("failure")[0]
@@ -356,6 +358,21 @@ def test_a_person_leads_it_from_a_desk(desk: Desk, start_node: StartNode, tmp_pa
     until(lambda: unread in person.recorder["message"], "what nobody can read to be told")
     person.destroy_node()
     assert node.end() == 0
+
+
+def test_an_episode_that_is_being_saved_when_the_node_is_ended_is_saved(
+    desk: Desk, start_node: StartNode, tmp_path: Path
+) -> None:
+    node = start_node(spec(tmp_path / "dataset"))
+    desk.until(partial(desk.is_at, 0), "the recorder")
+    desk.record(12)
+    desk.robot.silent.add("wrist")  # so that the last rows are waited for
+    desk.watcher.create_client(Trigger, topics.recorder("save")).call_async(Trigger.Request())
+    desk.until(lambda: desk.said == "saving" or desk.is_at(1), "the saving to begin")
+    assert node.end() == 0
+    (episode,) = DatasetReader(tmp_path / "dataset").meta.episodes
+    assert episode.length >= 12
+    assert_rows_are_true(tmp_path / "dataset", 0, desk.robot)
 
 
 def test_a_kill_takes_no_saved_episode(desk: Desk, start_node: StartNode, tmp_path: Path) -> None:
