@@ -82,22 +82,10 @@ def image_to_rgb(message: Message) -> Image:
 
     Raises ValueError for an encoding that has no colours (see `image_to_depth_m`) or data that do not fit its size.
     """
-    if hasattr(message, "format"):  # a CompressedImage
-        return _decode(message)
     try:
-        dtype, channels, conversion = _COLOR_ENCODINGS[message.encoding]
-    except KeyError:
-        hint = "; it is depth, read it with image_to_depth_m" if message.encoding in _DEPTH_ENCODINGS else ""
-        known = ", ".join(_COLOR_ENCODINGS)
-        raise ValueError(f"image encoding {message.encoding!r} is not one of {known}{hint}") from None
-    pixels = _pixels(message, dtype, channels)
-    if channels == 2 and message.width % 2:  # two pixels share their colour
-        raise ValueError(f"an image of {message.encoding} has an even width, got {message.width}")
-    if conversion is not None:
-        pixels = cv2.cvtColor(pixels, conversion)
-    if dtype is np.uint16:
-        pixels = cv2.convertScaleAbs(pixels, alpha=255.0 / 65535.0)
-    return cast(Image, pixels)
+        return _decode(message) if hasattr(message, "format") else _convert(message)  # compressed, or raw
+    except cv2.error as error:  # of so many pixels, or so few, that OpenCV does nothing with them
+        raise ValueError(f"an image that OpenCV refuses: {shortened(str(error))}") from None
 
 
 def image_to_depth_m(message: Message) -> NDArray[np.float32]:
@@ -304,6 +292,23 @@ def status_to_controller(message: Message) -> ControllerStatus | None:
         )
     except KeyError as error:
         raise ValueError(f"a status of the controller has no {error}; it has {', '.join(said)}") from None
+
+
+def _convert(message: Message) -> Image:
+    try:
+        dtype, channels, conversion = _COLOR_ENCODINGS[message.encoding]
+    except KeyError:
+        hint = "; it is depth, read it with image_to_depth_m" if message.encoding in _DEPTH_ENCODINGS else ""
+        known = ", ".join(_COLOR_ENCODINGS)
+        raise ValueError(f"image encoding {message.encoding!r} is not one of {known}{hint}") from None
+    pixels = _pixels(message, dtype, channels)
+    if channels == 2 and message.width % 2:  # two pixels share their colour
+        raise ValueError(f"an image of {message.encoding} has an even width, got {message.width}")
+    if conversion is not None:
+        pixels = cv2.cvtColor(pixels, conversion)
+    if dtype is np.uint16:
+        pixels = cv2.convertScaleAbs(pixels, alpha=255.0 / 65535.0)
+    return cast(Image, pixels)
 
 
 def _decode(message: Message) -> Image:

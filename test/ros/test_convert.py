@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from array import array
 from typing import Any
 
@@ -119,6 +121,16 @@ def test_compressed_images(format: str) -> None:
     # and one that OpenCV wrote, in its own order of colours
     _, encoded = cv2.imencode(".png", picture[..., ::-1])
     assert np.array_equal(messages.image_to_rgb(CompressedImage(format="png", data=encoded.tobytes())), picture)
+
+
+def test_images_that_opencv_refuses_are_refused_like_others() -> None:
+    def part(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    size = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)  # 30 GB of pixels in 100 bytes
+    bomb = b"\x89PNG\r\n\x1a\n" + part(b"IHDR", size) + part(b"IDAT", zlib.compress(bytes(9))) + part(b"IEND", b"")
+    with pytest.raises(ValueError, match="an image that OpenCV refuses"):
+        messages.image_to_rgb(CompressedImage(format="png", data=bomb))
 
 
 def test_writing_an_image(rgb: np.ndarray) -> None:
