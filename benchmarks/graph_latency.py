@@ -36,7 +36,7 @@ from vla_ros.policies import registry
 from vla_ros.policies.policy import Inference, WindowSpec
 from vla_ros.robots.panda import PANDA
 from vla_ros.robots.robot import Robot
-from vla_ros.ros import qos, transport
+from vla_ros.ros import ending, qos, transport
 from vla_ros.ros.main import run
 from vla_ros.ros.supervising import params_file
 from vla_ros.values import NANOSECONDS_PER_SECOND, Array, Committed, Config, ModelChunk, Window
@@ -299,7 +299,7 @@ def main() -> None:
     parser.add_argument("--role", default="", help=argparse.SUPPRESS)
     given, _ = parser.parse_known_args()
     if given.role:
-        sys.exit(ROLES[given.role]())
+        ending.leave(ROLES[given.role]())
     with transport.locked_domain_id() as domain_id:
         os.environ.update(transport.local_environment(os.environ, domain_id))
         measured = measure(given.seconds, given.rate_hz)

@@ -34,7 +34,7 @@ from vla_ros.graph import NodeSpec
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.video_reader import VideoReader, probe
 from vla_ros.robots.panda import PANDA
-from vla_ros.ros import convert, qos, transport
+from vla_ros.ros import convert, ending, qos, transport
 from vla_ros.ros.main import run
 from vla_ros.ros.supervising import params_file
 from vla_ros.values import Command
@@ -314,7 +314,7 @@ def main() -> None:
     parser.add_argument("--role", default="", help=argparse.SUPPRESS)
     given, _ = parser.parse_known_args()
     if given.role:
-        sys.exit(ROLES[given.role]())
+        ending.leave(ROLES[given.role]())
     results = []
     for hz in given.hz:
         with transport.locked_domain_id() as domain_id:

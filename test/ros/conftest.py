@@ -61,7 +61,7 @@ class NodeProcess:
     def clean_up(self) -> None:
         self._process.send_signal(signal.SIGINT)
         try:
-            self._process.wait(3.0)
+            self._process.wait(6.0)  # longer than one that waits for a controller
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

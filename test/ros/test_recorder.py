@@ -21,7 +21,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import topics
+from vla_ros import messages, topics
 from vla_ros.config import CameraConfig, RecorderNodeConfig, to_parameters
 from vla_ros.control import kinematics
 from vla_ros.graph import NodeSpec
@@ -121,6 +121,11 @@ class RecordedRobot(Node):
                     image = np.resize(picture(self._frames % (1 << BITS)), (*self.size, 3))
                     publisher.publish(convert.rgb_to_image(image, stamp_ns, name))
             self._frames += 1
+
+    def reset_the_simulation(self) -> None:
+        """As a simulator says that it did."""
+        entry = KeyValue(key=messages.RESET, value=str(self.get_clock().now().nanoseconds))
+        self._state.publish(DiagnosticArray(status=[DiagnosticStatus(name="simulator", values=[entry])]))
 
     def _publish_sample(self, stamp_ns: int) -> None:
         positions = self.positions(stamp_ns)
@@ -299,6 +304,13 @@ def test_what_is_not_well_is_kept_on_a_word_only(desk: Desk, start_node: StartNo
     desk.until(lambda: int(desk.value("frames")) >= 25, "25 frames")
     assert desk.tell("failure")[0]
     assert desk.tell("save")[0]
+
+    desk.record(20)
+    desk.robot.reset_the_simulation()
+    desk.until(
+        lambda: desk.said.startswith("unsaved: the simulation was reset in this episode"), "the reset to be seen"
+    )
+    assert desk.tell("discard")[0]
 
     desk.robot.size = (32, 64)  # what a camera sends is not what it was said to be
     desk.begin()

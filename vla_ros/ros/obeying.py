@@ -19,6 +19,7 @@ from vla_ros.ros.drivers.driver import Driver
 from vla_ros.values import Mode, SafetyState
 
 _MODE = "mode"
+_AFTER_ESTOP = f"nothing moves after an emergency stop; call {topics.RESUME}, then {topics.START}"
 
 
 class Plans:
@@ -84,7 +85,7 @@ class Orders:
 
     def _start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._arm.safety is SafetyState.STOPPED:
-            response.message = f"nothing moves after an emergency stop; call {topics.RESUME}, then {topics.START}"
+            response.message = _AFTER_ESTOP
             return response
         self._set_mode(Mode.POLICY)
         response.success, response.message = True, self._answer()
@@ -100,6 +101,8 @@ class Orders:
         reason = ""
         if wrong := [mode for mode in modes if mode not in known]:
             reason = f"mode: unknown value {shortened(repr(wrong[0]))}; should be one of {', '.join(known)}"
+        elif modes and modes[-1] != Mode.HOLD.value and self._arm.safety is SafetyState.STOPPED:
+            reason = f"mode: {_AFTER_ESTOP}"
         elif modes and not self._acts_afterwards:
             if len(parameters) > 1:
                 reason = "mode: set it alone; this release of ROS cannot tell whether the others are accepted"
