@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from vla_ros import topics
@@ -96,11 +96,18 @@ def stream(seconds: float, late_ns: int = s_to_ns(0.005), offset_ns: int = 0) ->
 
 
 def write(
-    path: Path, events: Iterable[Event], storage: StoragePlugin = StoragePlugin.MCAP, as_given: bool = False
+    path: Path,
+    events: Iterable[Event],
+    storage: StoragePlugin = StoragePlugin.MCAP,
+    as_given: bool = False,
+    compression: CompressionMode = CompressionMode.NONE,
 ) -> Path:
     """A closed bag; in order of receipt, or `as_given`."""
     version = 9 if storage is StoragePlugin.MCAP else 8
-    with Writer(path, version=version, storage_plugin=storage) as writer:
+    writer = Writer(path, version=version, storage_plugin=storage)
+    if compression is not CompressionMode.NONE:
+        writer.set_compression(compression, CompressionFormat.ZSTD)
+    with writer:
         connections: dict[str, Any] = {}
         for received_ns, topic, name, message in events if as_given else sorted(events, key=lambda event: event[0]):
             if topic not in connections:

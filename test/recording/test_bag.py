@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import bags
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from rosbags.rosbag2 import StoragePlugin
+import yaml
+from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from vla_ros import topics
 from vla_ros.config import CameraConfig
@@ -218,6 +221,147 @@ def test_a_bag_in_simulated_time_is_read_by_its_clock(tmp_path: Path, convert: C
     check_rows(convert.root, 0, 30)
 
 
+def test_metadata_that_names_other_qos_loses_nothing(tmp_path: Path, convert: Callable[..., Any]) -> None:
+    bag = bags.write(tmp_path / "bag", bags.stream(3.0), StoragePlugin.SQLITE3)
+    metadata = yaml.safe_load((bag / "metadata.yaml").read_text())
+    for topic in metadata["rosbag2_bagfile_information"]["topics_with_message_count"]:
+        topic["topic_metadata"]["offered_qos_profiles"] = (
+            "- history: 3\n  depth: 7\n  reliability: 2\n  durability: 1\n"
+        )
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+    assert [episode.frames for episode in convert(bag)] == [30]
+    check_rows(convert.root, 0, 30)
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_files_that_overlap_and_are_named_in_another_order_are_read_by_time(
+    is_listed: bool, tmp_path: Path, convert: Callable[..., Any]
+) -> None:
+    """As a recorder with several threads splits a bag, or one that was merged: every file spans half of the time."""
+    events = sorted(bags.stream(4.0), key=lambda event: event[0])
+    parts = {
+        "run_0": events[-150:],
+        "run_1": events[: len(events) - 150 : 2],
+        "run_2": events[1 : len(events) - 150 : 2],
+    }
+    (tmp_path / "bag").mkdir()
+    for name, part in parts.items():
+        file = bags.write(tmp_path / name, part) / f"{name}.mcap"
+        shutil.move(file, tmp_path / "bag" / file.name)
+    if is_listed:
+        metadata = yaml.safe_load((tmp_path / "run_0" / "metadata.yaml").read_text())
+        metadata["rosbag2_bagfile_information"]["relative_file_paths"] = [f"{name}.mcap" for name in parts]
+        (tmp_path / "bag" / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+    assert [episode.frames for episode in convert(tmp_path / "bag")] == [40]
+    check_rows(convert.root, 0, 40)
+    assert any("metadata.yaml" in notice for notice in convert.notices) is not is_listed
+
+
+@pytest.mark.parametrize("late", ["a constant time", "more and more", "all topics", "in bursts"])
+def test_what_was_written_late_is_taken_by_its_stamps(late: str, tmp_path: Path, convert: Callable[..., Any]) -> None:
+    """Far beyond `settle_ms`: a disk that was slow, a bag that was merged. Offline nothing has to be waited for."""
+    events = []
+    for received_ns, topic, *rest in bags.stream(4.0):
+        age_ns = received_ns - bags.START_NS
+        late_ns = {
+            "a constant time": s_to_ns(3.0),
+            "more and more": age_ns,
+            "all topics": s_to_ns(3.0),
+            "in bursts": s_to_ns(2.0) - age_ns % s_to_ns(2.0),
+        }[late]
+        is_late = topic == bags.IMAGES or late == "all topics"
+        events.append((received_ns + late_ns * is_late, topic, *rest))
+    assert [episode.frames for episode in convert(bags.write(tmp_path / "bag", events))] == [40]
+    check_rows(convert.root, 0, 40)
+    assert any(f"messages of {bags.IMAGES} were received up to " in notice for notice in convert.notices)
+
+
+def test_what_came_in_time_is_taken_as_it_came(tmp_path: Path, convert: Callable[..., Any]) -> None:
+    convert(bags.write(tmp_path / "bag", bags.stream(2.0)))
+    assert not any("stamps" in notice for notice in convert.notices)
+
+
+def test_images_are_of_the_type_that_the_bag_has_whatever_their_topic_is_called(
+    tmp_path: Path, convert: Callable[..., Any]
+) -> None:
+    name = "sensor_msgs/msg/CompressedImage"
+
+    def compressed(message: Any) -> Any:
+        picture = np.asarray(message.data).reshape(bags.HEIGHT, bags.WIDTH, 3)
+        data = np.frombuffer(cv2.imencode(".png", picture)[1].tobytes(), np.uint8)
+        return bags.kind(name)(message.header, "png", data)
+
+    events = [
+        (ns, topic, name, compressed(message)) if topic == bags.IMAGES else (ns, topic, kind, message)
+        for ns, topic, kind, message in bags.stream(3.0)
+    ]
+    assert [episode.frames for episode in convert(bags.write(tmp_path / "bag", events))] == [30]
+    check_rows(convert.root, 0, 30)
+
+
+def stamped(change: Callable[[int], int], topic: str) -> list[bags.Event]:
+    """A stream in which the stamps of one topic are changed."""
+    events = bags.stream(3.0)
+    for received_ns, name, _, message in events:
+        if name == topic:
+            message.header = bags.header(change(received_ns - s_to_ns(0.005)))
+    return events
+
+
+@pytest.mark.parametrize("topic", [bags.IMAGES, "/franka/joint_states", "/panda_gripper/joint_states"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda ns: 0, "none of the [0-9]+ messages of {} has a stamp .all are 0."),
+        (lambda ns: ns + s_to_ns(7.0), "messages of {} were received 7.0 s before their stamps, so by another clock"),
+        (lambda ns: ns - s_to_ns(900.0), "messages of {} were received 900 s after their stamps, so by another clock"),
+    ],
+    ids=["zero", "ahead", "long ago"],
+)
+def test_stamps_that_say_nothing_are_refused_by_topic_and_cause(
+    change: Callable[[int], int], said: str, topic: str, tmp_path: Path, convert: Callable[..., Any]
+) -> None:
+    with pytest.raises(BagError, match=said.format(topic)):
+        convert(bags.write(tmp_path / "bag", stamped(change, topic)))
+
+
+def test_values_that_are_no_numbers_are_told_by_topic(tmp_path: Path, convert: Callable[..., Any]) -> None:
+    names = PANDA.gripper.finger_joints
+    events = [
+        (ns, topic, kind, bags.joints(names, (np.nan, 0.0), ns) if "gripper" in topic else message)
+        for ns, topic, kind, message in bags.stream(3.0)
+    ]
+    with pytest.raises(BagError, match=r"150 of 150 messages of /panda_gripper/joint_states .* are not finite"):
+        convert(bags.write(tmp_path / "bag", events))
+
+
+@pytest.mark.parametrize("storage", [*StoragePlugin], ids=lambda storage: storage.name)
+@pytest.mark.parametrize("mode", [CompressionMode.FILE, CompressionMode.MESSAGE], ids=lambda mode: mode.name)
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_compressed_bags_are_read(
+    storage: StoragePlugin, mode: CompressionMode, is_listed: bool, tmp_path: Path, convert: Callable[..., Any]
+) -> None:
+    if storage is StoragePlugin.MCAP and mode is CompressionMode.MESSAGE:
+        pytest.skip("rosbag2 has no such bags")
+    bag = bags.write(tmp_path / "bag", bags.stream(3.0), storage, compression=mode)
+    if not is_listed:
+        (bag / "metadata.yaml").unlink()
+        (bag,) = bag.iterdir()  # a file by itself
+    assert [episode.frames for episode in convert(bag)] == [30]
+    check_rows(convert.root, 0, 30)
+
+
+def test_what_is_whole_in_a_compressed_file_that_was_cut_is_kept(tmp_path: Path, convert: Callable[..., Any]) -> None:
+    bag = bags.write(tmp_path / "bag", bags.stream(40.0), compression=CompressionMode.FILE)
+    (bag / "metadata.yaml").unlink()
+    (file,) = bag.iterdir()
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+    saved = convert(file)
+    assert 20 < saved[0].frames < 400
+    check_rows(convert.root, 0, saved[0].frames)
+    assert any(f"{file} cannot be unpacked beyond" in notice for notice in convert.notices)
+
+
 def test_messages_that_cannot_be_read_are_counted(tmp_path: Path, convert: Callable[..., Any]) -> None:
     when_ns = bags.START_NS + s_to_ns(0.5)
     broken = bags.joints(["elbow"], [0.1], when_ns)
@@ -272,11 +416,13 @@ def test_joints_and_a_task_are_needed(tmp_path: Path, convert: Callable[..., Any
         ("file.mcap", r"file\.mcap cannot be read: .*file\.mcap is not an MCAP file"),
         ("file.db3", r"file\.db3 cannot be read: Cannot open database"),
         ("notes.txt", r"notes\.txt is no bag"),
+        ("old.bag", r"old\.bag is a bag of ROS 1; `rosbags-convert --src .*old\.bag --dst .*old` makes one of ROS 2"),
     ],
 )
 def test_what_is_no_bag_is_refused(name: str, message: str, tmp_path: Path, convert: Callable[..., Any]) -> None:
     (tmp_path / "folder").mkdir()
     for file in ("folder/notes.txt", "file.mcap", "file.db3", "notes.txt"):
         (tmp_path / file).write_text("no bag")
+    (tmp_path / "old.bag").write_bytes(b"#ROSBAG V2.0\n" + bytes(100))
     with pytest.raises(BagError, match=message):
         convert(tmp_path / name)

@@ -65,10 +65,21 @@ def test_colour_orders(rgb: np.ndarray, encoding: str, padding: int) -> None:
     assert np.array_equal(messages.image_to_rgb(message(ordered, encoding, padding)), rgb)
 
 
+@pytest.mark.parametrize("encoding", ["8UC3", "8UC4", "16UC3", "16UC4", "rgb16", "bgr16", "rgba16", "bgra16"])
+def test_what_cv_bridge_writes_of_opencvs_images(rgb: np.ndarray, encoding: str) -> None:
+    """Types without an order of colours are OpenCV's own: blue first."""
+    ordered = rgb if encoding.startswith("rgb") else rgb[..., ::-1]
+    if encoding.endswith("4") or "a" in encoding:
+        ordered = np.concatenate([ordered, np.full((HEIGHT, WIDTH, 1), 77, np.uint8)], axis=2)
+    pixels = ordered.astype(np.uint16) * 257 if "16" in encoding else ordered
+    assert np.array_equal(messages.image_to_rgb(message(pixels, encoding, padding=4)), rgb)
+
+
 @pytest.mark.parametrize("padding", [0, 3])
 def test_grey_is_the_same_in_every_channel(rgb: np.ndarray, padding: int) -> None:
     grey = rgb[..., 0]
-    assert np.array_equal(messages.image_to_rgb(message(grey, "mono8", padding)), np.stack([grey] * 3, axis=2))
+    for encoding in ("mono8", "8UC1"):
+        assert np.array_equal(messages.image_to_rgb(message(grey, encoding, padding)), np.stack([grey] * 3, axis=2))
 
 
 @pytest.mark.parametrize("big_endian", [False, True])

@@ -68,7 +68,7 @@ def convert(
     Whole episodes stay what they are, bit by bit; where rows are left out, videos are coded anew.
     """
     with clear_errors():
-        from vla_ros.recording.bag_files import BagError
+        from vla_ros.recording.bag_files import BagError, is_bag
         from vla_ros.recording.convert import Unmakeable
         from vla_ros.recording.files import DatasetError
 
@@ -89,7 +89,7 @@ def convert(
         }  # fmt: skip
         conversion = _conversion(values, still, moved)
         try:
-            if _is_bag(source):
+            if is_bag(source):
                 if conversion != _conversion({}, {}, {}):
                     refuse("a bag becomes a v3.0 dataset of all its episodes: make it first, then convert the dataset")
                 if not system:
@@ -104,13 +104,6 @@ def convert(
         except (DatasetError, BagError) as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(EXIT_FAILED) from None
-
-
-def _is_bag(source: Path) -> bool:
-    """Whether it is a rosbag2: a folder with metadata, or, where that was not written any more, with its storage."""
-    if source.is_file():
-        return source.suffix in (".mcap", ".db3")
-    return any(source.glob("metadata.yaml")) or any(source.glob("*.mcap")) or any(source.glob("*.db3"))
 
 
 def _conversion(values: dict[str, Any], still: dict[str, Any], moved: dict[str, Any]) -> Conversion:

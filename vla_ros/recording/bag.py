@@ -6,27 +6,32 @@ resume=False, on_progress=None, on_notice=None) -> list[SavedEpisode]
 
 from __future__ import annotations
 
+import heapq
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from vla_ros import messages, topics
 from vla_ros.messages import Message
 from vla_ros.recording import features
-from vla_ros.recording.assembling.intake import COMPRESSED_IMAGE, Intake, image_type
+from vla_ros.recording.assembling.intake import COMPRESSED_IMAGE, IMAGE, Intake, image_type
 from vla_ros.recording.assembling.rows import RowAssembler
 from vla_ros.recording.bag_files import Bag, BagError
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails, SavedEpisode
-from vla_ros.recording.session import EpisodeState, Refused, Session, seed_in
+from vla_ros.recording.session import DECISION, EpisodeState, Refused, Session, seed_in
 from vla_ros.recording.upkeep.findings import Progress
 from vla_ros.robots.robot import Robot
 from vla_ros.timing.stamps import ms_to_ns, ns_to_s, s_to_ns
-from vla_ros.timing.sync import CameraTiming
+from vla_ros.timing.sync import CameraTiming, StreamHealth
+from vla_ros.timing.track import Drop
 from vla_ros.values import Mode
 
 _STRING = topics.TABLE[topics.INSTRUCTION][0]
@@ -35,9 +40,18 @@ _CLOCK = {"/clock": "rosgraph_msgs/msg/Clock"}
 _OTHER_CLOCK_NS = s_to_ns(30.0)
 #: How often rows are asked for, as a live recording does.
 _PERIOD_NS = ms_to_ns(20.0)
-_END_NS = s_to_ns(2.0)  # before the bag's end: when topics ended that go on to there
+_END_NS = s_to_ns(2.0)  # before the others: a topic that ended so early is missing from then on
+_AHEAD_NS = ms_to_ns(100.0)  # a stamp may be so much later than its receipt
 _EARLY_NS = s_to_ns(1.0)  # what was received first was taken before that
 _LONGEST_SETTLING_NS = s_to_ns(6.0)  # more than `settle_ms` may be
+
+#: Why a message is not used, by `Drop`; one that comes twice is no loss, nor one of more than are kept.
+_WHY = {
+    Drop.ZERO.value: "they have no stamp (it is 0)",
+    Drop.FUTURE.value: "their stamps are later than their receipt, so of another clock",
+    Drop.LATE.value: "they came too late",
+    Drop.INVALID.value: "their values are not finite, or cannot be read",
+}
 
 Stamped = tuple[str, int, Message]  # topic, when it was received [ns], message
 Words = list[tuple[int, str]]  # when it was said [ns], one of topics.RECORDER_WORDS
@@ -57,7 +71,7 @@ class CameraTopic(Protocol):
 
     @property
     def topic(self) -> str:
-        """Of Image; of CompressedImage where it ends in /compressed."""
+        """Of Image or CompressedImage."""
 
     @property
     def rate_hz(self) -> float:
@@ -102,14 +116,20 @@ def bag_to_dataset(
     """
     notice = on_notice or (lambda _: None)
     with Bag(bag) as opened:
-        stream = _Stream(opened)
-        sizes = {name: stream.image_size(name, camera.topic) for name, camera in cameras.items()}
+        stream = _Stream(opened, ms_to_ns(recording.settle_ms))
+        image_topics = {name: camera.topic for name, camera in cameras.items()}
+        sizes = {name: stream.image_size(name, topic) for name, topic in image_topics.items()}
         described = features.of_robot(robot, sizes, recording.fps)
         timings = {name: _timing(camera) for name, camera in cameras.items()}
         assembler = RowAssembler(robot, described, timings, recording, decode=messages.image_to_rgb)
-        intake = Intake(assembler, robot, {name: camera.topic for name, camera in cameras.items()})
-        measured = (robot.endpoints[key].name for key in ("joint_states", "gripper_joint_states"))
-        stream.require(intake.types, {*measured, *(camera.topic for camera in cameras.values())})
+        image_types = {topic: stream.image_type(topic) for topic in image_topics.values()}
+        intake = Intake(assembler, robot, image_topics, image_types)
+        sources = {
+            **image_topics,
+            "joints": robot.endpoints["joint_states"].name,
+            "gripper": robot.endpoints["gripper_joint_states"].name,
+        }
+        stream.require(intake.types, dict.fromkeys(sources.values()))
         words = _words(stream, split)
         with closing(_Keeper(destination, described, recording, system={"bag": bag.name}, resume=resume)) as writer:
             session = Session(assembler, writer, recording, reason=lambda _: "", source=f"bag {bag.name}")
@@ -128,6 +148,7 @@ def bag_to_dataset(
                 if on_progress is not None:
                     on_progress("messages", count + 1, total)
             told.end()
+        told.notices += _unused(assembler.streams(stream.last_ns), sources)
         for topic, unreadable in intake.unreadable.items():
             told.notices.append(f"{unreadable.count} messages of {topic} could not be read: {unreadable.reason}")
         for topic, count in opened.undecoded.items():
@@ -139,11 +160,32 @@ def bag_to_dataset(
     return writer.saved
 
 
-class _Stream:
-    """A bag's messages by the clock that their stamps are of: that of receipt, or the bag's own /clock."""
+@dataclass
+class _Arrivals:
+    """How a topic's messages came in, by the bag's clock: receipt minus stamp."""
 
-    def __init__(self, bag: Bag) -> None:
+    late_ns: array[int] = field(default_factory=lambda: array("q"))
+    unstamped: int = 0
+    first_ns: int = 0  # when the first was received, or captured, where they are ordered by stamps
+    last_ns: int = 0
+
+    @property
+    def usual_ns(self) -> int:
+        """The median."""
+        return int(np.median(self.late_ns))
+
+
+class _Stream:
+    """A bag's messages by the clock that their stamps are of: that of receipt, or the bag's own /clock.
+
+    Messages that were written long after their stamps (a slow disk, a bag that was merged) come by their stamps:
+    nothing has to be waited for.
+    """
+
+    def __init__(self, bag: Bag, settle_ns: int) -> None:
         self._bag = bag
+        self._settle_ns = settle_ns
+        self._late: dict[str, str] = {}  # topic -> type of those that come by their stamps
         self.notices: list[str] = []
         self.first_ns, self.last_ns = bag.span_ns
         self._by_clock, self._clock_ns = False, 0  # what /clock says first
@@ -153,30 +195,42 @@ class _Stream:
             self._clock_ns = messages.stamp_to_ns(message.clock)
             self._by_clock = abs(received_ns - self._clock_ns) > _OTHER_CLOCK_NS
 
-    def messages(self, wanted: Mapping[str, str], from_ns: int = 0) -> Iterator[Stamped]:
-        """As `Bag.messages` (`from_ns` is when they were received), at the time that it was then."""
+    def messages(self, wanted: Mapping[str, str]) -> Iterator[Stamped]:
+        """Messages of `wanted`, topic -> type, at the time that it was then, or that they are of."""
+        prompt = {topic: kind for topic, kind in wanted.items() if topic not in self._late}
+        parts = [self._prompt(prompt)]
+        parts += [self._by_stamp(topic, wanted[topic]) for topic in self._late if topic in wanted]
+        return heapq.merge(*parts, key=lambda stamped: stamped[1])
+
+    def _prompt(self, wanted: Mapping[str, str]) -> Iterator[Stamped]:
         if not self._by_clock:
-            yield from self._bag.messages(wanted, from_ns)
+            yield from self._bag.messages(wanted)
             return
         now_ns = self._clock_ns
-        for topic, _, message in self._bag.messages({**wanted, **_CLOCK}, from_ns):
+        for topic, _, message in self._bag.messages({**wanted, **_CLOCK}):
             if topic in _CLOCK:
                 now_ns = messages.stamp_to_ns(message.clock)
             else:
                 yield topic, now_ns, message
 
+    def _by_stamp(self, topic: str, kind: str) -> Iterator[Stamped]:
+        """The messages of one topic at their stamps, in order but for those that are far out of it."""
+        now_ns = 0
+        for _, _, message in self._bag.messages({topic: kind}, apart=True):
+            now_ns = max(now_ns, messages.stamp_to_ns(message.header.stamp))
+            yield topic, now_ns, message
+
+    def image_type(self, topic: str) -> str:
+        """What the bag has on a topic of images; as the name says, where that is none."""
+        there = self._bag.types.get(topic, "")
+        return there if there in (IMAGE, COMPRESSED_IMAGE) else image_type(topic)
+
     def image_size(self, camera: str, topic: str) -> tuple[int, int]:
         """Height and width of the first image that can be read; raises BagError where there is none."""
-        kind = image_type(topic)
+        kind = self.image_type(topic)
         self._require(topic, kind, f"camera {camera}")
         reason = "none can be decoded"
-        for _, now_ns, message in self.messages({topic: kind}):
-            late_ns = now_ns - messages.stamp_to_ns(message.header.stamp)
-            if abs(late_ns) > _OTHER_CLOCK_NS:
-                raise BagError(
-                    f"images of {topic} were received {ns_to_s(late_ns):.0f} s after their stamps, so by another "
-                    "clock; in simulated time record with --use-sim-time, or record /clock too"
-                )
+        for _, _, message in self._bag.messages({topic: kind}):
             try:
                 height, width = messages.image_to_rgb(message).shape[:2]
             except ValueError as error:
@@ -203,21 +257,65 @@ class _Stream:
                 self.notices.append(f"{count} messages of {topic} are left out: {other}, should be {type_name}")
             elif not self._bag.counts[topic]:
                 self.notices.append(f"the bag has nothing of {topic}")
-        wanted = {topic: types[topic] for topic in needed}
-        first_ns: dict[str, int] = {}
-        for topic, now_ns, _ in self.messages(wanted):
-            first_ns.setdefault(topic, now_ns)
-            if len(first_ns) == len(wanted):
-                break
-        ends_ns = {topic: now_ns for topic, now_ns, _ in self.messages(wanted, self._bag.span_ns[1] - _END_NS)}
-        self.first_ns = max(first_ns.values(), default=self.first_ns)
-        self.last_ns = min(ends_ns.values(), default=self.last_ns)
+        stamped = {topic: types[topic] for topic in (*needed, topics.COMMAND, topics.REQUESTED)}
+        arrivals = self._arrivals(stamped)
+        for topic, found in arrivals.items():
+            self._judge(topic, found, stamped[topic])
+        first_ns = [arrivals[topic].first_ns for topic in needed]
+        last_ns = [arrivals[topic].last_ns for topic in needed]
+        self.first_ns = max(first_ns, default=self.first_ns)
+        # A topic that ended long before the others is one that is missing from then on.
+        self.last_ns = min((end_ns for end_ns in last_ns if end_ns > max(last_ns) - _END_NS), default=self.last_ns)
+
+    def _arrivals(self, stamped: Mapping[str, str]) -> dict[str, _Arrivals]:
+        """How the messages of these topics (topic -> type) came in; all are looked at."""
+        found: dict[str, _Arrivals] = {}
+        now_ns = self._clock_ns
+        for topic, received_ns, stamp_ns in self._bag.stamps({**stamped, **(_CLOCK if self._by_clock else {})}):
+            if topic in _CLOCK:
+                now_ns = stamp_ns  # which is all that it says
+                continue
+            if not self._by_clock:
+                now_ns = received_ns
+            arrivals = found.setdefault(topic, _Arrivals(first_ns=now_ns))
+            arrivals.last_ns = now_ns
+            if stamp_ns <= 0:
+                arrivals.unstamped += 1
+            else:
+                arrivals.late_ns.append(now_ns - stamp_ns)
+        return found
+
+    def _judge(self, topic: str, found: _Arrivals, type_name: str) -> None:
+        """Raise BagError for stamps that say nothing; have messages that came late come by their stamps."""
+        if not found.late_ns:
+            raise BagError(
+                f"none of the {found.unstamped} messages of {topic} has a stamp (all are 0), so nobody knows what "
+                "instant they are of; have its driver set header.stamp, and record again"
+            )
+        if found.unstamped:
+            self.notices.append(f"{found.unstamped} messages of {topic} have no stamp (it is 0), and are left out")
+        usual_s, most_s = ns_to_s(found.usual_ns), ns_to_s(max(found.late_ns))
+        if not -_AHEAD_NS <= found.usual_ns <= _OTHER_CLOCK_NS:
+            apart = f"{abs(usual_s):.{0 if abs(usual_s) >= 10 else 1}f} s {'after' if usual_s > 0 else 'before'}"
+            raise BagError(
+                f"messages of {topic} were received {apart} their stamps, so by another clock; in simulated time "
+                "record with --use-sim-time, or record /clock too; otherwise set the clocks of both computers by one "
+                "(chrony, PTP)"
+            )
+        if 2 * max(found.late_ns) > self._settle_ns:
+            self._late[topic] = type_name
+            found.first_ns -= found.late_ns[0]
+            found.last_ns -= found.late_ns[-1]
+            self.notices.append(
+                f"messages of {topic} were received up to {most_s:.2f} s after their stamps ({usual_s:.2f} s usually), "
+                "and are taken in the order of their stamps; if another clock made these, they do not belong to the "
+                "other topics"
+            )
 
     def _require(self, topic: str, type_name: str, what: str) -> None:
         there = self._bag.types.get(topic)
         if there not in (None, type_name):
-            hint = "; give its topic as it is, ending in /compressed" if there == COMPRESSED_IMAGE else ""
-            raise BagError(f"{topic} ({what}) is {there} in the bag, should be {type_name}{hint}")
+            raise BagError(f"{topic} ({what}) is {there} in the bag, should be {type_name}")
         if not self._bag.counts[topic]:
             known = ", ".join(f"{name} ({self._bag.types[name]})" for name in sorted(self._bag.types)) or "none"
             raise BagError(f"the bag has no messages of {topic} ({what}); its topics: {known}")
@@ -308,9 +406,19 @@ class _Told:
     def _leave_out(self, time_ns: int) -> None:
         """Forget an episode that was refused, and say so."""
         if self._session.state is EpisodeState.UNSAVED:
-            why = self._refusal or "it could not be recorded to its end"
+            why = self._refusal.removesuffix(DECISION) or "it could not be recorded to its end"
             self.notices.append(f"the episode up to {ns_to_s(time_ns - self._first_ns):.1f} s is left out: {why}")
             self._session.obey("discard", time_ns, lambda *_: None)
+
+
+def _unused(streams: Mapping[str, StreamHealth], sources: Mapping[str, str]) -> list[str]:
+    """Messages of each source (name -> topic) that were not used, and why, in words."""
+    return [
+        f"{count} of {streams[name].received} messages of {topic} ({name}) were not used: {_WHY[why]}"
+        for name, topic in sources.items()
+        for why, count in streams[name].dropped.items()
+        if why in _WHY
+    ]
 
 
 def _hear(session: Session, topic: str, text: str) -> None:

@@ -1,16 +1,25 @@
-"""A rosbag2's messages in order of receipt, whichever its storage (sqlite3, MCAP), and whether it was closed or not."""
+"""A rosbag2's messages in order of receipt, whichever its storage (sqlite3, MCAP), and whether it was closed or not.
+
+Its files are read one by one, and what they say of topics counts: metadata.yaml, where there is one, lists them, and
+may say otherwise of QoS, of times and of counts. Compressed files (`.zstd`) are unpacked for as long as they are read.
+"""
 
 from __future__ import annotations
 
 import heapq
 import io
 import re
-from collections import Counter
+import shutil
+import struct
+import sys
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+import yaml
 from rosbags.interfaces import Connection, MessageDefinitionFormat
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
@@ -18,7 +27,18 @@ from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_
 from vla_ros.messages import Message
 from vla_ros.timing.stamps import s_to_ns
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 _STORAGES = (".mcap", ".db3")
+_COMPRESSED = (".zstd", ".zst")
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no message begins so
+_ROS1, _ROS1_MAGIC = ".bag", b"#ROSBAG"
+#: What unpacking leaves free of the disk that temporary files are on.
+_ROOM_BYTES = 1_000_000_000
+_BLOCK_BYTES = 1 << 16  # what is lost at most of a file that was cut
 #: Messages of a file without an index may be this much out of order: several threads received them.
 _DISORDER_NS = s_to_ns(2.0)
 
@@ -29,6 +49,10 @@ _MCAP_FOOTER, _MCAP_LAST_DATA = 0x02, 0x0E  # opcodes of records that stand betw
 _MCAP_END = bytes([_MCAP_FOOTER]) + (20).to_bytes(8, "little") + bytes(20) + _MCAP_MAGIC
 
 _ZEROS = 512  # no picture ends in so many, nor a disk's smallest block in less
+
+#: What messages with a header begin with: encapsulation (the second byte says which byte comes first), stamp.
+_CDR_BYTES = 4
+_HEADER = struct.Struct("<4xiI")
 
 Raw = tuple[Connection, int, bytes]
 
@@ -51,6 +75,7 @@ class Bag:
         self.notices: list[str] = []
         self.undecoded: Counter[str] = Counter()  # topic -> messages whose bytes are not what their type says
         with ExitStack() as stack:
+            self._files: list[Path | _Ended] = []
             self._readers = self._open(stack)
             self._at_end = stack.pop_all()
         connections = [connection for reader in self._readers for connection in reader.connections]
@@ -75,19 +100,21 @@ class Bag:
         spans = [(reader.start_time, reader.end_time - 1) for reader in self._readers if reader.message_count]
         return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else (0, 0)
 
-    def messages(self, wanted: Mapping[str, str], from_ns: int = 0) -> Iterator[tuple[str, int, Message]]:
+    def messages(
+        self, wanted: Mapping[str, str], from_ns: int = 0, apart: bool = False
+    ) -> Iterator[tuple[str, int, Message]]:
         """Topic, time of receipt [ns] and message, in order of receipt, of `wanted`: topic -> type.
 
-        Topics of another type are left out. Where the files cannot be read any further, the messages end, and a notice
-        says so.
+        Topics of another type are left out. Where a file cannot be read any further, its messages end, and a notice
+        says so. `apart`: while other messages are being read.
         """
-        chosen = [
-            (reader, [item for item in reader.connections if wanted.get(item.topic) == item.msgtype])
-            for reader in self._readers
-        ]
-        types = self._types([item for _, connections in chosen for item in connections])
-        for reader, connections in chosen:
-            for connection, received_ns, data in self._raw(reader, connections, from_ns):
+        with ExitStack() as stack:
+            readers = (
+                [stack.enter_context(Reader(cast(Path, file))) for file in self._files] if apart else self._readers
+            )
+            chosen = _chosen(readers, wanted)
+            types = self._types([item for _, connections in chosen for item in connections])
+            for connection, received_ns, data in self._merged(chosen, from_ns):
                 try:
                     message = types.deserialize_cdr(data, connection.msgtype)
                 except Exception:  # rosbags' generated code asserts, unpacks and indexes
@@ -95,28 +122,98 @@ class Bag:
                     continue
                 yield connection.topic, received_ns, message
 
+    def stamps(self, wanted: Mapping[str, str]) -> Iterator[tuple[str, int, int]]:
+        """Topic, time of receipt [ns] and header stamp [ns] of messages that begin with a header; as `messages`."""
+        for connection, received_ns, data in self._merged(_chosen(self._readers, wanted), 0):
+            if len(data) >= _HEADER.size:
+                order = "<" if data[1] & 1 else ">"
+                seconds, nanoseconds = struct.unpack_from(f"{order}iI", data, _CDR_BYTES)
+                yield connection.topic, received_ns, s_to_ns(seconds) + nanoseconds
+
+    def _merged(self, chosen: Sequence[tuple[Reader, list[Connection]]], from_ns: int) -> Iterator[Raw]:
+        """Messages of all files in order of receipt: files may overlap, and be named in another order."""
+        waiting = deque(sorted(chosen, key=lambda pair: pair[0].start_time))
+        reading: list[tuple[int, int, Raw, Iterator[Raw]]] = []
+        while waiting or reading:
+            while waiting and (not reading or waiting[0][0].start_time <= reading[0][0]):
+                place = len(chosen) - len(waiting)
+                raws = self._raw(*waiting.popleft(), from_ns)
+                if (first := next(raws, None)) is not None:
+                    heapq.heappush(reading, (first[1], place, first, raws))
+            if not reading:
+                continue
+            _, place, raw, raws = reading[0]
+            yield raw
+            following = next(raws, None)
+            if following is None:
+                heapq.heappop(reading)
+            else:
+                heapq.heapreplace(reading, (following[1], place, following, raws))
+
     def _open(self, stack: ExitStack) -> list[Reader]:
         path = self.path
         if not path.exists():
             raise BagError(
                 f"{path} does not exist; should be a bag: a folder with metadata.yaml, or an .mcap or .db3 file"
             )
-        if path.is_dir() and (path / "metadata.yaml").exists():
-            try:
-                return [stack.enter_context(Reader(path))]
-            except Exception as error:  # of yaml, sqlite, zstd, lz4, rosbags: many ways in which files can be damaged
-                self._notice(f"{path} is not as its metadata.yaml says ({error}); its files are read one by one")
-        elif path.is_dir():
-            self._notice(f"{path} has no metadata.yaml: nobody closed this bag; its files are read one by one")
-        files = sorted(path.iterdir(), key=_in_number_order) if path.is_dir() else [path]
-        stored = [file for file in files if file.suffix in _STORAGES]
+        files = self._listed() if path.is_dir() else [path]
+        stored = [file for file in files if _storage(file) in _STORAGES]
         if not stored:
+            if old := next((file for file in files if is_ros1(file)), None):
+                raise BagError(
+                    f"{old} is a bag of ROS 1; `rosbags-convert --src {old} --dst {old.with_suffix('')}` makes one of "
+                    "ROS 2 of it (it is installed with this package)"
+                )
             there = ", ".join(file.name for file in files) or "nothing"
             raise BagError(f"{path} is no bag: it should have an .mcap or .db3 file, and has {there}")
-        readers = [reader for file in stored if (reader := self._open_file(stack, file)) is not None]
+        unpacked = [self._unpacked(stack, file) for file in stored]
+        readers = [reader for file in unpacked if file and (reader := self._open_file(stack, file)) is not None]
         if not readers:
             raise BagError("; ".join(self.notices))
+        self._files = [cast("Path | _Ended", reader.path) for reader in readers]
         return readers
+
+    def _listed(self) -> list[Path]:
+        """The files of a folder: those that metadata.yaml lists, or all where it does not."""
+        there = sorted(self.path.iterdir(), key=_in_number_order)
+        file = self.path / "metadata.yaml"
+        if not file.exists():
+            self._notice(f"{self.path} has no metadata.yaml: nobody closed this bag; its files are read one by one")
+            return there
+        try:
+            about = yaml.safe_load(file.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+            listed = [self.path / Path(str(name)).name for name in about["relative_file_paths"]]
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            self._notice(f"{file} cannot be read ({type(error).__name__}: {error}); all files beside it are read")
+            return there
+        missing = [one.name for one in listed if not one.exists()]
+        if missing:
+            self._notice(
+                f"{self.path} is not as its metadata.yaml says ({', '.join(missing)} missing); its files are read one "
+                "by one"
+            )
+            return there
+        return listed
+
+    def _unpacked(self, stack: ExitStack, file: Path) -> Path | None:
+        """A file that can be read in any order: of a compressed one a copy, for as long as the bag is open."""
+        if file.suffix not in _COMPRESSED:
+            return file
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="vla-ros-bag-")))
+        unpacked = folder / file.stem
+        try:
+            with zstd.open(file, "rb") as packed, unpacked.open("wb") as into:
+                while block := packed.read(_BLOCK_BYTES):
+                    if shutil.disk_usage(folder).free < _ROOM_BYTES:
+                        raise BagError(
+                            f"{file} does not fit on the disk of {folder.parent} when it is unpacked; unpack it "
+                            f"elsewhere with `zstd -d {file}`, or name a larger disk by TMPDIR"
+                        )
+                    into.write(block)
+        except (OSError, EOFError, zstd.ZstdError) as error:
+            self._notice(f"{file} cannot be unpacked beyond {unpacked.stat().st_size} bytes: {error}")
+            return unpacked if unpacked.stat().st_size else None
+        return unpacked
 
     def _open_file(self, stack: ExitStack, file: Path) -> Reader | None:
         log = file.with_name(f"{file.name}-wal")
@@ -144,13 +241,15 @@ class Bag:
         if not connections:
             return
         last_ns = 0
+        is_indexed = not isinstance(reader.path, _Ended) and getattr(reader.storage, "chunks", True)
         try:
-            if isinstance(reader.path, _Ended):
-                yield from _in_order(reader.storage.messages_scan(connections, from_ns))
-                return
-            for raw in reader.messages(connections, from_ns):
-                last_ns = raw[1]
-                yield raw
+            for connection, last_ns, data in (
+                reader.messages(connections, from_ns)
+                if is_indexed
+                else _in_order(cast(Any, reader.storage).messages_scan(connections, from_ns))
+            ):
+                whole = zstd.decompress(data) if data[:4] == _ZSTD_MAGIC else data
+                yield connection, last_ns, whole
         except Exception as error:
             self._notice(f"{reader.path} cannot be read beyond {last_ns} ns: {error}")
 
@@ -175,6 +274,33 @@ class Bag:
     def _notice(self, text: str) -> None:
         if text not in self.notices:
             self.notices.append(text)
+
+
+def is_bag(path: Path) -> bool:
+    """Whether it looks like a bag, of ROS 2 or of ROS 1: a folder with its files, or one of these."""
+    if path.is_dir():
+        return (path / "metadata.yaml").exists() or any(is_bag(file) for file in path.iterdir() if file.is_file())
+    return _storage(path) in _STORAGES or is_ros1(path)
+
+
+def is_ros1(path: Path) -> bool:
+    """Whether it is a bag of ROS 1, by its name and its beginning."""
+    if path.suffix != _ROS1 or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_ROS1_MAGIC)) == _ROS1_MAGIC
+
+
+def _storage(path: Path) -> str:
+    """The suffix of a file's storage, also of a compressed one."""
+    return Path(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
+
+
+def _chosen(readers: Iterable[Reader], wanted: Mapping[str, str]) -> list[tuple[Reader, list[Connection]]]:
+    """Of every file the connections of `wanted`: topic -> type."""
+    return [
+        (reader, [item for item in reader.connections if wanted.get(item.topic) == item.msgtype]) for reader in readers
+    ]
 
 
 def _definition(connection: Connection) -> dict[str, Any]:

@@ -21,6 +21,8 @@ MOST_CHARACTERS = 1000  # of an episode's notes
 _CLOCK_LAG_NS = s_to_ns(
     0.2
 )  # how late simulated time may come: an episode that begins after a reset must not seem to be before it
+#: What there is to decide of an episode that is not saved.
+DECISION = ". save_anyway keeps the episode as it is, discard forgets it"
 _SEED, _MOST_DIGITS = "seed ", 90
 
 #: Gets whether what was asked for was done, and what there is to say of it.
@@ -284,9 +286,7 @@ class Session:
         self._add(self._assembler.stop(now_ns))
         problems = [text for text in (self._failure, *self._assembler.health.problems(self._config.health)) if text]
         if problems and not as_it_is:
-            raise Refused(
-                f"not saved: {'; '.join(problems)}. save_anyway keeps the episode as it is, discard forgets it"
-            )
+            raise Refused(f"not saved: {'; '.join(problems)}{DECISION}")
         details = EpisodeDetails(
             task=self._task,
             success=self._success,

@@ -28,7 +28,14 @@ class Intake:
     `types`: topic -> type of all that is heard. What cannot be read is counted in `unreadable`, by topic.
     """
 
-    def __init__(self, assembler: RowAssembler, robot: Robot, cameras: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        assembler: RowAssembler,
+        robot: Robot,
+        cameras: Mapping[str, str],
+        image_types: Mapping[str, str] | None = None,
+    ) -> None:
+        """`image_types`: topic -> type of its images, where that is known; otherwise as `image_type` says."""
         self._assembler = assembler
         self._joint_names = robot.joint_names
         self._joints = JointReader(robot.joint_names)
@@ -37,7 +44,7 @@ class Intake:
         self.unreadable: dict[str, Unreadable] = {}
         self._takers: dict[str, list[Callable[[Message, int], None]]] = {}
         for camera, topic in cameras.items():
-            self._hear(topic, image_type(topic), self._image_taker(camera))
+            self._hear(topic, (image_types or {}).get(topic, image_type(topic)), self._image_taker(camera))
         for key, take in (("joint_states", self._take_joints), ("gripper_joint_states", self._take_fingers)):
             endpoint = robot.endpoints[key]
             self._hear(endpoint.name, endpoint.type, take)
