@@ -348,6 +348,10 @@ def test_what_a_node_says(
     assert told in found.remedy
     (found,) = problems(system, built, replace(fine, states=others))
     assert (found.level, found.subject, found.found) == (FAIL, "/vla/controller", "silent for 5 s")
+    running_once = State("controller", Level.OK, "running", age_s=2.5)
+    states = tuple(running_once if state.node == "controller" else state for state in fine.states)
+    (found,) = problems(system, built, replace(fine, states=states))
+    assert (found.level, found.subject, found.found) == (FAIL, "/vla/controller", "silent for 2.5 s")
 
 
 def test_a_dry_run_is_told(system: SystemConfig, built: Graph, fine: Seen) -> None:

@@ -137,6 +137,13 @@ def test_who_leads_and_what_acted(labels: Labels) -> None:
     assert [label.is_intervened for label in seen] == [False, False, True, False, False]
 
 
+def test_a_controller_that_reports_no_more_leads_nobody(labels: Labels) -> None:
+    labels.add_status(at(0), Mode.POLICY, SafetyState.RUNNING, 0)
+    seen = [labels.at(at(after_ms), HOME, 0.0) for after_ms in (1000, 1001)]
+    assert [label.mode for label in seen] == [Mode.POLICY, Mode.HOLD]
+    assert [label.safety for label in seen] == [SafetyState.RUNNING, SafetyState.HOLDING]
+
+
 def test_a_person_who_led_from_the_start_does_not_intervene(labels: Labels) -> None:
     for after_ms, mode in ((0, Mode.TELEOP), (10, Mode.POLICY), (20, Mode.TELEOP)):
         labels.add_status(at(after_ms), mode, SafetyState.RUNNING, 0)

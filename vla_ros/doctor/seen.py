@@ -53,6 +53,7 @@ class State:
     level: Level
     message: str
     values: Mapping[str, str] = field(default_factory=dict)
+    age_s: float = 0.0  # at the end of the look
 
 
 @dataclass(frozen=True)

@@ -218,15 +218,20 @@ def _servers(present: list[Member], seen: Seen) -> Iterator[Finding]:
 # --- what they say --------------------------------------------------------------------------------------------------
 
 
+#: A node reports ten times a second; what it said longer ago is not known to be so.
+_SILENT_S = 1.5
+
+
 def _states(present: list[Member], seen: Seen) -> Iterator[Finding]:
     said = {state.node: state for state in seen.states}
     for member in present:
         if isinstance(member, External) or not any(end.name == topics.STATE for end in member.writes):
             continue
         state = said.get(member.name)
-        if state is None:
+        if state is None or state.age_s > _SILENT_S:
             right = f"what it says ten times a second on {topics.STATE}"
-            yield fail(full_name(member), f"silent for {seen.seconds:g} s", right, "end it and start it again")
+            silence = f"silent for {state.age_s if state else seen.seconds:.3g} s"
+            yield fail(full_name(member), silence, right, "end it and start it again")
             continue
         yield _state(full_name(member), state)
         if state.values.get("dry_run") == "True":

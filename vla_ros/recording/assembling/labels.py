@@ -181,7 +181,8 @@ class Labels:
 
     def _status(self, instant_ns: int) -> tuple[Mode, SafetyState, int]:
         held = self._statuses.at(instant_ns)
-        mode, safety, counted = (Mode.HOLD, SafetyState.HOLDING, self._counted) if held is None else held[1]
+        is_known = held is not None and instant_ns - held[0] <= _FOLLOWED_NS  # a dead controller said that it runs
+        mode, safety, counted = held[1] if held and is_known else (Mode.HOLD, SafetyState.HOLDING, self._counted)
         if self._leader is None and mode is not Mode.HOLD:
             self._leader = mode
         if counted is not None:

@@ -31,7 +31,7 @@ from vla_ros.robots import catalogue
 from vla_ros.robots.robot import EndpointKind
 from vla_ros.ros import diagnostics, transport
 from vla_ros.ros.doctor import environment
-from vla_ros.timing.stamps import s_to_ns
+from vla_ros.timing.stamps import ns_to_s, s_to_ns
 
 _NAME = "vla_ros_doctor"
 _CLOCK = "/clock"
@@ -80,6 +80,7 @@ class _Observer:
         self._types = {name: kind for name, text in types.items() if (kind := _message_type(text))}
         self._missing = tuple(sorted({text for name, text in types.items() if name not in self._types}))
         self._names = tuple(types)
+        self._listened_ns = 0  # until then (wall time)
         self._heard = {name: _Ear(node, name, kind) for name, kind in self._types.items() if name not in _UNHEARD}
 
     def observe(self, seconds: float) -> Seen:
@@ -88,6 +89,7 @@ class _Observer:
             for ear in self._heard.values():
                 ear.listen()
             time.sleep(_PERIOD_S)
+        self._listened_ns = time.time_ns()
         return self._seen(seconds)
 
     def _seen(self, seconds: float) -> Seen:
@@ -146,11 +148,13 @@ class _Observer:
 
     def _states(self) -> tuple[State, ...]:
         newest: dict[str, State] = {}
-        for raw in self._heard[topics.STATE].kept if topics.STATE in self._heard else ():
+        ear = self._heard.get(topics.STATE)
+        for raw, arrival in zip(ear.kept, ear.arrivals, strict=True) if ear else ():
+            age_s = ns_to_s(self._listened_ns - arrival.received_ns)
             for status in deserialize_message(raw, DiagnosticArray).status:
                 values = {entry.key: entry.value for entry in status.values}
                 level = _LEVELS.get(status.level, Level.FAIL)
-                newest[status.name] = State(status.name, level, status.message, values)
+                newest[status.name] = State(status.name, level, status.message, values, age_s)
         return tuple(newest.values())
 
     def _ticks(self) -> tuple[tuple[int, int], ...]:
