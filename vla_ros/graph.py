@@ -216,7 +216,11 @@ def _simulator(system: SystemConfig, robot: Robot, seed: int) -> NodeSpec:
     return _node(
         "simulator",
         config,
-        reads=(*_to_driver(robot, system.controller.command_interface), _ours(topics.SIMULATION_RESET)),
+        reads=(
+            *_to_driver(robot, system.controller.command_interface),
+            _ours(topics.SIMULATION_RESET),
+            _ours(topics.STATE),  # of its own name: another simulator
+        ),
         writes=(
             *_from_driver(robot),
             *_images(system.cameras),
@@ -260,6 +264,7 @@ def _inference(system: SystemConfig, robot: Robot) -> NodeSpec:
             *seen,
             _ours(topics.INSTRUCTION),
             _ours(topics.ASK),
+            _ours(topics.STATE),  # of the controller, which drops what was planned; and of its own name
         ),
         writes=(_ours(topics.CHUNK), *predictions, *_ABOUT_ITSELF),
         restarts=True,
@@ -275,7 +280,7 @@ def _controller(system: SystemConfig, robot: Robot, mode: Mode, dry_run: bool = 
             _ours(topics.CHUNK),
             _ours(topics.TELEOP),
             _ours(topics.DEADMAN),
-            _ours(topics.STATE),  # of the inference node: its silence is a reason to stop
+            _ours(topics.STATE),  # of the inference node, whose silence is a reason to stop; and of its own name
             *_from_driver(robot),
             *(_ours(name) for name in _TO_CONTROLLER),
         ),

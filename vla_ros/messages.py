@@ -38,6 +38,9 @@ MOST_POINTS, MOST_DIMENSIONS, _LONGEST_NAME = 1000, 64, 256
 INTERVENTION = "intervention."
 #: In what the simulator says of itself: the simulated time at which its world was reset last.
 RESET = "reset_ns"
+#: Under this key of its status the controller says since when its plan counts [ns]: chunks observed before are dropped.
+PLAN_SINCE = "plan_since_ns"
+_MOST_DIGITS = 20  # of a time in nanoseconds
 
 #: encoding -> (dtype of a value, values per pixel, OpenCV conversion to rgb). OpenCV names a Bayer pattern by the
 #: second row's second and third pixel, ROS by the first two rows: rggb is OpenCV's BG.
@@ -301,6 +304,12 @@ def status_to_controller(message: Message) -> ControllerStatus | None:
         )
     except KeyError as error:
         raise ValueError(f"a status of the controller has no {error}; it has {', '.join(said)}") from None
+
+
+def status_to_plan_since(message: Message) -> int | None:
+    """Since when the controller's plan counts [ns], in a DiagnosticArray; None where it does not say."""
+    said = (status_values(message, "controller") or {}).get(PLAN_SINCE, "")
+    return int(said) if said.isdecimal() and len(said) < _MOST_DIGITS else None
 
 
 def _convert(message: Message) -> Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,6 +58,11 @@ class NodeProcess:
         """Send a signal and wait for the end; the exit code."""
         self._process.send_signal(number)
         return self.exit_code()
+
+    def kill(self) -> None:
+        """As if the machine had none of its memory left."""
+        self._process.kill()
+        self._process.wait()
 
     def clean_up(self) -> None:
         self._process.send_signal(signal.SIGINT)
@@ -128,17 +134,27 @@ class Watcher(Node):
 
 
 @pytest.fixture
-def start_node(ros_domain_id: int, tmp_path: Path) -> Iterator[Callable[[NodeSpec], NodeProcess]]:
+def start_node(ros_domain_id: int, tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     """Starts a node; whatever still runs when the test ends is killed."""
     started: list[NodeProcess] = []
 
-    def start(spec: NodeSpec) -> NodeProcess:
-        started.append(NodeProcess(spec, tmp_path))
+    def start(spec: NodeSpec, folder: Path = tmp_path) -> NodeProcess:
+        started.append(NodeProcess(spec, folder))
         return started[-1]
 
     yield start
     for process in reversed(started):  # a simulation last, without which an arm has no time to brake in
         process.clean_up()
+
+
+@pytest.fixture
+def start_again(start_node: Callable[..., NodeProcess], tmp_path: Path) -> Callable[[NodeSpec], NodeProcess]:
+    """As `start_node`, for another node of a name that is in use, or was."""
+
+    def start(spec: NodeSpec) -> NodeProcess:
+        return start_node(spec, Path(tempfile.mkdtemp(dir=tmp_path)))
+
+    return start
 
 
 @pytest.fixture

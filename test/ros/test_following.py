@@ -16,7 +16,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
-from vla_ros import config, topics
+from vla_ros import config, messages, topics
 from vla_ros.config import SystemConfig
 from vla_ros.control.limits import AxisLimits
 from vla_ros.robots.panda import PANDA
@@ -25,6 +25,7 @@ from vla_ros.timing.stamps import s_to_ns
 
 PERIOD_S = 0.01
 CONTROLLER = "joint_impedance_controller"
+SINCE, UNTIL = messages.PLAN_SINCE, "planned_until_ns"
 NAMES = {key: endpoint.name for key, endpoint in PANDA.endpoints.items()}
 
 
@@ -80,3 +81,15 @@ def test_an_inactive_controller_is_sent_nothing_and_begins_without_a_jump(
         used = np.abs(np.diff(sent, order, axis=0)).max(axis=0) / PERIOD_S**order / most
         assert used.max() <= 1.0 + 1e-6, f"derivative {order} uses {used} of its limits"
     assert set(watcher.said["simulator"]) == {"running"}, "no reflex"
+
+    def plans() -> dict[str, int]:
+        return {
+            node: int(watcher.values[node].get(key, 0)) for node, key in (("controller", SINCE), ("inference", UNTIL))
+        }
+
+    watcher.call(topics.STOP)
+    watcher.until(lambda: plans()["inference"] == 0, "the policy to drop its plan, as the controller did")
+    let_pass(0.5)
+    assert plans()["inference"] == 0, "the controller follows none of what is sent meanwhile"
+    watcher.call(topics.START)
+    watcher.until(lambda: plans()["inference"] > plans()["controller"], "a plan since the start")

@@ -14,11 +14,13 @@ pytest.importorskip("rclpy")
 
 from vla_ros.actions import ActionSpec, GripperConvention, Space
 from vla_ros.config import InferenceNodeConfig
+from vla_ros.control.arm import ArmConfig, ArmController
 from vla_ros.policies.policy import AbsolutePolicy, Inference, WindowSpec
+from vla_ros.robots.panda import PANDA
 from vla_ros.ros.policy_worker import PolicyWorker
 from vla_ros.ros.worker import Worker
 from vla_ros.timing.track import Misaligned
-from vla_ros.values import ActionChunk, Committed, ModelChunk, Observation, Prediction, Window
+from vla_ros.values import ActionChunk, Committed, Mode, ModelChunk, Observation, Prediction, Window
 
 MS = 1_000_000
 PATIENCE_S = 10.0
@@ -192,6 +194,95 @@ def test_it_says_when_the_next_chunk_comes_after_the_last_has_ended(
     desk.worker.instruct("wave")
     desk.answer(1000, delay_ms)
     desk.wait_for(lambda: desk.worker.condition[1:] == condition)
+    desk.finish()
+
+
+class Driven(Desk):
+    """A policy whose chunks an arm takes, at the same times: both have to have the same plan."""
+
+    action_spec = ActionSpec(space=Space.JOINT_POSITION, joint_names=PANDA.joint_names, gripper=GripperConvention.NONE)
+    home = np.array(PANDA.home_rad)
+
+    def __init__(self) -> None:
+        super().__init__(max_rate_hz=10.0)
+        self.go_on.release(1000)
+        self.arm = ArmController(PANDA, ArmConfig(), Mode.POLICY)
+        self.worker.instruct("wave")
+
+    def infer(self, window: Window, committed: Committed) -> Inference:
+        super().infer(window, committed)
+        rows = self.home + 0.01 * np.sin(window[-1].instant_ns) * np.arange(10)[:, None]
+        return Inference(ModelChunk(window[-1].instant_ns, rows))
+
+    def _look(self, instant_ns: int, *_: int) -> Window:
+        return [Observation(instant_ns, {}, {"joints": self.home})] * 2
+
+    def _publish(self, chunk: ActionChunk, predictions: tuple[Prediction, ...]) -> None:
+        self.arm.on_chunk(chunk, self.now_ns)
+
+    def tell_plan(self) -> None:
+        self.worker.plan_since(self.arm.status().plan_since_ns)
+
+    def chunk(self, observed_ms: int) -> None:
+        inferred = self.worker.counts["inferred"]
+        self.see(observed_ms * MS)
+        self.wait_for(lambda: self.worker.counts["inferred"] > inferred)
+
+    def plans(self) -> tuple[list[object], list[object]]:
+        """What is committed from now on, row by row: by the arm, and by the policy at its next turn."""
+        self.worker._follow_plan()
+        plans = [
+            schedule.committed(self.now_ns, 20, 50 * MS)
+            for schedule in (self.arm._intake._schedule, self.worker._schedule)
+        ]
+        arm, policy = ([] if plan is None else plan.actions.tolist() for plan in plans)
+        return arm, policy
+
+
+@pytest.mark.parametrize("word", ["hold", "resume", "start", "stop", "estop"])
+def test_the_policy_drops_the_plan_when_the_controller_does(word: str) -> None:
+    desk = Driven()
+    for observed_ms in (1000, 1100, 1200):
+        desk.chunk(observed_ms)
+        desk.tell_plan()
+    arm, policy = desk.plans()
+    assert len(arm) > 10
+    np.testing.assert_allclose(policy, arm, atol=1e-9)
+    desk.now_ns += 10 * MS
+    if word == "resume":
+        desk.arm.hold(desk.now_ns - 5 * MS)
+    getattr(desk.arm, word)(desk.now_ns)
+    desk.tell_plan()
+    assert desk.worker.planned_until_ns is None
+    assert desk.plans() == ([], [])
+    if word == "stop":
+        desk.chunk(1300)
+        assert desk.plans() == ([], []), "what the controller refuses is no plan"
+    if word in ("hold", "stop", "estop"):
+        desk.now_ns += 10 * MS
+        desk.arm.resume(desk.now_ns)
+        desk.arm.start(desk.now_ns)
+        desk.tell_plan()
+    desk.chunk(1400)
+    desk.chunk(1500)
+    arm, policy = desk.plans()
+    assert len(arm) > 10
+    np.testing.assert_allclose(policy, arm, atol=1e-9)
+    desk.finish()
+
+
+def test_what_was_scheduled_since_the_controller_dropped_its_plan_is_kept() -> None:
+    """Its message takes its time: the next chunk may be sent before it comes, and is what the controller follows."""
+    desk = Driven()
+    desk.chunk(1000)
+    desk.arm.stop(1050 * MS)
+    desk.tell_plan()
+    desk.arm.start(1060 * MS)
+    desk.chunk(1100)
+    desk.tell_plan()
+    arm, policy = desk.plans()
+    assert len(arm) > 10
+    np.testing.assert_allclose(policy, arm, atol=1e-9)
     desk.finish()
 
 

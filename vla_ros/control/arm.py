@@ -44,6 +44,8 @@ from vla_ros.values import ActionChunk, Array, Command, Config, Mode, SafetyStat
 
 #: A clock that goes further ahead between two ticks has jumped, or the process was suspended [s].
 _LONGEST_TICK_S = 0.5
+#: Later than any time.
+NEVER_NS = 2**63 - 1
 #: With one of these the robot is not sent anything.
 _NOT_FOLLOWING = (
     Cause.FAULT,
@@ -80,6 +82,7 @@ class ArmStatus:
     safety: SafetyState
     reason: str
     state_since_ns: int | None  # when `safety` became what it is; None where it never changed
+    plan_since_ns: int  # chunks observed before are not followed; NEVER_NS where none is
     counters: Mapping[str, int]
     chunks: Timeliness
     gripper: str  # what is wrong with it, "" when nothing is
@@ -249,8 +252,9 @@ class ArmController:
         self.set_mode(Mode.HOLD, now_ns)
 
     def hold(self, now_ns: int) -> None:
-        """Ramp to a hold, until `resume` or `start`."""
+        """Ramp to a hold, until `resume` or `start`; what was planned is dropped."""
         self._watchdog.on(now_ns, Event.HOLD)
+        self._begin_anew(now_ns)
 
     def resume(self, now_ns: int) -> None:
         """Go on after anything but `stop` and a fault, with what is observed, or wanted, from now on.
@@ -262,8 +266,9 @@ class ArmController:
             self._begin_anew(now_ns)
 
     def estop(self, now_ns: int) -> None:
-        """Ramp to a hold at once; STOPPED until `resume`."""
+        """Ramp to a hold at once; STOPPED until `resume`; what was planned is dropped."""
         self._watchdog.on(now_ns, Event.ESTOP)
+        self._begin_anew(now_ns)
 
     # What goes out
 
@@ -335,6 +340,11 @@ class ArmController:
         return self._has_any(Cause.FAULT, Cause.AFTER_FAULT)
 
     @property
+    def plan_since_ns(self) -> int:
+        """As in `status`, but costs nothing."""
+        return self._intake.earliest_ns if self._intake.mode is Mode.POLICY else NEVER_NS
+
+    @property
     def counters(self) -> Mapping[str, int]:
         """As in `status`, at less cost."""
         return self._interventions.counts
@@ -351,6 +361,7 @@ class ArmController:
             safety=self._watchdog.state,
             reason=self._watchdog.reason,
             state_since_ns=self._watchdog.state_since_ns,
+            plan_since_ns=self.plan_since_ns,
             counters={**self._interventions.counts, "gripper_failures": self._latch.failures},
             chunks=self._intake.timeliness,
             gripper=self._latch.message,
@@ -386,7 +397,7 @@ class ArmController:
         else:
             return
         self._watchdog.on(now_ns, Event.CLOCK_JUMPED, detail)
-        self._intake.clear()
+        self._begin_anew(now_ns)
         self._measured.forget()
         self._deadman.forget()
         self._last_tick_ns = None

@@ -14,6 +14,7 @@ from rclpy.node import Node
 from vla_ros import topics
 from vla_ros.messages import shortened
 from vla_ros.ros import convert, guard, qos
+from vla_ros.ros.presence import NODE, OF_PROCESS, PROCESS, Presence
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -47,25 +48,36 @@ class StatusReporter:
     arm, or whatever else it is about. `now_ns`: the time, where it is not the node's own.
 
     The timer runs on the steady clock: a node whose simulated time stands still says so rather than fall silent. What
-    its guard has met is part of it: a callback that failed lately is an error of the node.
+    its guard has met is part of it: a callback that failed lately is an error of the node. With a `presence` another
+    node of the same name is an error as well, reported and logged.
     """
 
     def __init__(
-        self, node: Node, read: Callable[[], Status], hardware_id: str, now_ns: Callable[[], int] | None = None
+        self,
+        node: Node,
+        read: Callable[[], Status],
+        hardware_id: str,
+        now_ns: Callable[[], int] | None = None,
+        presence: Presence | None = None,
     ) -> None:
         self._node = node
+        self._name = node.get_fully_qualified_name()
         self._read = read
         self._hardware_id = hardware_id
         self._now_ns = now_ns or (lambda: int(node.get_clock().now().nanoseconds))
+        self._presence = presence
+        self._twins: list[str] = []
         self._last = ""
+        self._last_detail: object = None
         self._count = 0
         self._state = node.create_publisher(DiagnosticArray, topics.STATE, qos.STATE)
         self._diagnostics = node.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, qos.STATE)
         node.create_timer(_STATE_PERIOD_S, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def publish_if_not(self, state: str) -> None:
-        """Publish now if the state published last was not `state` (asking costs nothing, so every tick may)."""
-        if state != self._last:
+    def publish_if_not(self, state: str, detail: object = None) -> None:
+        """Publish now if `state` or a `detail` is new (asking costs nothing, so every tick may)."""
+        if state != self._last or detail != self._last_detail:
+            self._last_detail = detail
             self.publish()
 
     def publish(self) -> None:
@@ -81,10 +93,20 @@ class StatusReporter:
 
     def _status(self) -> Status:
         status, guarded = self._read(), guard.of(self._node)
-        if guarded.problem:
-            reason = "; ".join(filter(None, (status.reason, guarded.problem)))
+        reason = "; ".join(filter(None, (status.reason, guarded.problem, twins := self._report_twins())))
+        if guarded.problem or twins:
             status = replace(status, level=ERROR, reason=reason)
-        return replace(status, values={**status.values, **guarded.values})
+        who = {NODE: self._name, OF_PROCESS: PROCESS}
+        return replace(status, values={**who, **status.values, **guarded.values})
+
+    def _report_twins(self) -> str:
+        """What other nodes of this name there are; logged when that changes."""
+        twins = self._presence.others(self._name) if self._presence else []
+        text = f"another {self._name} runs: {', '.join(twins)}; end one of them" if twins else ""
+        if text and twins != self._twins:
+            self._node.get_logger().error(text)
+        self._twins = twins
+        return text
 
     def _publish(self, status: Status) -> DiagnosticArray:
         if status.state != self._last:

@@ -10,7 +10,8 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from vla_ros import topics
-from vla_ros.ros import qos
+from vla_ros.control.arm import ArmController
+from vla_ros.ros.presence import Presence
 
 _INFERENCE = "inference"
 _PERIOD_S = 0.1
@@ -21,18 +22,18 @@ _DIGITS = 18
 
 
 class Liveliness:
-    """Calls `on_lost(why)`, again and again, while nobody seems to plan; on the steady clock.
+    """Tells `arm` at every look, on the steady clock, that no policy plans ahead.
 
-    And `on_other_task(which)` once when a process that took a dead one's place follows another task.
+    And once that a process that took a dead one's place follows another task.
     """
 
-    def __init__(self, node: Node, on_lost: Callable[[str], None], on_other_task: Callable[[str], None]) -> None:
+    def __init__(self, node: Node, presence: Presence, arm: ArmController, now_ns: Callable[[], int]) -> None:
         self._node = node
-        self._on_lost = on_lost
-        self._on_other_task = on_other_task
+        self._arm = arm
+        self._now_ns = now_ns
         self._task = TaskWatch()
         self._seen_s: float | None = None
-        node.create_subscription(DiagnosticArray, topics.STATE, self._on_state, qos.STATE)
+        presence.listen(self._on_state)
         node.create_timer(_PERIOD_S, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def seen(self) -> None:
@@ -49,13 +50,13 @@ class Liveliness:
             if not (instructed.isdecimal() and len(instructed) <= _DIGITS):  # a count, and none that Python refuses
                 continue
             if other := self._task.see(values.get("instruction", ""), int(instructed)):
-                self._on_other_task(other)
+                self._arm.on_other_task(self._now_ns(), other)
 
     def _check(self) -> None:
         if self._node.count_publishers(topics.CHUNK) == 0:
-            self._on_lost(f"no publisher on {topics.CHUNK}")
+            self._arm.on_policy_lost(self._now_ns(), f"no publisher on {topics.CHUNK}")
         elif self._seen_s is not None and time.monotonic() - self._seen_s > _SILENCE_S:
-            self._on_lost(f"the inference node has said nothing for {_SILENCE_S:g} s")
+            self._arm.on_policy_lost(self._now_ns(), f"the inference node has said nothing for {_SILENCE_S:g} s")
 
 
 class TaskWatch:

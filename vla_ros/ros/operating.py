@@ -21,9 +21,12 @@ from std_srvs.srv import Trigger
 
 from vla_ros import topics
 from vla_ros.ros import transport
+from vla_ros.ros.presence import Presence
 
 #: Wall time that the nodes have to appear, and that one of them has to answer.
 APPEAR_S, ANSWER_S = 60.0, 20.0
+#: A node reports ten times a second, also while its simulated time stands still.
+SILENT_S = 10.0
 _OWNERS = {
     topics.SIMULATION_RESET: "simulator",
     topics.START: "controller",
@@ -37,6 +40,20 @@ DEEP = QoSProfile(depth=100)
 
 class Unanswered(RuntimeError):
     """A node does not do its part; the text names it, what was asked of it, and how long it was waited for."""
+
+
+class Silent(dict[str, str]):
+    """The state of a node that has stopped reporting: what it said last, such as that it runs, is not known to be so.
+
+    A message says that; to ask for anything else raises Unanswered.
+    """
+
+    def __init__(self, node: str) -> None:
+        super().__init__(message=f"silent: nothing on {topics.STATE} for {SILENT_S:g} s")
+        self._node = node
+
+    def __missing__(self, key: str) -> str:
+        raise Unanswered(f"{self._node} is {self['message']}: has it ended?")
 
 
 @contextmanager
@@ -62,9 +79,11 @@ class OperatorNode(Node):
         super().__init__(name, namespace=topics.NAMESPACE, context=context, parameter_overrides=[sim_time])
         self._spinner = SingleThreadedExecutor(context=context)
         self._spinner.add_node(self)
-        self.states: dict[str, dict[str, str]] = {}  # node -> key -> value, "message" included
+        self.states: dict[str, dict[str, str]] = {}  # node -> key -> value, "message" included; see `Silent`
+        self._states_heard_s: dict[str, float] = {}  # node -> when it said that, monotonic
         self._owners = {**_OWNERS, **(services or {})}
         self._callable = {name: self.create_client(Trigger, name) for name in self._owners}
+        self._presence = Presence()
         self.create_subscription(DiagnosticArray, topics.STATE, self._on_state, DEEP)
 
     def heard(self, node: str, state: Mapping[str, str], before: Mapping[str, str]) -> None:
@@ -77,6 +96,10 @@ class OperatorNode(Node):
     def spin(self, timeout_s: float = 0.1) -> None:
         """Take in one thing, at most."""
         self._spinner.spin_once(timeout_sec=timeout_s)
+        silent_since_s = time.monotonic() - SILENT_S
+        for node, heard_s in self._states_heard_s.items():
+            if heard_s < silent_since_s and node in self.states:
+                self.states[node] = Silent(node)
 
     def spin_until(self, done: Callable[[], bool]) -> None:
         """Spin until `done`; raises Unanswered when simulated time stands still meanwhile."""
@@ -142,7 +165,10 @@ class OperatorNode(Node):
             named = partial(self._are_named, topic)
             self.wait(named, ANSWER_S, f"somebody publishes {topic} and gives no name: end what else runs here")
             publishers = self._publisher_names(topic)
-            if publishers.count(ours) > 1 or set(publishers) - {ours}:
+            # A controller that was killed is listed next to its successor, for 20 s.
+            reporting = self._presence.processes(f"{topics.NAMESPACE}/{ours}")
+            twins = len(reporting) > 1 or (ours == self.get_name() and publishers.count(ours) > 1)
+            if twins or set(publishers) - {ours}:
                 raise Unanswered(
                     f"{' and '.join(sorted(publishers))} publish {topic}, but the arm follows one at a time: end what "
                     "else runs in this ROS domain"
@@ -155,8 +181,10 @@ class OperatorNode(Node):
         return not topics.NAMELESS & set(self._publisher_names(topic))
 
     def _on_state(self, message: DiagnosticArray) -> None:
+        self._presence.hear(message)
         for status in message.status:
             state = {"message": status.message, **{entry.key: entry.value for entry in status.values}}
             before = self.states.get(status.name, {})
             self.states[status.name] = state
+            self._states_heard_s[status.name] = time.monotonic()
             self.heard(status.name, state, before)

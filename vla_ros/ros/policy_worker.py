@@ -63,6 +63,9 @@ class PolicyWorker:
         self._period_ns = period_ns(config.max_rate_hz)
         self._max_age_ms = config.max_observation_age_ms
         self._schedule = Schedule(config.schedule)  # as the controller has it, for what is committed
+        self._scheduled: tuple[ActionChunk, int] | None = None  # the last chunk, and when it was sent
+        self._plan_since_ns = self._planned_since_ns = 0  # as the controller says; as the schedule is
+        self._planned_until_ns: int | None = None
         self._clock = ClockWatch()
         self._wanted: _Task | None = None
         self._followed: _Task | None = None
@@ -98,6 +101,15 @@ class PolicyWorker:
             self._last_instant_ns = None
             self.instruct(self._wanted.instruction)
 
+    def plan_since(self, time_ns: int | None) -> None:
+        """The controller follows no chunk that was observed before `time_ns`; None: not known."""
+        self._plan_since_ns = self._plan_since_ns if time_ns is None else time_ns
+
+    @property
+    def planned_until_ns(self) -> int | None:
+        """When the last action that the policy takes for committed is due; None where none is."""
+        return self._planned_until_ns if self._planned_since_ns == self._plan_since_ns else None
+
     def offer(self, instant_ns: int) -> None:
         """A newer instant is complete; it is looked at if the policy's next turn has come."""
         if self._clock.observe(self._now()):
@@ -125,6 +137,7 @@ class PolicyWorker:
     def _follow(self, task: _Task) -> None:
         self._last_instant_ns = None
         self._schedule.clear()
+        self._scheduled = self._planned_until_ns = None
         try:
             self._policy.reset(task.instruction)
             self._refused = False
@@ -140,17 +153,34 @@ class PolicyWorker:
         refuse_stale(self._now(), instant_ns, self._max_age_ms)
         look, action = self._policy.window_spec, self._policy.action_spec
         window = self._look(instant_ns, look.length, look.step_ns, task.since_ns)
+        self._follow_plan()
         scheduled = self._schedule.committed(instant_ns, action.horizon, action.step_ns)
         chunk, predictions = self._policy.infer(window, scheduled, self._schedule.delay_steps(action.step_ns))
         if task is not self._wanted:
             return  # told something else in the meantime
         self._publish(chunk, predictions)
-        self._schedule.add(chunk, self._now())
+        self._schedule_chunk(chunk, self._now())
         self.delay_ms = self._schedule.delay_ms
         self.latency_ms.add(1e3 * (time.perf_counter() - instant.received_s))
         self.counts["inferred"] += 1
         gap = self._gap()
         self._condition = (WARN, "late", gap) if gap else (OK, "inferring", "")
+
+    def _follow_plan(self) -> None:
+        """Drop what the controller has dropped."""
+        if self._planned_since_ns == self._plan_since_ns:
+            return
+        self._planned_since_ns = self._plan_since_ns
+        self._schedule.clear()
+        last, self._scheduled, self._planned_until_ns = self._scheduled, None, None
+        if last is not None:
+            self._schedule_chunk(*last)
+
+    def _schedule_chunk(self, chunk: ActionChunk, added_ns: int) -> None:
+        self._scheduled = chunk, added_ns
+        if chunk.observation_ns >= self._planned_since_ns:
+            self._schedule.add(chunk, added_ns)
+            self._planned_until_ns = self._schedule.end_ns
 
     def _gap(self) -> str:
         """Why the arm stops between two chunks, and what would help; "" where the next one comes in time.

@@ -14,7 +14,7 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import messages, topics
-from vla_ros.config import CameraConfig
+from vla_ros.config import CameraConfig, InferenceNodeConfig
 from vla_ros.messages import shortened
 from vla_ros.robots.robot import Robot
 from vla_ros.rollout.loop import STREAMS
@@ -79,6 +79,11 @@ class Streams:
             for name in {*self._proprioception, _MOTION}
             for kind, topic, read in (sources[name],)
         }
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Where all of it comes from."""
+        return tuple(self._topics.values())
 
     def window(self, instant_ns: int, length: int, step_ns: int, earliest_ns: int | None) -> tuple[Observation, ...]:
         """As `Aligner.window`; raises Misaligned. Frames are decoded while others may come in."""
@@ -159,6 +164,20 @@ class Streams:
 
 def _timing(camera: CameraConfig) -> CameraTiming:
     return CameraTiming(**camera.model_dump(include=set(CameraTiming.model_fields)))
+
+
+def needed_cameras(config: InferenceNodeConfig, wanted: tuple[str, ...] | None) -> dict[str, CameraConfig]:
+    """Those that the policy looks at; where it looks at none, all: it is their frames that set it to work.
+
+    Raises ValueError where one is missing.
+    """
+    given = config.cameras
+    names = wanted or tuple(given)
+    missing = [name for name in names if name not in given]
+    if missing or not names:
+        lacking = ", ".join(missing) or "at least one"
+        raise ValueError(f"cameras: {config.policy.name} needs {lacking}; given: {', '.join(given) or 'none'}")
+    return {name: given[name] for name in names}
 
 
 def _sources(robot: Robot) -> dict[str, tuple[type, str, Callable[[Any], Sample]]]:

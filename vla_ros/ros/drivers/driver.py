@@ -72,6 +72,10 @@ class Driver(Protocol):
     def target_topic(self) -> str:
         """Where targets go, resolved: nobody else may publish there."""
 
+    @property
+    def state_topics(self) -> tuple[str, ...]:
+        """Where the driver reports how the robot is, resolved: only one node may publish on each."""
+
 
 class Mirror(Protocol):
     """The driver's side, answered by a simulated world; the node's executor hears, the simulation's thread acts."""

@@ -87,7 +87,8 @@ class PandaDriver:
         self._names = names = {key: endpoint.name for key, endpoint in robot.endpoints.items()}
         self._joint_states = PolledSubscription(node, JointState, names["joint_states"], qos.NEWEST)
         self._robot_states = PolledSubscription(node, FrankaState, names["robot_state"], qos.NEWEST)
-        node.create_subscription(JointState, names["gripper_joint_states"], self._on_fingers, qos.SENSOR)
+        fingers = names["gripper_joint_states"]
+        self._finger_states = node.create_subscription(JointState, fingers, self._on_fingers, qos.SENSOR)
         target = names["pose_desired" if self._cartesian else "joints_desired"]
         self._targets = node.create_publisher(Float64MultiArray, target, qos.COMMAND)
         self._actions = {
@@ -155,6 +156,11 @@ class PandaDriver:
     def target_topic(self) -> str:
         """As `Driver.target_topic`."""
         return str(self._targets.topic_name)
+
+    @property
+    def state_topics(self) -> tuple[str, ...]:
+        """As `Driver.state_topics`."""
+        return self._joint_states.topic, self._robot_states.topic, str(self._finger_states.topic_name)
 
     def _deliver_joints(self, message: JointState) -> None:
         try:

@@ -19,8 +19,9 @@ from vla_ros.ros.intervening import InterventionLog
 from vla_ros.ros.liveliness import Liveliness
 from vla_ros.ros.main import run
 from vla_ros.ros.obeying import Orders, Plans
+from vla_ros.ros.presence import Presence
 from vla_ros.ros.recovering import Recovering
-from vla_ros.ros.rivals import Rivals
+from vla_ros.ros.rivals import Rivals, clock_topics
 from vla_ros.ros.ticking import Ticking
 from vla_ros.timing.stamps import ns_to_ms, ns_to_s, period_ns
 from vla_ros.values import Mode, SafetyState
@@ -56,18 +57,13 @@ class ControllerNode(GuardedNode):
         by_itself = config.arm.watchdog.recovers_by_itself
         self._recovering = Recovering(self, self._arm, self._commanded, by_itself, self._now_ns)
         guard.of(self).on_failure = lambda why: self._arm.on_failure(why, self._now_ns())
-        self._reporter = StatusReporter(self, self._status, config.robot)
-        self._liveliness = Liveliness(
-            self,
-            on_lost=lambda why: self._arm.on_policy_lost(self._now_ns(), why),
-            on_other_task=lambda which: self._arm.on_other_task(self._now_ns(), which),
-        )
-        self._rivals = Rivals(
-            self,
-            mine=[self._command.topic_name, *([self._commanded.target_topic] if self._commanded else [])],
-            one_each=[topics.CHUNK, topics.TELEOP],
-            on_rival=lambda who: self._arm.on_second_publisher(who, self._now_ns()),
-        )
+        presence = Presence(self)
+        self._reporter = StatusReporter(self, self._status, config.robot, presence=presence)
+        self._liveliness = Liveliness(self, presence, self._arm, self._now_ns)
+        trusted = [topics.CHUNK, topics.TELEOP, topics.DEADMAN, *self._driver.state_topics, *clock_topics(self)]
+        mine = [self._command.topic_name, self._requested.topic_name]
+        mine += [self._commanded.target_topic] if self._commanded else []
+        self._rivals = Rivals(self, mine, trusted, presence, self._on_second_publisher)
         Orders(self, self._arm, self._commanded, self._recovering.resume, self._answer, self._now_ns)
         Plans(self, self._arm, self._liveliness.seen, self._now_ns)
         InterventionLog(self, lambda: self._arm.counters)
@@ -77,6 +73,9 @@ class ControllerNode(GuardedNode):
         self._ticking.outlast()
         self._arm.stop(self._now_ns())
         return self._arm.is_at_rest
+
+    def _on_second_publisher(self, who: str) -> None:
+        self._arm.on_second_publisher(who, self._now_ns())
 
     def _answer(self) -> str:
         """How the arm is, after somebody's word."""
@@ -102,7 +101,7 @@ class ControllerNode(GuardedNode):
         if self._commanded is not None and (goal := self._arm.gripper_goal(now_ns)) is not None:
             self._commanded.send_gripper(goal, self._arm.gripper_done)
         self._recovering.tick(now_ns)
-        self._reporter.publish_if_not(self._arm.safety.value)
+        self._reporter.publish_if_not(self._arm.safety.value, self._arm.plan_since_ns)
 
     def _status(self) -> Status:
         arm = self._arm.status()
@@ -111,6 +110,7 @@ class ControllerNode(GuardedNode):
             "safety_state": arm.safety.value,
             "reason": arm.reason,
             "state_since_s": None if arm.state_since_ns is None else ns_to_s(arm.state_since_ns),
+            messages.PLAN_SINCE: arm.plan_since_ns,
             "recovery": self._recovering.said,
             "dry_run": self._commanded is None,
             **{messages.INTERVENTION + name: count for name, count in arm.counters.items()},

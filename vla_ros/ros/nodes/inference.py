@@ -10,8 +10,8 @@ from typing import Any
 from sensor_msgs.msg import CompressedImage
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import topics
-from vla_ros.config import CameraConfig, InferenceNodeConfig
+from vla_ros import messages, topics
+from vla_ros.config import InferenceNodeConfig
 from vla_ros.control import kinematics
 from vla_ros.policies import registry
 from vla_ros.policies.policy import AbsolutePolicy
@@ -23,7 +23,9 @@ from vla_ros.ros.guard import GuardedNode
 from vla_ros.ros.instructing import Instructions
 from vla_ros.ros.main import run
 from vla_ros.ros.policy_worker import Condition, PolicyWorker
-from vla_ros.ros.streams import Streams
+from vla_ros.ros.presence import Presence
+from vla_ros.ros.rivals import Rivals, clock_topics
+from vla_ros.ros.streams import Streams, needed_cameras
 from vla_ros.ros.thinking import Thinker
 from vla_ros.timing.stamps import ns_to_s
 from vla_ros.values import ActionChunk, Prediction
@@ -44,7 +46,8 @@ class InferenceNode(GuardedNode):
         policy = registry.load(config.policy.name, robot=robot, action=config.action, **weights)
         self._policy = AbsolutePolicy(policy, kinematics.for_robot(robot).forward, robot.gripper.max_width_m)
         look = self._policy.window_spec
-        cameras = self._cameras(look.cameras)
+        cameras = needed_cameras(config, look.cameras)
+        self._policy.check_cameras({name: (camera.width, camera.height) for name, camera in config.cameras.items()})
         self._base_frame = robot.base_frame
         self._started_s = time.monotonic()
         self._chunk = self.create_publisher(JointTrajectory, topics.CHUNK, qos.COMMAND)
@@ -60,7 +63,10 @@ class InferenceNode(GuardedNode):
         for part in (questions, self._thinker, self._worker):  # the last one first
             self._at_end.callback(part.close)
         guard.of(self).on_failure = lambda why: self._worker.begin_again()
-        self._reporter = StatusReporter(self, self._status, config.robot)
+        presence = Presence(self)
+        presence.listen(lambda message: self._worker.plan_since(messages.status_to_plan_since(message)))
+        self._rivals = Rivals(self, [topics.CHUNK], [*self._streams.topics, *clock_topics(self)], presence)
+        self._reporter = StatusReporter(self, self._status, config.robot, presence=presence)
         Instructions(self, self._worker.instruct)
         if config.instruction:
             self._worker.instruct(config.instruction)
@@ -70,20 +76,8 @@ class InferenceNode(GuardedNode):
         self._at_end.close()
         super().destroy_node()
 
-    def _cameras(self, wanted: tuple[str, ...] | None) -> dict[str, CameraConfig]:
-        """Those that the policy looks at; where it looks at none, all: it is their frames that set it to work."""
-        given = self._config.cameras
-        names = wanted or tuple(given)
-        missing = [name for name in names if name not in given]
-        if missing or not names:
-            lacking = ", ".join(missing) or "at least one"
-            needy = self._config.policy.name
-            raise ValueError(f"cameras: {needy} needs {lacking}; given: {', '.join(given) or 'none'}")
-        self._policy.check_cameras({name: (camera.width, camera.height) for name, camera in given.items()})
-        return {name: given[name] for name in names}
-
     def _on_instant(self, instant_ns: int) -> None:
-        if guard.of(self).problem:  # what was seen, or told, may be incomplete
+        if guard.of(self).problem or self._rivals.found:  # what was seen, or told, may be incomplete
             return
         self._worker.offer(instant_ns)
         self._thinker.see(instant_ns, self._worker.since_ns)
@@ -110,6 +104,7 @@ class InferenceNode(GuardedNode):
             "description": self._thinker.description,
             **self._worker.latency_ms.values("latency_ms"),
             "delay_ms": self._worker.delay_ms,
+            "planned_until_ns": self._worker.planned_until_ns,
             **self._streams.values(now_ns),
         }
         return Status(*self._condition(now_ns), values)
@@ -117,6 +112,8 @@ class InferenceNode(GuardedNode):
     def _condition(self, now_ns: int) -> Condition:
         """The first thing that keeps it from inferring."""
         at_work = self._worker.condition
+        if self._rivals.found:
+            return ERROR, "blind", f"second publisher: {self._rivals.found}"
         if now_ns == 0:
             return WARN, "waiting", "no time on /clock yet"
         unseen = self._streams.reason(now_ns)

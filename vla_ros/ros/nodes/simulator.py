@@ -19,6 +19,7 @@ from vla_ros.ros.diagnostics import ERROR, OK, Status, StatusReporter
 from vla_ros.ros.drivers import catalogue as drivers
 from vla_ros.ros.guard import Failed, GuardedNode
 from vla_ros.ros.main import OUTLASTS_CONTROLLER_S, run
+from vla_ros.ros.presence import Presence
 from vla_ros.ros.simulated_camera import SimulatedCamera
 from vla_ros.ros.simulating import Simulation
 from vla_ros.simulation.faults import Stream
@@ -27,8 +28,7 @@ from vla_ros.simulation.world import WorldState
 from vla_ros.timing.stamps import period_ns
 from vla_ros.values import Array
 
-_STATE_PERIOD_NS = period_ns(50.0)
-_LINKS_PERIOD_NS = period_ns(30.0)
+_STATE_PERIOD_NS, _LINKS_PERIOD_NS = period_ns(50.0), period_ns(30.0)
 
 
 class SimulatorNode(GuardedNode):
@@ -61,9 +61,9 @@ class SimulatorNode(GuardedNode):
             for name, camera in config.cameras.items()
         }
         self._publish_fixed_frames()
-        self._joint_states = robot.endpoints["joint_states"].name
+        self._joint_states, presence = robot.endpoints["joint_states"].name, Presence(self)
         # Before time runs, and commands come.
-        rivals.refuse_a_robot(self, self._joint_states, rivals.DISCOVERED_WITHIN_S)
+        rivals.refuse_a_robot(self, self._joint_states, rivals.DISCOVERED_WITHIN_S, presence.polled(self))
         self._simulation = Simulation(
             self._world,
             self._mirror,
@@ -75,7 +75,7 @@ class SimulatorNode(GuardedNode):
             on_frame=lambda camera, time_ns, picture: self._cameras[camera].deliver(time_ns, picture),
         )
         self._at_the_end.callback(self._simulation.close)
-        self._reporter = StatusReporter(self, self._status, config.robot, self._now_ns)
+        self._reporter = StatusReporter(self, self._status, config.robot, self._now_ns, presence)
         self.create_service(Trigger, topics.SIMULATION_RESET, self._on_reset)
 
     def destroy_node(self) -> None:
