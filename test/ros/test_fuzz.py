@@ -147,8 +147,7 @@ class Subject:
             again()
 
     def robot(self) -> None:
-        """What an arm at home says, which follows, and its gripper."""
-        self.send(PANDA.endpoints["robot_state"].name, FrankaState(robot_mode=FrankaState.ROBOT_MODE_MOVE))
+        """What an arm at home says, and its gripper."""
         joints, fingers = self.adversary.good(JointState)
         joints.position = HOME.tolist()
         self.send(PANDA.endpoints["joint_states"].name, joints)
@@ -205,9 +204,6 @@ def test_the_controller(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> No
     for sent in targets:
         assert np.isfinite(sent.data).all() and len(sent.data) == 7
 
-    subject.robot()
-    subject.tick()
-    node._arm.on_recovered(subject.now_ns)  # what its driver would do after a reflex
     assert subject.call(topics.RESUME).success and subject.call(topics.START).success
     monkeypatch.setattr(node, "count_publishers", lambda topic: 1)  # a policy is there
 

@@ -448,7 +448,7 @@ class ArmController:
 
     def _stand_as_measured(self, now_ns: int) -> None:
         """The command stands where the arm is, wherever it is moved, as far as that is known."""
-        self._requested = None
+        self._requested, self._is_sending = None, False
         self._reference.forget()
         self._watchdog.on(now_ns, Event.STANDSTILL)
         if self._stood_since_ns is None:
