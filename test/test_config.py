@@ -28,6 +28,12 @@ simulation: {}
 """
 
 
+def _bomb(depth: int) -> bytes:
+    """Ten times as many values with every line."""
+    lines = ["a0: &a0 x", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, depth))]
+    return "\n".join(lines).encode()
+
+
 @pytest.fixture
 def problems(tmp_path: Path) -> Any:
     """What loading a text says is wrong, without the file's name."""
@@ -88,7 +94,13 @@ def test_an_unknown_system_lists_those_there_are(given_name: str, text: str) -> 
         (b"title: A\nrobot: \xff\n", ":2: no UTF-8 text; save it as such"),
         (b"title: \x00\n", ": no valid YAML: control character #x00"),
         (b"title: &a [*a]\n", ": no valid YAML: "),
-        (b"title: !!int one\n", ": no valid YAML: "),
+        (b"title: !!int one\n", ":1: title: has the tag !!int; write the value without one"),
+        (b"title: !!binary aGk=\n", ":1: title: has the tag !!binary; write the value without one"),
+        (b"title: !!bool x\n!!set a: !odd {b: 1}\n", ":1: title: has the tag !!bool; "),
+        (b"a: " + b"[" * 5000, ":1: no valid YAML: brackets are nested too deeply"),
+        (b"a: " + b"x" * 100_000, ": has 100003 bytes; a system has at most 50000"),
+        (_bomb(9), ": more than 10000 values, aliases counted wherever they stand; a system has fewer"),
+        (_bomb(60), ": more than 10000 values, aliases counted wherever they stand; a system has fewer"),
         (b"title: [\n", ":2: no valid YAML: "),
     ],
 )
@@ -135,7 +147,7 @@ simulation: {}
             "5: cameras.front.topic: no valid ROS name (given 'camera/front'); "
             "should be absolute, as /camera/front/image_raw",
             f"7: cameras.wrist.heigth: unknown key; did you mean 'height'?; {keys}",
-            "10: controller.rate_hz: not allowed (given -1); should be greater than 0",
+            "10: controller.rate_hz: not allowed (given -1); should be greater than or equal to 1",
             "12: controller.schedule.mode: unknown value (given 'blnd'); did you mean 'blend'?; "
             "should be 'newest', 'blend' or 'ensemble'",
             "13: controller.schedule.blend_steps: wrong type (given 1.5); should be a valid integer",
@@ -199,6 +211,35 @@ simulation: {}
         (
             ("front: {", "front: {frame: panda_hnd, pose: [0, 0, 0, 1, 0, 0, 0], "),
             "4: cameras: front.frame is no link of the panda (given 'panda_hnd'; did you mean 'panda_hand'?); should",
+        ),
+        (("title: A test", f"title: {'a' * 5000}"), "1: title: a text of 5000 characters (given 'aaaaaaaaaaaaaaaaaaaa"),
+        (("title: A test", f"title: A\ninstruction: {'a' * 1001}"), "2: instruction: not allowed"),
+        (("simulation: {}", "simulation: {}\ncontroller: {rate_hz: 1e-300}"), "7: controller.rate_hz: not allowed"),
+        (("front: {", "front: {rate_hz: 1e-12, "), "5: cameras.front.rate_hz: not allowed (given 1e-12)"),
+        (("front: {", "front: {rate_hz: 1e12, "), "5: cameras.front.rate_hz: not allowed (given 1000000000000.0)"),
+        (
+            ("front: {", "front: {latency_ms: 1e300, "),
+            "5: cameras.front.latency_ms: too large (given 1e+300); should be",
+        ),
+        (
+            ("front: {", "front: {frame: panda_hand, pose: [1e300, 0, 0, 1, 0, 0, 0], "),
+            "5: cameras.front.pose: too large (given 1e+300); should be at most 1e+09",
+        ),
+        (
+            ("simulation: {}", "simulation: {}\ncontroller: {limits: {tcp_jerk_m_s3: 1e-300}}"),
+            "7: controller.limits.tcp_jerk_m_s3: too small (given 1e-300); should be at least 1e-09",
+        ),
+        (
+            ("simulation: {}", "simulation: {}\nrecording: {health: {min_frames: 99999999999999999999}}"),
+            "7: recording.health.min_frames: too large (given 1e+20); should be at most 9.0072e+15",
+        ),
+        (
+            ("simulation: {}", "simulation: {}\ncontroller: {limits: {planes: {table.left: [0, 0, 1, 0]}}}"),
+            "7: controller.limits: no valid name of a plane (given 'table.left'); should be letters, digits and _",
+        ),
+        (
+            ("simulation: {}", "simulation: {cameras: {a.b: {position_m: [1, 0, 0], target_m: [0, 0, 0]}}}"),
+            "6: simulation.cameras: no valid camera name (given 'a.b'); should be lower case letters, digits and _",
         ),
     ],
 )
@@ -294,13 +335,13 @@ class Outer(Config):
     parts: dict[str, Inner] = Field(default_factory=dict)
 
 
-reals = st.floats(allow_nan=False, allow_infinity=False)
+reals = st.floats(-1e9, 1e9)
 inners = st.builds(Inner, gain=reals, box=st.tuples(reals, reals, reals), flags=st.lists(st.booleans()).map(tuple))
 outers = st.builds(
     Outer,
     name=st.text(),
     color=st.sampled_from(Color),
-    steps=st.integers(0, 2**60),
+    steps=st.integers(0, 2**53),
     words=st.lists(st.text()).map(tuple),
     inner=inners,
     maybe=st.none() | inners,

@@ -66,7 +66,7 @@ class ActionSpec(Config):
     frame: Frame = Frame.BASE
     anchor: Anchor = Anchor.MEASURED
     rotation: RotationForm = RotationForm.QUATERNION
-    rate_hz: float = Field(default=10.0, gt=0.0, le=1000.0)
+    rate_hz: float = Field(default=10.0, ge=0.01, le=1000.0)
     horizon: int = Field(default=10, ge=1, le=1000)  # rows in a chunk
     gripper: GripperConvention = GripperConvention.WIDTH_M
     joint_names: tuple[str, ...] = ()  # filled from the robot for joint spaces

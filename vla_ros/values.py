@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from annotated_types import Gt
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]  # (height, width, 3), rgb
@@ -18,10 +20,38 @@ NANOSECONDS_PER_SECOND = 1_000_000_000
 NANOSECONDS_PER_MILLISECOND = 1_000_000
 
 
+#: What no number of a configuration is beyond, and no number that has to be positive is below; and how long texts are.
+_LARGEST, _SMALLEST, _LONGEST = 1e9, 1e-9, 4096
+_LARGEST_INTEGER = 2**53
+
+
 class Config(BaseModel):
-    """Base of every small configuration: frozen, unknown keys refused, defaults written once, in the class."""
+    """Base of every small configuration: frozen, unknown keys refused, defaults written once, in the class.
+
+    Numbers and texts are of sizes that something real has.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _is_within_reason(cls, value: Any, of: ValidationInfo) -> Any:
+        for part in _parts(value):
+            if isinstance(part, str) and len(part) > _LONGEST:
+                raise ValueError(f"a text of {len(part)} characters (given {part[:20]!r}...); at most {_LONGEST}")
+            largest = _LARGEST if isinstance(part, float) else _LARGEST_INTEGER
+            if isinstance(part, float | int) and abs(part) > largest:
+                raise ValueError(f"too large (given {part:.6g}); should be at most {largest:.6g}")
+        if isinstance(value, float) and value < _SMALLEST and Gt(0) in cls.model_fields[of.field_name or ""].metadata:
+            raise ValueError(f"too small (given {value:g}); should be at least {_SMALLEST:g}")
+        return value
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """A value and, of a tuple or mapping, those in it."""
+    yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ():
+        yield from _parts(part)
 
 
 def plain_instruction(text: str) -> str:

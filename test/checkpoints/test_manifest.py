@@ -17,6 +17,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import tiny_up_vla
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from vla_ros.checkpoints import files
@@ -239,6 +241,15 @@ def test_what_is_no_checkpoint_is_told(tmp_path: Path, saved: Path) -> None:
         (lambda m: m["normalization"]["scale"].__setitem__(2, 0.0), "no scale may be 0"),
         (lambda m: m["action"].update(horizon=9), "manifest: action.horizon: 9, but model.action_rows: 10"),
         (lambda m: m["model"].update(heads=3), "model: heads must divide width 32, got 3"),
+        (lambda m: m["model"].update(layers=10**9), "model.layers: Input should be less than or equal to 512"),
+        (
+            lambda m: m["model"].update(width=10**9, heads=1),
+            "model.width: Input should be less than or equal to 1000000",
+        ),
+        (lambda m: m["image_tokenizer"].update(encoder_blocks=[10**9] * 5), "image_tokenizer: "),
+        (lambda m: m.update(pixels=10**9), "pixels: Input should be less than or equal to 8192"),
+        (lambda m: m["action"].update(rate_hz=1e-300), "action.rate_hz: Input should be greater than or equal to 0.01"),
+        (lambda m: m.update(robot="x" * 10_000_000), "robot: a text of 10000000 characters (given 'xxxxxxxxxx"),
     ],
 )
 def test_a_manifest_that_is_wrong_is_told(saved: Path, change: Callable[[Any], Any], said: str) -> None:
@@ -248,7 +259,44 @@ def test_a_manifest_that_is_wrong_is_told(saved: Path, change: Callable[[Any], A
     assert said in refused(saved) and "manifest.json" in refused(saved)
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[1]", b"null"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.sampled_from([0, -1, 10**9, 10**400, 0.5, 1e300, float("nan"), "", "x", "\ud800"]),
+    lambda parts: st.lists(parts, max_size=2) | st.dictionaries(st.sampled_from(["a", "width"]), parts, max_size=2),
+    max_leaves=3,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damage_to_any_part_of_a_manifest_is_told(saved: Path, data: st.DataObject) -> None:
+    """Or does not matter; in any case the rest is looked at in no time."""
+    whole = (saved / "manifest.json").read_text()
+    content = part = json.loads(whole)
+    while True:
+        key = data.draw(st.sampled_from(sorted(part) if isinstance(part, dict) else range(len(part))))
+        if not isinstance(part[key], (dict, list)) or not part[key] or data.draw(st.booleans()):
+            break
+        part = part[key]
+    part[key] = data.draw(JSON)
+    told = ""
+    try:
+        (saved / "manifest.json").write_text(json.dumps(content))
+        inspect(saved)
+    except CheckpointError as error:
+        told = str(error)
+    finally:
+        (saved / "manifest.json").write_text(whole)
+    assert not told or ("manifest.json" in told and len(told) < 5000)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.safetensors", "text/tokenizer.json"])
+def test_a_pipe_is_not_waited_for(saved: Path, name: str) -> None:
+    (saved / name).unlink()
+    os.mkfifo(saved / name)
+    assert name in refused(saved) and "it is no ordinary file" in refused(saved)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[1]", b"null", b"[" * 100_000])
 def test_a_manifest_that_is_none_is_told(saved: Path, content: bytes) -> None:
     (saved / "manifest.json").write_bytes(content)
     assert str(saved / "manifest.json") in refused(saved)

@@ -99,6 +99,18 @@ def test_what_cannot_be_rounded_leaves_nothing(saved: Path, tmp_path: Path) -> N
         return str(raised.value)
 
     assert "lies in" in refused(saved / "small")
+    for name, content, said in (
+        ("manifest.json", b"", "unknown robot '../../etc'"),
+        ("text/tokenizer.json", b"{}", "tokenizer.json is no tokenizer"),
+        ("text/tokenizer.json", None, "has no text tokenizer"),
+    ):
+        whole = (saved / name).read_bytes()
+        if content is None:
+            (saved / name).unlink()
+        else:
+            (saved / name).write_bytes(content or whole.replace(b'"robot": "panda"', b'"robot": "../../etc"'))
+        assert said in refused()
+        (saved / name).write_bytes(whole)
     weights = load_file(saved / "vision.safetensors")
     write_tensors(saved / "vision.safetensors", {**weights, "norm.weight": weights["norm.weight"] + 1e6})
     assert "values that are too large for float16, in norm.weight" in refused()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import foreign
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,8 +24,10 @@ from vla_ros.recording.convert import Conversion, convert
 from vla_ros.recording.features import Feature, Features, Row
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
+from vla_ros.recording.reader import DatasetReader
 from vla_ros.recording.upkeep.checking import check
-from vla_ros.recording.upkeep.findings import Kind, Severity
+from vla_ros.recording.upkeep.findings import Finding, Kind, Severity
+from vla_ros.recording.upkeep.repairing import repair
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 DATA, VIDEO = "data/chunk-000/file-{:03d}.parquet", "videos/observation.images.front/chunk-000/file-{:03d}.mp4"
@@ -349,6 +352,92 @@ def test_damage_of_v21_is_found(name: str, converted: Path, tmp_path: Path) -> N
     assert (ERROR, kind, path, episode) in {(one.severity, one.kind, one.path, one.episode) for one in findings}, [
         str(one) for one in findings
     ]
+
+
+def follow(root: Path, findings: list[Finding]) -> Path | None:
+    """Where a dataset is after what the findings recommend; None where they say that nothing helps."""
+    (remedy,) = {one.remedy for one in findings if one.severity is ERROR}
+    if remedy.startswith("get the dataset again"):
+        return None
+    if remedy.startswith('write "fps": 10 in PATH/meta/info.json'):
+        changed_json(INFO, lambda info: info.update(fps=10))(root)
+        return follow(root, check(root))
+    done = CliRunner().invoke(app, remedy.replace("PATH", str(root)).split()[1:])
+    assert done.exit_code == 0, (remedy, done.output)
+    return root if "repair" in remedy else root.with_name(f"{root.name}-new")
+
+
+LOST_21 = ("episodes torn", "tasks gone")
+
+
+@pytest.mark.parametrize("name", [*DAMAGES_21, "an episode deleted"])
+def test_what_is_recommended_for_v21_helps(name: str, converted: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(converted, tmp_path / "dataset"))
+    if name == "an episode deleted":
+        lines = (root / "meta/episodes.jsonl").read_text().splitlines(keepends=True)
+        (root / "meta/episodes.jsonl").write_text("".join(lines[:1] + lines[2:]))
+        for path in root.rglob("episode_000001.*"):
+            path.unlink()
+    else:
+        DAMAGES_21[name][0](root)
+    before = sorted(root.rglob("*"))
+    helped = follow(root, check(root))
+    assert (helped is None) == (name in LOST_21)
+    if helped is not None:
+        assert check(helped, decode=True) == []
+        assert len(DatasetReader(helped).meta.episodes) == (4 if name == "statistics" else 3)
+    with pytest.raises(DatasetError, match=r"only v3.0 is repaired"):
+        repair(root)
+    assert sorted(root.rglob("*")) == before
+
+
+OTHERS: dict[str, tuple[dict[str, Any], int]] = {  # how it is written, episodes that are left
+    "text": ({"columns": {"extra": ({"dtype": "string", "shape": [1]}, lambda n, rows: pa.array(["x"] * rows))}}, 2),
+    "video of another rate": (
+        {"video": lambda path, number: foreign.encode(path, range(20, 20 + 6 * foreign.ROWS, 6), 10 if number else 30)},
+        1,
+    ),
+    "all videos of another rate": (
+        {"video": lambda path, number: foreign.encode(path, [9] * 3 * foreign.ROWS, 30)}, 2,
+    ),
+    "rate that is not whole": ({"fps": 12.5, "cameras": ()}, 0),
+    "uneven times": ({"times": lambda number, rows: np.arange(rows) / 10 + 0.01 * (np.arange(rows) % 2)}, 2),
+    "times of another rate": ({"fps": 30, "cameras": (), "times": lambda number, rows: np.arange(rows) / 10}, 2),
+    "a gap": ({"times": lambda number, rows: np.arange(rows) / 10 + 3 * (np.arange(rows) >= 7)}, 4),
+    "no picture": (
+        {"columns": {"observation.images.left": (
+            {"dtype": "image", "shape": [4, 4, 3]},
+            lambda number, rows: pa.array([{"bytes": b"none", "path": None}] * rows),
+        )}}, 2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", ["v3.0", "v2.1"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_recommended_for_other_programs_datasets_helps(name: str, version: str, tmp_path: Path) -> None:
+    written, episodes = OTHERS[name]
+    root = foreign.write(tmp_path / "dataset", version=version, **written)
+    helped = follow(root, check(root))
+    if helped is not None:
+        assert check(helped, decode=True) == []
+        assert len(DatasetReader(helped).meta.episodes) == episodes
+    else:
+        assert (version == "v2.1" and episodes < 2) or name in ("all videos of another rate", "rate that is not whole")
+
+
+def is_readable(root: Path) -> bool:
+    try:
+        reader = DatasetReader(root)
+        return all(reader.row(index).task for index in range(len(reader)))
+    except DatasetError:
+        return False
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_what_the_reader_refuses_is_found(name: str, dataset: Path) -> None:
+    DAMAGES[name][0](dataset)
+    assert is_readable(dataset) or any(one.severity is ERROR for one in check(dataset))
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:

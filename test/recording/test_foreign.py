@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import foreign
 import numpy as np
 import pyarrow as pa
 import pytest
-from foreign import FRONT, ROWS, grey
+from foreign import FPS, FRONT, ROWS, grey
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from vla_ros.cli.app import app
 from vla_ros.recording.convert import Conversion, convert
 from vla_ros.recording.features import Feature, from_info, whole_fps
 from vla_ros.recording.files import DatasetError
@@ -30,9 +33,11 @@ def shown(reader: DatasetReader, index: int) -> float:
     return float(reader.row(index).images["front"].mean())
 
 
-def is_right(reader: DatasetReader) -> bool:
-    """Whether every row shows its own frame."""
-    return all(abs(shown(reader, index) - grey(*divmod(index, ROWS))) < 3 for index in range(len(reader)))
+def is_right(
+    reader: DatasetReader, place: Callable[[int], tuple[int, int]] = lambda index: divmod(index, ROWS)
+) -> bool:
+    """Whether every row shows its own frame; `place`: row -> episode and frame."""
+    return all(abs(shown(reader, index) - grey(*place(index))) < 3 for index in range(len(reader)))
 
 
 def stored(pictures: list[bytes | None], paths: list[str | None]) -> pa.Array:
@@ -177,6 +182,57 @@ def test_a_task_that_is_no_list_is_one_task(tmp_path: Path) -> None:
     assert not [one for one in check(root) if one.kind is Kind.TASK]
 
 
+KEPT = {
+    "int32": ({"dtype": "int32", "shape": [1]}, lambda number, rows: np.arange(rows, dtype=np.int32)),
+    "uint8": ({"dtype": "uint8", "shape": [3]}, lambda number, rows: np.full((rows, 3), 200, np.uint8)),
+}  # fmt: skip
+LEFT_OUT = {
+    "text": UNUSED["text"],
+    "language": UNUSED["language"],
+    "matrix": (
+        {"dtype": "float32", "shape": [4, 4]},
+        lambda number, rows: np.tile(np.eye(4, dtype=np.float32), (rows, 1, 1)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("to", VERSIONS)
+def test_what_cannot_be_a_column_is_left_out_and_named(tmp_path: Path, to: Any) -> None:
+    source = foreign.write(tmp_path / "set", columns={**KEPT, **LEFT_OUT})
+    converted = convert(source, tmp_path / "made", Conversion(to=to))
+    assert converted.notices == tuple(
+        f"left out: {name} ({said})"
+        for name, said in (
+            ("text", "string, shape 1"), ("language", "language, shape 1"), ("matrix", "float32, shape 4, 4")
+        )
+    )  # fmt: skip
+    reader = DatasetReader(tmp_path / "made")
+    columns = reader.columns(1, list(KEPT))
+    assert columns["int32"].dtype == np.int32 and columns["int32"][:, 0].tolist() == list(range(ROWS))
+    assert columns["uint8"].dtype == np.uint8 and columns["uint8"].tolist() == [[200] * 3] * ROWS
+    assert is_right(reader) and check(tmp_path / "made") == []
+
+
+def test_uneven_times_are_reported_where_they_are_made_even(tmp_path: Path) -> None:
+    late_s = np.where(np.arange(ROWS) == 5, 0.02, 0.0)
+    source = foreign.write(tmp_path / "set", times=lambda number, rows: np.arange(rows) / FPS + late_s)
+    converted = convert(source, tmp_path / "made", Conversion())
+    assert converted.notices == ("timestamp of 2 episodes was up to 20.0 ms off even steps of 1/10 s; it counts even "
+                                 "steps now",)  # fmt: skip
+
+
+def test_a_gap_that_only_timestamps_tell_of_ends_an_episode(tmp_path: Path) -> None:
+    source = foreign.write(
+        tmp_path / "set", numbers=[0], times=lambda number, rows: np.arange(rows) / FPS + 3.0 * (np.arange(rows) >= 7)
+    )  # fmt: skip
+    converted = convert(source, tmp_path / "made", Conversion())
+    assert "episode 0 has gaps in time, and has become 2 episodes" in converted.notices
+    reader = DatasetReader(tmp_path / "made")
+    assert [episode.length for episode in reader.meta.episodes] == [7, 5]
+    assert is_right(reader, lambda index: (0, index))
+    assert (converted.frames, converted.of_frames) == (ROWS, ROWS)
+
+
 # Cameras -------------------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +256,31 @@ def test_a_grey_picture_of_8_bits_is_an_image(tmp_path: Path) -> None:
     assert DatasetReader(root).row(0).images["grey"].tolist() == np.full((32, 48, 3), 77).tolist()
 
 
+def test_pictures_in_files_are_read_if_they_are_in_the_folder(tmp_path: Path) -> None:
+    names = ["images/0.png", str(tmp_path / "set/images/1.png"), "../2.png", "images/gone.png", *[None] * (ROWS - 4)]
+    feature = {"dtype": "image", "shape": [*foreign.SIZE, 3], "names": None}
+    column = (feature, lambda number, rows: stored([None] * rows, names))
+    root = foreign.write(tmp_path / "set", columns={"observation.images.left": column}, numbers=[0])
+    (root / "images").mkdir()
+    for path, level in ((root / "images/0.png", 50), (root / "images/1.png", 80), (tmp_path / "2.png", 90)):
+        path.write_bytes(cv2.imencode(".png", np.full((*foreign.SIZE, 3), level, np.uint8))[1].tobytes())
+    reader = DatasetReader(root)
+    assert [reader.row(k).images["left"].mean() for k in (0, 1)] == [50, 80]
+    for row, said in ((2, "no path inside"), (3, "gone.png cannot be read"), (4, "holds no image")):
+        with pytest.raises(DatasetError, match=said):
+            reader.row(row)
+
+
+def test_deleted_episodes_of_v21_do_not_stop_the_others(tmp_path: Path) -> None:
+    source = foreign.write(tmp_path / "set", version="v2.1", numbers=(0, 2, 5))
+    right = [grey(number, 3) for number in (0, 2, 5)]
+    assert [round(shown(DatasetReader(source), ROWS * place + 3)) for place in range(3)] == pytest.approx(right, abs=3)
+    convert(source, tmp_path / "made", Conversion())
+    made = DatasetReader(tmp_path / "made")
+    assert [round(shown(made, ROWS * place + 3)) for place in range(3)] == pytest.approx(right, abs=3)
+    assert check(tmp_path / "made") == []
+
+
 def test_an_episode_without_a_camera_does_not_stop_the_others(tmp_path: Path) -> None:
     def without_video(line: dict[str, Any]) -> None:
         if line["episode_index"] == 0:
@@ -210,3 +291,39 @@ def test_an_episode_without_a_camera_does_not_stop_the_others(tmp_path: Path) ->
     with pytest.raises(DatasetError, match=rf"episode 0 of .* has no video of {FRONT}"):
         reader.row(3)
     assert reader.window(3, {"action": [0]}).frame == 3
+
+
+@pytest.mark.parametrize("name", ["depth", "broken"])
+def test_a_camera_that_cannot_be_read_can_be_left_out(tmp_path: Path, name: str) -> None:
+    """By `convert` and `show`, both of which name the option."""
+    picture = cv2.imencode(".png", np.full(foreign.SIZE, 1030, np.uint16))[1].tobytes()
+    feature = DEPTH_INFO if name == "depth" else {**DEPTH_INFO, "info": None}
+    content = picture if name == "depth" else b"nothing"
+    column = (feature, lambda number, rows: stored([content] * rows, [None] * rows))
+    root = foreign.write(tmp_path / "set", columns={f"observation.images.{name}": column})
+    for words in (
+        ["convert", str(root), str(tmp_path / "made")],
+        ["dataset", "show", str(root), "--out", str(tmp_path)],
+    ):
+        refused = CliRunner().invoke(app, words)
+        assert refused.exit_code == 1 and name in refused.output
+        made = CliRunner().invoke(app, [*words, "--without-camera", name])
+        assert made.exit_code == 0, made.output
+    assert is_right(DatasetReader(tmp_path / "made")) and DatasetReader(tmp_path / "made").cameras == ("front",)
+    unknown = CliRunner().invoke(app, ["convert", str(root), str(tmp_path / "other"), "--without-camera", "x"])
+    assert unknown.exit_code == 1 and "no camera x; there are: " in unknown.output
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("pattern", ["data/**/*000.parquet", "videos/**/*000.mp4"])
+def test_a_damaged_episode_that_is_not_chosen_does_not_matter(tmp_path: Path, version: str, pattern: str) -> None:
+    root = foreign.write(tmp_path / "set", version=version)
+    for path in root.glob(pattern):
+        path.write_bytes(b"torn")
+    convert(root, tmp_path / "made", Conversion(episodes=(1,)))
+    assert is_right(DatasetReader(tmp_path / "made"), lambda index: (1, index))
+    out = str(tmp_path / "pictures")
+    shown = CliRunner().invoke(app, ["dataset", "show", str(root), "--episode", "1", "--out", out])
+    assert shown.exit_code == 0, shown.output
+    with pytest.raises(DatasetError, match="000"):
+        convert(root, tmp_path / "other", Conversion())

@@ -268,7 +268,7 @@ def test_no_image_in_a_table_is_said(tmp_path: Path) -> None:
         ("meta/info.json", '{"codebase_version": "v1.6"}', r"version v1.6; what can be read is v3.0 and v2.1"),
         ("meta/info.json", "[", "info.json is no JSON"),
         ("meta/info.json", '{"codebase_version": "v2.1", "fps": 3}', "info.json has no features, data_path"),
-        ("meta/episodes.jsonl", '{"episode_index": 1, "tasks": [], "length": 3}', "episode 1 where 0 should be"),
+        ("meta/episodes.jsonl", 2 * '{"episode_index": 1, "tasks": [], "length": 3}\n', "has episode 1 after 1"),
         ("meta/episodes.jsonl", '\n{"episode_index": 0}', "line 2 should be an object with episode_index, tasks, le"),
         ("meta/tasks.jsonl", "{", "tasks.jsonl, line 1 is no JSON"),
         ("meta/tasks.jsonl", "", "meta/tasks has no task 0"),

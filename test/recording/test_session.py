@@ -25,7 +25,7 @@ SIZE = (32, 48)
 TICK_NS = 10_000_000
 SECOND_NS = 1_000_000_000
 TASK = "fold the cloth"
-NO_SUCH_DISK_MB = 1e12
+NO_SUCH_DISK_MB = 1e9
 
 
 class Studio:

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vla_ros.recording.files import DatasetError, fsync_folder, make_folder, staged_path
+from vla_ros.recording.files import DatasetError, fsync_folder, make_folder, ordinary, staged_path
 from vla_ros.recording.upkeep import staging
 
 #: Called with what is being done, how much of it is done, and of how much.
@@ -177,7 +177,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         if path.is_dir():
             raise CheckpointError(f"{path} is a folder, not a file of weights")
-        with path.open("rb") as file:
+        with ordinary(path).open("rb") as file:
             if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
                 raise CheckpointError(f"{path} only points to weights in Git LFS; fetch them: git lfs pull")
         yield

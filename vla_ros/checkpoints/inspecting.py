@@ -14,23 +14,19 @@ from vla_ros.checkpoints.converting import RELEASED_IMAGE_TOKENIZER, changes, im
 from vla_ros.checkpoints.files import CheckpointError, read_metadata, read_tensors
 from vla_ros.checkpoints.loading import blank
 from vla_ros.checkpoints.manifest import (
-    CLIP,
     IMAGE_TOKENIZER,
     MODEL,
-    TEXT,
     VISION,
     UpVlaManifest,
-    check_vision,
-    load_clip,
     load_manifest,
-    load_text,
 )
+from vla_ros.checkpoints.manifest import problems as beside_weights
 from vla_ros.checkpoints.requirements import MANIFEST
 from vla_ros.checkpoints.starting import show_o_shapes
 from vla_ros.checkpoints.up_vla import find_weights, released_shapes
 from vla_ros.models.up_vla import SIZES, UpVla
 from vla_ros.tokenizers.magvit2 import MAGVIT2_SIZES
-from vla_ros.tokenizers.vision import SmallVision, SmallVisionConfig, VisionEncoder
+from vla_ros.tokenizers.vision import SmallVision, SmallVisionConfig
 
 UNKNOWN = "unknown weights"
 
@@ -144,23 +140,9 @@ def _ours(folder: Path) -> Inspection:
             problems += [f"{name}: {line}" for line in found.difference.lines()]
         except CheckpointError as error:
             problems.append(str(error))
-    for check in (
-        lambda: load_text(folder / TEXT, manifest.model.vocabulary),
-        lambda: check_vision(folder, manifest, _vision(folder, manifest)),
-    ):
-        try:
-            check()
-        except CheckpointError as error:
-            problems.append(str(error))
+    problems += beside_weights(folder, manifest)
     what = f"UP-VLA, {manifest.size}, a checkpoint of vla_ros"
     return Inspection(folder, what, tuple(weights), manifest, _others(folder, weights), tuple(changed), tuple(problems))
-
-
-def _vision(folder: Path, manifest: UpVlaManifest) -> VisionEncoder | None:
-    """The vision encoder of a checkpoint, a small one without its weights."""
-    if isinstance(manifest.vision, SmallVisionConfig):
-        return blank(SmallVision, manifest.vision)
-    return None if manifest.vision is None else load_clip(folder / CLIP)
 
 
 def _others(path: Path, weights: list[Weights]) -> dict[str, int]:

@@ -18,6 +18,8 @@ from vla_ros.checkpoints.loading import blank, load_network
 from vla_ros.checkpoints.requirements import MANIFEST, Normalization, Requirements, why_no_checkpoint
 from vla_ros.checkpoints.up_vla import RELEASED_FILE
 from vla_ros.models.up_vla import UpVla, UpVlaConfig, Vocabulary
+from vla_ros.recording.files import load_json
+from vla_ros.robots import catalogue
 from vla_ros.tokenizers.magvit2 import Magvit2, Magvit2Config
 from vla_ros.tokenizers.text import TextTokenizer, TextTokenizerError
 from vla_ros.tokenizers.vision import ClipVision, SmallVision, SmallVisionConfig, VisionEncoder, VisionEncoderError
@@ -156,7 +158,7 @@ def load_manifest(folder: Path) -> UpVlaManifest:
     """What a checkpoint is, without its weights; raises CheckpointError."""
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(_no_checkpoint(folder)) from None
     except OSError as error:
@@ -174,6 +176,28 @@ def load_manifest(folder: Path) -> UpVlaManifest:
             for each in error.errors()
         ]
         raise CheckpointError("\n  ".join([f"{path} is no manifest of UP-VLA:", *problems])) from error
+
+
+def problems(folder: Path, manifest: UpVlaManifest) -> list[str]:
+    """What keeps a checkpoint from being used, beside its weights: its robot, its text, its vision encoder."""
+    found = []
+    for check in (
+        lambda: catalogue.find(manifest.robot),
+        lambda: load_text(folder / TEXT, manifest.model.vocabulary),
+        lambda: check_vision(folder, manifest, _blank_vision(folder, manifest)),
+    ):
+        try:
+            check()
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
+def _blank_vision(folder: Path, manifest: UpVlaManifest) -> VisionEncoder | None:
+    """The vision encoder of a checkpoint, a small one without its weights."""
+    if isinstance(manifest.vision, SmallVisionConfig):
+        return blank(SmallVision, manifest.vision)
+    return None if manifest.vision is None else load_clip(folder / CLIP)
 
 
 def load_text(folder: Path, vocabulary: Vocabulary) -> TextTokenizer:

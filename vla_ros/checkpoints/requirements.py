@@ -41,8 +41,8 @@ class CameraInput(Config):
     """A camera and the size of its frames [pixels] in training."""
 
     name: str = Field(min_length=1)
-    width: int = Field(gt=0)
-    height: int = Field(gt=0)
+    width: int = Field(gt=0, le=16_384)
+    height: int = Field(gt=0, le=16_384)
 
 
 class Requirements(Config):
@@ -50,7 +50,7 @@ class Requirements(Config):
 
     robot: str
     cameras: tuple[CameraInput, ...] = Field(min_length=1)
-    pixels: int = Field(gt=0)
+    pixels: int = Field(gt=0, le=8192)
     proprioception: tuple[str, ...] = ()
     state: Normalization | None = None
     action: ActionSpec

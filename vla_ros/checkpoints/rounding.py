@@ -27,6 +27,7 @@ from vla_ros.checkpoints.manifest import (
     UpVlaManifest,
     load_clip,
     load_manifest,
+    problems,
 )
 from vla_ros.checkpoints.requirements import MANIFEST
 from vla_ros.models.up_vla import UpVla
@@ -43,6 +44,8 @@ def round_checkpoint(folder: Path, out: Path, dtype: str, on_progress: Progress 
     manifest, kind = load_manifest(folder), DTYPES[dtype]
     if folder.resolve() in out.resolve().parents:
         raise CheckpointError(f"{out} lies in {folder}, which is copied; it should be outside")
+    if wrong := problems(folder, manifest):
+        raise CheckpointError(f"{folder} is no whole checkpoint: {'; '.join(wrong)}")
     tensors = {}
     for name, network in _networks(manifest).items():
         tensors[name] = read_tensors(folder / name)

@@ -46,7 +46,7 @@ _BLOCK = {
     "attention_out": ("self_attn.dense",),
     "mlp_out": ("mlp.fc2",),
 }
-_LAYER = re.compile(r"(?:showo\.model\.layers|blocks)\.(\d+)\.")
+_LAYER = re.compile(r"(?:showo\.model\.layers|blocks)\.(\d{1,3})\.")
 
 
 def parts_of_ours(released: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:

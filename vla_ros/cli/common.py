@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1  # it ran, or tried to, and did not come to a good end
 EXIT_WRONG = 2  # what was asked for is wrong
 EXIT_INTERRUPTED = 130  # by Ctrl-C, as a shell has it
+_MOST_PROBLEMS = 20  # told at once
 
 
 class PlainHelp(TyperCommand):
@@ -130,8 +131,10 @@ def obstacle(path: Path) -> str:
 
 def refuse(*problems: str) -> NoReturn:
     """Say what is wrong with what was asked for, and exit with 2."""
-    for problem in problems:
+    for problem in problems[:_MOST_PROBLEMS]:
         typer.echo(f"error: {problem}", err=True)
+    if len(problems) > _MOST_PROBLEMS:
+        typer.echo(f"error: and {len(problems) - _MOST_PROBLEMS} more", err=True)
     raise typer.Exit(EXIT_WRONG)
 
 

@@ -37,6 +37,9 @@ def convert(
     to: Annotated[Version, typer.Option(help="LeRobot's format; GR00T and openpi read v2.1.")] = Version.V30,
     episodes: Annotated[str, typer.Option(metavar="0,3,5-9", help="Only these, in this order.")] = "",
     successes_only: Annotated[bool, typer.Option("--successes-only", help="Only those marked as a success.")] = False,
+    without_camera: Annotated[
+        list[str] | None, typer.Option(help="Leave this camera out (depth, damaged); may be given more than once.")
+    ] = None,
     trim_static: Annotated[
         bool, typer.Option("--trim-static", help="Without the rows at head and tail in which nothing moves.")
     ] = False,
@@ -85,6 +88,7 @@ def convert(
                 refuse(f"--{'still' if given is still else 'moved'}-...: means something with {name} only")
         values = {
             "to": to.value, "episodes": _numbers(episodes), "successes_only": successes_only,
+            "without_cameras": without_camera or (),
             "trim_static": trim_static, "margin_s": margin, "keyframes": keyframes, "every_s": every, "gr00t": gr00t,
         }  # fmt: skip
         conversion = _conversion(values, still, moved)
@@ -171,5 +175,7 @@ def _say(converted: Converted, source: Path, destination: Path) -> None:
         typer.echo(f"episodes {parted} of {source} had gaps in their timestamps: each is several episodes now")
     if converted.recoded:
         typer.echo(f"{converted.recoded} videos were coded anew, with some loss")
+    for notice in converted.notices:
+        typer.echo(notice)
     if converted.still:
         typer.echo(f"left out, for nothing moves in them: episodes {', '.join(map(str, converted.still))} of {source}")

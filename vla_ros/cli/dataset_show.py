@@ -35,6 +35,9 @@ def show(
         Path | None, typer.Option(metavar="DIR", help="Where the pictures go; without --episode, of all episodes.")
     ] = None,
     camera: Annotated[list[str] | None, typer.Option(help="Draw this camera; may be given more than once.")] = None,
+    without_camera: Annotated[
+        list[str] | None, typer.Option(help="Leave this camera out (depth, damaged); may be given more than once.")
+    ] = None,
     html: Annotated[bool, typer.Option("--html", help="Write index.html with all of it, too, for a browser.")] = False,
     moments: Annotated[int, typer.Option(min=1, max=40, help="Pictures of each camera.")] = 8,
 ) -> None:
@@ -45,7 +48,7 @@ def show(
         from vla_ros.recording.reader import DatasetReader
         from vla_ros.recording.summary import summarize
 
-        reader = DatasetReader(path, camera)
+        reader = DatasetReader(path, camera, without=without_camera or ())
         chosen = list(range(len(reader.meta.episodes))) if episode is None else list(dict.fromkeys(episode))
         wrong = [number for number in chosen if not 0 <= number < len(reader.meta.episodes)]
         if wrong:
@@ -55,7 +58,9 @@ def show(
         if draws and (problem := obstacle(folder / "index.html")):
             refuse(f"no pictures can be written to {folder}: {problem}")
         with progress() as say:
-            summary = summarize(reader.meta, say)
+            for number in chosen[:1]:
+                reader.columns(number, [])  # refuses a rate that its timestamps contradict
+            summary = summarize(reader.meta, say, None if episode is None else chosen)
         _print(Console(highlight=False), summary, None if episode is None else chosen)
         if draws:
             with progress() as say:

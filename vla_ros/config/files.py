@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -85,8 +86,17 @@ def override(
         raise ConfigError([text for _, text in problems(error, SystemConfig)]) from None
 
 
+_DEEPEST = 20
+
+
 class _Loader(yaml.SafeLoader):
     """YAML with the scalars of version 1.2 only: `no` is a word and `1e-3` a number."""
+
+    def fetch_flow_collection_start(self, kind: type) -> None:
+        """The scanner's, whose time grows with the square of the depth."""
+        if self.flow_level > _DEEPEST:
+            raise yaml.MarkedYAMLError(problem="brackets are nested too deeply", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(kind)
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -100,16 +110,48 @@ _Loader.add_implicit_resolver(
 )
 
 
+#: Beyond, a file is no system, or one of aliases of aliases of aliases, which stand for more values than there is room.
+_MOST_BYTES, _MOST_NODES = 50_000, 10_000
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for; those of an alias count wherever it stands."""
+    if id(node) not in known:
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_count(part, known) for part in parts if isinstance(part, yaml.Node))
+    return known[id(node)]
+
+
+def _tag(node: yaml.Node) -> str:
+    """The tag that a node has where none is written."""
+    if isinstance(node, yaml.ScalarNode):
+        return str(_RESOLVER.resolve(yaml.ScalarNode, node.value, (node.style is None, node.style is not None)))
+    return str(_RESOLVER.resolve(type(node), node.value, True))
+
+
+_RESOLVER: Any = _Loader("")
+
+
 class _Document:
     """A YAML file: its values, and the line on which each of them stands."""
 
     def __init__(self, file: Path) -> None:
         self._lines: dict[Location, int] = {(): 1}
         try:
+            if file.stat().st_size > _MOST_BYTES:
+                raise ConfigError([f"{file}: has {file.stat().st_size} bytes; a system has at most {_MOST_BYTES}"])
             loader = _Loader(file.read_text(encoding="utf-8"))
             root = loader.get_single_node()
-            duplicates = list(self._visit(root, ())) if root is not None else []
+            if root is not None and _count(root, {}) > _MOST_NODES:
+                raise ConfigError(
+                    [f"{file}: more than {_MOST_NODES} values, aliases counted wherever they stand; a system has fewer"]
+                )
+            wrong = list(self._visit(root, ())) if root is not None else []
+            if wrong:
+                raise ConfigError([f"{file}:{line}: {text}" for line, text in wrong])
             self.values = loader.construct_document(root) if root is not None else {}
+        except ConfigError:
+            raise
         except OSError as error:
             raise ConfigError([f"{file}: cannot be read: {error.strerror}"]) from None
         except UnicodeDecodeError as error:
@@ -122,8 +164,6 @@ class _Document:
             raise ConfigError([f"{file}:{line}: no valid YAML: {error.problem}"]) from None
         except (RecursionError, ValueError) as error:  # an alias inside what it stands for; 2026-13-45
             raise ConfigError([f"{file}: no valid YAML: {error}"]) from None
-        if duplicates:
-            raise ConfigError([f"{file}:{line}: {path}: given twice; keep one" for line, path in duplicates])
         if not isinstance(self.values, dict):
             raise ConfigError([f"{file}:1: should be a mapping of keys to values, as title: ..., robot: ..."])
 
@@ -134,12 +174,16 @@ class _Document:
         return self._lines[location]
 
     def _visit(self, node: yaml.Node, at: Location) -> Iterator[tuple[int, str]]:
+        """Note the line of every value; what is wrong with a node itself, with its line."""
+        if node.tag != _tag(node):
+            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+            yield node.start_mark.line + 1, f"{dotted(at)}: has the tag {tag}; write the value without one"
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in node.value:
                 line, here = key.start_mark.line + 1, (*at, str(key.value))
                 if key.value in seen:
-                    yield line, dotted(here)
+                    yield line, f"{dotted(here)}: given twice; keep one"
                 seen.add(key.value)
                 self._lines[here] = line
                 yield from self._visit(value, here)

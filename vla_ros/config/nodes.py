@@ -46,8 +46,8 @@ class SimulatorNodeConfig(Config):
     world: TabletopConfig = TabletopConfig()
     cameras: dict[str, CameraConfig] = Field(default_factory=dict)
     seed: int = Field(default=0, ge=0)
-    clock_rate_hz: float = Field(default=200.0, gt=0.0, le=1000.0)
-    real_time_factor: float = Field(default=1.0, gt=0.0, le=1.0)
+    clock_rate_hz: float = Field(default=200.0, ge=1.0, le=1000.0)
+    real_time_factor: float = Field(default=1.0, ge=0.01, le=1.0)
 
     @model_validator(mode="after")
     def _world_has_the_cameras(self) -> SimulatorNodeConfig:

@@ -51,7 +51,7 @@ def _problem(details: ErrorDetails, model: type[Config]) -> str:
         return f"unknown key{did_you_mean(str(location[-1]), known)}; keys here: {', '.join(known)}"
     if kind == "missing":
         return "missing; it has no default"
-    shown = "" if isinstance(given, (dict, list)) else f" (given {given!r})"
+    shown = "" if isinstance(given, (dict, list)) else f" (given {_short(given)})"
     if kind == "value_error":
         text = str(context["error"])
         return text if "given" in text or repr(given) in text else f"{text}{shown}"
@@ -60,7 +60,12 @@ def _problem(details: ErrorDetails, model: type[Config]) -> str:
         words = re.findall(r"'([^']*)'", str(context["expected"]))
         return f"unknown value{shown}{did_you_mean(str(given), words)}; {should}"
     problem = "wrong type" if kind.endswith(("_type", "_parsing")) else "not allowed"
-    return f"{problem}{shown or f' (given {given!r})'}; {should}"
+    return f"{problem}{shown or f' (given {_short(given)})'}; {should}"
+
+
+def _short(given: Any) -> str:
+    text = repr(given)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _keys_at(model: type[Config], location: Location) -> list[str]:

@@ -12,14 +12,14 @@ from vla_ros.actions import ActionSpec
 from vla_ros.calibration.pose import Pose
 from vla_ros.config.problems import did_you_mean
 from vla_ros.control.arm import ArmConfig
-from vla_ros.recording.config import RecordingConfig
+from vla_ros.recording.config import LONGEST_TASK, RecordingConfig
 from vla_ros.robots import catalogue
 from vla_ros.simulation.faults import check as check_faults
 from vla_ros.simulation.world import TabletopConfig
 from vla_ros.timing.sync import HISTORY_S, CameraTiming
 from vla_ros.values import Config
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _TOPIC = re.compile(r"(/[A-Za-z][A-Za-z0-9_]*)+")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
@@ -107,7 +107,7 @@ class PolicyConfig(Config):
 class InferenceConfig(Config):
     """When a policy is asked, and how old what it sees may be."""
 
-    max_rate_hz: float = Field(default=5.0, gt=0.0, le=100.0)
+    max_rate_hz: float = Field(default=5.0, ge=0.01, le=100.0)
     prediction_rate_hz: float = Field(default=2.0, ge=0.0, le=100.0)  # at most, of predicted frames; 0 = none
     max_observation_age_ms: float = Field(default=500.0, gt=0.0, le=10_000.0)
     history_s: float = Field(default=HISTORY_S, gt=0.0, le=60.0)  # how far back a window may reach
@@ -118,7 +118,7 @@ class SystemConfig(Config):
 
     title: str
     robot: str
-    instruction: str = ""  # "" = told later, or by the simulated task
+    instruction: str = Field(default="", max_length=LONGEST_TASK)  # "" = told later, or by the simulated task
     simulation: TabletopConfig | None = None  # None = a real robot only
     policy: PolicyConfig
     cameras: dict[str, CameraConfig]

@@ -66,7 +66,7 @@ _SAME_RAD = 0.02
 class ArmConfig(Config):
     """One arm's controller. `command_interface`: which of a command's two forms the driver sends."""
 
-    rate_hz: float = Field(default=100.0, gt=0.0, le=1000.0)
+    rate_hz: float = Field(default=100.0, ge=1.0, le=1000.0)
     command_interface: Literal["joint", "cartesian"] = "joint"
     schedule: ScheduleConfig = ScheduleConfig()
     limits: LimitsConfig = LimitsConfig()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _ABSURD = 1000.0
 _UNIT_TOLERANCE = 1e-4
 #: Part of the TCP's speeds that its way is planned with: the rest serves to catch up with it.
 PACED = 0.95
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 #: As good as inside [m], and how often a position is moved from boundary to boundary until it is.
 _INSIDE_M = 1e-6
 _PROJECTIONS = 200
@@ -65,6 +67,8 @@ class LimitsConfig(Config):
                 f"workspace_lower_m {self.workspace_lower_m} must be below workspace_upper_m {self.workspace_upper_m}"
             )
         for name, plane in self.planes.items():
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"no valid name of a plane (given {name!r}); should be letters, digits and _")
             length = float(np.linalg.norm(plane[:3]))
             if abs(length - 1.0) > _UNIT_TOLERANCE:
                 raise ValueError(f"planes.{name}: a normal has length 1, that of {plane} has {length:.6g}")

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -36,12 +36,15 @@ def conversation(question: str) -> str:
     return f"USER: {question} ASSISTANT:"
 
 
+Size = Annotated[int, Field(gt=0, le=1_000_000)]
+
+
 class Vocabulary(Config):
     """The ids: those of the text tokenizer, ten special ones, one per image code, and one that masks (unused)."""
 
-    text_size: PositiveInt
+    text_size: Size
     end_of_text: int  # begins and ends a text
-    codes: PositiveInt
+    codes: Size
 
     @model_validator(mode="after")
     def _end_is_text(self) -> Vocabulary:
@@ -119,26 +122,26 @@ class UpVlaConfig(Config):
     """Sizes of one model."""
 
     vocabulary: Vocabulary
-    layers: PositiveInt
-    width: PositiveInt
-    heads: PositiveInt
-    mlp_width: PositiveInt
+    layers: int = Field(gt=0, le=512)
+    width: Size
+    heads: Size
+    mlp_width: Size
     system: str = ""  # the text that every conversation begins with
     rotary_fraction: float = 0.5  # of the width of a head
     rotary_base: float = 10000.0
     norm_epsilon: float = 1e-5
     conditioning: Conditioning = "released"
     max_text: int = Field(default=576, ge=3)  # ids of the instruction with its begin and end; what is longer is cut
-    image_codes: PositiveInt = 1024  # per view
-    views: PositiveInt = 1
-    action_rows: PositiveInt = 10
-    action_dims: PositiveInt = 7
-    head_heads: PositiveInt = 8
-    head_mlp_width: PositiveInt = 8192
-    feature_width: PositiveInt = 1024
-    features: PositiveInt = 576
-    max_description: PositiveInt = 48  # ids of the model's own answer that condition its actions
-    state_dims: int = 0  # numbers of proprioception, 0 for none; conditioning `paper` only
+    image_codes: Size = 1024  # per view
+    views: Size = 1
+    action_rows: Size = 10
+    action_dims: Size = 7
+    head_heads: Size = 8
+    head_mlp_width: Size = 8192
+    feature_width: Size = 1024
+    features: Size = 576
+    max_description: Size = 48  # ids of the model's own answer that condition its actions
+    state_dims: int = Field(default=0, le=1_000_000)  # numbers of proprioception, 0 for none; conditioning `paper` only
 
     @model_validator(mode="after")
     def _divides(self) -> UpVlaConfig:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from pyarrow import compute, parquet
 
 from vla_ros.recording.features import LEAVE_OUT
-from vla_ros.recording.files import DatasetError
+from vla_ros.recording.files import DatasetError, inside, ordinary, reported
 from vla_ros.recording.video_reader import is_depth
 from vla_ros.values import Image
 
 Column = NDArray[Any]
+#: How far the rate that timestamps tell may be from fps: more is no jitter.
+_RATE_TOLERANCE = 0.1
 
 
 def read_columns(path: Path, keys: Iterable[str]) -> Mapping[str, Column]:
@@ -62,11 +64,22 @@ def _to_numpy(column: Any, where: str) -> Column:
     return values
 
 
-class StoredImages:
-    """Images kept in a parquet file, one row group of it at a time: LeRobot's dtype "image"."""
+def other_step_s(times_s: Column, fps: int) -> float | None:
+    """The usual distance of an episode's timestamps (T,) where they tell another rate than `fps`; None: they agree."""
+    if len(times_s) < 2:
+        return None
+    step_s = float(np.median(np.diff(times_s.astype(np.float64))))
+    return step_s if abs(step_s * fps - 1.0) > _RATE_TOLERANCE else None
 
-    def __init__(self, path: Path, key: str) -> None:
-        self._path, self._key = path, key
+
+class StoredImages:
+    """Images kept in a parquet file of the dataset at `root`, one row group at a time: LeRobot's dtype "image".
+
+    A row may have the name of a file in the dataset's folder instead.
+    """
+
+    def __init__(self, root: Path, path: Path, key: str) -> None:
+        self._root, self._path, self._key = root, path, key
         self._file = parquet.ParquetFile(path, memory_map=True)
         groups = [self._file.metadata.row_group(index).num_rows for index in range(self._file.metadata.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(groups)])
@@ -82,13 +95,22 @@ class StoredImages:
             self._group, self._rows = group, self._file.read_row_group(group, columns=[self._key]).column(0)
         assert self._rows is not None
         stored = self._rows[row - int(self._starts[group])].as_py()
-        if not isinstance(stored, dict) or not stored.get("bytes"):
-            raise DatasetError(f"{self._path}: row {row} of {self._key} holds no image, but {str(stored)[:80]}")
-        return _decode(stored["bytes"], f"{self._path}: row {row} of {self._key}")
+        return stored_image(self._root, stored, f"{self._path}: row {row} of {self._key}")
 
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
+
+
+def stored_image(root: Path, stored: Any, where: str) -> Image:
+    """The image of a row of the dataset at `root`, there or in the file that it names; raises DatasetError."""
+    if isinstance(stored, dict) and stored.get("bytes"):
+        return _decode(stored["bytes"], where)
+    if not isinstance(stored, dict) or not isinstance(stored.get("path"), str):
+        raise DatasetError(f"{where} holds no image, but {str(stored)[:80]}")
+    file = inside(root, stored["path"].removeprefix(f"{root.resolve()}/").removeprefix(f"{root}/"))
+    with reported(f"{where}: {file} cannot be read"):
+        return _decode(ordinary(file).read_bytes(), f"{where}: {file}")
 
 
 def _decode(data: bytes, where: str) -> Image:

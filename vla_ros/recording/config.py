@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from vla_ros.values import Config
+
+LONGEST_TASK: Final = 1000  # characters
 
 
 class VideoConfig(Config):

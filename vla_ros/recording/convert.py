@@ -32,6 +32,7 @@ from vla_ros.recording.reader import DatasetReader, camera_name
 from vla_ros.recording.selection import MOVED, STILL, Motion
 from vla_ros.recording.storing.catalogue import Catalogue, Finished
 from vla_ros.recording.upkeep.staging import publish, stage_new
+from vla_ros.recording.video_reader import TOLERANCE_S
 from vla_ros.values import Config
 
 Progress = Callable[[int, int], None]  # rows done, of how many
@@ -43,6 +44,7 @@ class Conversion(Config):
     to: Literal["v3.0", "v2.1"] = "v3.0"
     episodes: tuple[int, ...] | None = None  # these, in this order
     successes_only: bool = False  # those that are marked as a success
+    without_cameras: tuple[str, ...] = ()  # depth, or damaged ones
     trim_static: bool = False  # no rows at head and tail in which nothing moves
     still: Motion = STILL
     margin_s: float = Field(default=0.1, ge=0.0, le=10.0)  # what is kept before the first motion and after the last
@@ -62,6 +64,7 @@ class Converted:
     """What came of it. `recoded`: videos coded anew; `still`: episodes left out because nothing moves in them.
 
     `parted`: episodes of the source that are several now, for there were gaps in time.
+    `notices`: what else is not as it was in the source, in words.
     """
 
     episodes: int
@@ -70,6 +73,7 @@ class Converted:
     recoded: int
     still: tuple[int, ...]
     parted: tuple[int, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,17 +97,17 @@ def convert(
     _check(conversion)
     if destination.exists():
         raise DatasetError(f"{destination} exists; a conversion makes a new dataset")
-    reader = DatasetReader(source)
+    reader = DatasetReader(source, without=conversion.without_cameras)
     kept = list(_select(reader, conversion))
     still = tuple(part.episode for part in kept if not part.length)
     kept = [part for part in kept if part.length]
     if not kept:
         raise Unmakeable(f"nothing is left of {source}: " + ("nothing moves" if still else "no episode is chosen"))
-    features = _features(reader, conversion)
+    features = _features(reader, conversion, kept[0].episode)
     numbers = [feature.key for feature in features.columns if feature.key in reader.keys]
     check_finite(reader, {part.episode for part in kept}, dict.fromkeys((*numbers, "timestamp")))
     video = conversion.video  # all videos of a dataset have one codec, copied or not
-    video = video.model_copy(update={"codec": codec_of(reader) or video.codec})
+    video = video.model_copy(update={"codec": codec_of(reader, kept[0].episode) or video.codec})
     recoded, done, total = 0, 0, sum(part.length for part in kept)
     with whole_or_not_at_all(destination) as folder:
         target = _Target(folder, features, conversion.to)
@@ -117,7 +121,7 @@ def convert(
     parts = Counter(part.episode for part in kept)
     rows = sum(reader.meta.episodes[episode].length for episode in parts)
     parted = tuple(episode for episode, count in parts.items() if count > 1)
-    return Converted(len(kept), done, rows, recoded, still, parted)
+    return Converted(len(kept), done, rows, recoded, still, parted, tuple(_notices(reader, kept, features)))
 
 
 @contextmanager
@@ -182,6 +186,10 @@ def _columns(reader: DatasetReader, part: _Kept, features: Features) -> Mapping[
     """The columns of the rows kept, but LeRobot's own; what counts from an episode's beginning counts from the new."""
     keys = [feature.key for feature in features.columns]
     stored = reader.columns(part.episode, [key for key in keys if key in reader.keys])
+    for key, values in stored.items():
+        if values.shape[1:] != features.find(key).shape:
+            said = f"{key} has {values.shape[1:]} values, and {features.find(key).shape} in meta/info.json"
+            raise DatasetError(f"{reader.meta.root}: episode {part.episode}: {said}; correct the shape there")
     if part.rows is None:
         return stored
     columns = {key: values[part.rows] for key, values in stored.items()}
@@ -297,11 +305,38 @@ def _names(reader: DatasetReader, key: str) -> Sequence[str]:
     return feature.names or [f"dimension {place}" for place in range(feature.shape[0])]
 
 
-def _features(reader: DatasetReader, conversion: Conversion) -> Features:
-    """What the new dataset stores: images of tables become videos, and videos are described as they are."""
-    features = [
-        _described(reader, feature) if feature.is_image else feature for feature in reader.meta.features.features
-    ]
+def _notices(reader: DatasetReader, kept: Sequence[_Kept], features: Features) -> Iterator[str]:
+    """What the new dataset has not of the source, or otherwise."""
+    there = {feature.key for feature in features.features}
+    for feature in reader.meta.features.features:
+        if feature.key not in there:
+            yield f"left out: {feature.key} ({feature.dtype}, shape {', '.join(map(str, feature.shape))})"
+    uneven = {part.episode: off_s for part in kept if (off_s := _unevenness_s(reader, part)) > TOLERANCE_S}
+    if uneven:
+        yield (
+            f"timestamp of {len(uneven)} episodes was up to {1000 * max(uneven.values()):.1f} ms off even steps of "
+            f"1/{reader.meta.fps} s; it counts even steps now"
+        )
+
+
+def _unevenness_s(reader: DatasetReader, part: _Kept) -> float:
+    """How far the timestamps of the rows kept are from even steps."""
+    times_s = reader.columns(part.episode, ["timestamp"])["timestamp"][:, 0].astype(np.float64)
+    rows = np.arange(len(times_s)) if part.rows is None else part.rows
+    return float(np.abs(times_s[rows] - times_s[rows[0]] - (rows - rows[0]) / reader.meta.fps).max())
+
+
+def _features(reader: DatasetReader, conversion: Conversion, episode: int) -> Features:
+    """What the new dataset stores: images of tables become videos, and videos are described as they are.
+
+    Columns that are no numbers, or in more than one dimension, are left out.
+    """
+    features = []
+    for feature in reader.meta.features.features:
+        if feature.key in reader.camera_keys:
+            features.append(_described(reader, feature, episode))
+        elif schemas.is_storable(feature):
+            features.append(feature)
     if conversion.keyframes and all(feature.key != SOURCE_FRAME for feature in features):
         features.append(Feature(SOURCE_FRAME, "int64", (1,)))
     fps = reader.meta.fps
@@ -310,8 +345,8 @@ def _features(reader: DatasetReader, conversion: Conversion) -> Features:
     return replace(reader.meta.features, fps=fps, features=tuple(features))
 
 
-def _described(reader: DatasetReader, feature: Feature) -> Feature:
+def _described(reader: DatasetReader, feature: Feature, episode: int) -> Feature:
     """Some programs give an image's shape with the channels first: here it is (height, width, 3)."""
-    shape = reader.images(0, camera_name(feature.key), [0]).shape[1:]
+    shape = reader.images(episode, camera_name(feature.key), [0]).shape[1:]
     names = feature.names if feature.shape == shape else ("height", "width", "channels")
     return Feature(feature.key, "video", shape, names)

@@ -101,7 +101,11 @@ class DatasetMeta:
 
     def details(self, episode: EpisodeMeta) -> Mapping[str, Any]:
         """What the recorder knew of an episode beside LeRobot's metadata; empty where another program wrote it."""
-        return read_details(self.layout, episode.index)
+        return read_details(self.layout, self.stored_index(episode))
+
+    def stored_index(self, episode: EpisodeMeta) -> int:
+        """The number that the episode has in its files."""
+        return episode.index
 
 
 def read_info(root: Path) -> dict[str, Any]:

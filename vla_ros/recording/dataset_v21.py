@@ -51,9 +51,13 @@ class DatasetMetaV21(DatasetMeta):
             {int(line["episode_index"]): _stats(line["stats"], folder / STATS) for line in stats},
         )
 
+    def stored_index(self, episode: EpisodeMeta) -> int:
+        """The number that the episode has in its files: where episodes were deleted, another than its place."""
+        return episode.file
+
     def episode_stats(self, episode: EpisodeMeta) -> Stats:
         """Statistics of one episode; empty where there are none, as in v2.0."""
-        return self.of_episodes.get(episode.index, {})
+        return self.of_episodes.get(episode.file, {})
 
 
 def load_meta(root: Path) -> DatasetMeta:
@@ -99,15 +103,16 @@ def _lines(path: Path, *keys: str) -> Iterator[Mapping[str, Any]]:
 def _episodes(path: Path, layout: Layout, features: Features) -> Iterator[EpisodeMeta]:
     videos = [feature.key for feature in features.features if feature.is_video]
     lines: Sequence[Mapping[str, Any]] = list(_lines(path, "episode_index", "tasks", "length"))
-    first = 0
+    first, before = 0, -1
     for number, line in enumerate(sorted(lines, key=lambda line: int(line["episode_index"]))):
         index, length = int(line["episode_index"]), int(line["length"])
-        if index != number:
-            raise DatasetError(f"{path} has episode {index} where {number} should be; episodes count from 0, in a row")
+        if index <= before:
+            raise DatasetError(f"{path} has episode {index} after {before}; episodes count from 0, each once")
+        before = index
         chunk = index // layout.chunks_size
         clip = Clip(chunk, index, 0.0, length / features.fps)
         yield EpisodeMeta(
-            index=index,
+            index=number,  # those that were deleted do not count
             tasks=episode_tasks(line["tasks"]),
             length=length,
             chunk=chunk,

@@ -70,12 +70,13 @@ def extract(
     return _recode(reader, episode, feature, kept, destination, fps, video)
 
 
-def codec_of(reader: DatasetReader) -> str | None:
-    """The name in `VideoConfig` of the codec that a dataset's videos have; None: it has none, or of another codec."""
-    video = next((feature for feature in reader.meta.features.features if feature.is_video), None)
-    if video is None or not reader.meta.episodes:
+def codec_of(reader: DatasetReader, episode: int) -> str | None:
+    """The name in `VideoConfig` of the codec of an episode's videos; None: it has none, or of another codec."""
+    features = [reader.meta.features.find(key) for key in reader.camera_keys]
+    video = next((feature for feature in features if feature.is_video), None)
+    if video is None:
         return None
-    codec = _probe(reader.meta.video_path(reader.meta.episodes[0], video.key)).codec
+    codec = _probe(reader.meta.video_path(reader.meta.episodes[episode], video.key)).codec
     return {"h264": "h264", "hevc": "hevc", "av1": "libsvtav1"}.get(codec)
 
 

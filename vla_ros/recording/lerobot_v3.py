@@ -15,14 +15,13 @@ from types import TracebackType
 from typing import Any, Final
 
 from vla_ros.recording import dataset, schemas
-from vla_ros.recording.config import RecordingConfig
+from vla_ros.recording.config import LONGEST_TASK, RecordingConfig
 from vla_ros.recording.features import Features, Row
 from vla_ros.recording.files import DatasetError, Layout, WriteLock, reported, write_atomically
 from vla_ros.recording.storing import leftovers
 from vla_ros.recording.storing.catalogue import Catalogue
 from vla_ros.recording.storing.open_episode import OpenEpisode
 
-LONGEST_TASK: Final = 1000  # characters
 _MARGIN_BYTES: Final = 4_000_000  # on top of an episode's rows: the end of its videos, metadata
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_ros.recording.columns import Column, StoredImages, read_columns
+from vla_ros.recording.columns import Column, StoredImages, other_step_s, read_columns
 from vla_ros.recording.dataset import read_episode_stats
 from vla_ros.recording.dataset_v21 import DatasetMetaV21, load_meta
 from vla_ros.recording.features import DEFAULTS, IMAGES, LEAVE_OUT, SOURCE_FRAME, STAMP, Feature
@@ -28,8 +28,6 @@ from vla_ros.values import Image
 
 #: Columns that are read of every file: where an episode's rows are, at what times, and what their task is.
 _PLACES = ("episode_index", "frame_index", "timestamp", "task_index")
-#: How far the rate that timestamps tell may be from fps: more is no jitter.
-_RATE_TOLERANCE = 0.1
 _MOST_SHORT = 16_384  # videos of which the packets are known; an episode of 300 frames takes 6 kB
 _INHERITED: list[Any] = []  # opened before a fork, perhaps amid another thread's read: never closed here
 
@@ -78,8 +76,9 @@ class DatasetReader:
         cameras: Sequence[str] | None = None,
         open_videos: int = 64,
         column_bytes: int = 1024**3,
+        without: Sequence[str] = (),
     ) -> None:
-        """`cameras`: those that are read, by name; None: all.
+        """`cameras`: those that are read, by name; None: all but `without`.
 
         Of the large videos used last `open_videos` are kept open, which takes 1.5 MB (256 x 256) to 3 MB (640 x 480)
         each; of the columns used last `column_bytes`.
@@ -88,10 +87,11 @@ class DatasetReader:
         self.meta = load_meta(Path(root))
         stored = {camera_name(f.key): f for f in self.meta.features.features if f.is_image}
         names = list(stored) if cameras is None else [camera_name(key) for key in cameras]
-        missing = [name for name in names if name not in stored]
+        left_out = [camera_name(key) for key in without]
+        missing = [name for name in (*names, *left_out) if name not in stored]
         if missing:
             raise DatasetError(f"{root} has no camera {', '.join(missing)}; there are: {', '.join(stored) or 'none'}")
-        self._cameras = {name: stored[name] for name in names}
+        self._cameras = {name: stored[name] for name in names if name not in left_out}
         self._columns = [f.key for f in (*self.meta.features.features, *DEFAULTS) if f.is_number]
         self._places = [key for key in (*_PLACES, STAMP, SOURCE_FRAME) if key in self._columns]
         self._starts = np.array([episode.from_index for episode in self.meta.episodes], dtype=np.int64)
@@ -125,6 +125,11 @@ class DatasetReader:
     def cameras(self) -> tuple[str, ...]:
         """Names of those that are read."""
         return tuple(self._cameras)
+
+    @property
+    def camera_keys(self) -> tuple[str, ...]:
+        """Keys of the features of those that are read."""
+        return tuple(feature.key for feature in self._cameras.values())
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -289,7 +294,7 @@ class DatasetReader:
         """Where the episode's rows are in its file; raises DatasetError where they are not all there, in order."""
         found = self.meta.episodes[episode]
         length = found.length
-        places = np.flatnonzero(columns["episode_index"][:, 0] == episode)
+        places = np.flatnonzero(columns["episode_index"][:, 0] == self.meta.stored_index(found))
         frames = columns["frame_index"][places, 0]
         if not np.array_equal(frames, np.arange(length)) or np.any(np.diff(places) != 1):
             raise DatasetError(
@@ -301,8 +306,8 @@ class DatasetReader:
 
     def _check_rate(self, found: EpisodeMeta, times_s: Column) -> None:
         """Raise DatasetError where an episode's rows are at another rate than fps, by their timestamps."""
-        step_s = float(np.median(np.diff(times_s.astype(np.float64)))) if len(times_s) > 1 else 1.0 / self.meta.fps
-        if abs(step_s * self.meta.fps - 1.0) > _RATE_TOLERANCE:
+        step_s = other_step_s(times_s, self.meta.fps)
+        if step_s is not None:
             raise DatasetError(
                 f"{self.meta.data_path(found)}: timestamp says that rows of episode {found.index} are {step_s:.4g} s "
                 f"apart, and fps in meta/info.json ({self.meta.fps}) that they are {1 / self.meta.fps:.4g} s; correct "
@@ -324,7 +329,7 @@ class DatasetReader:
             return partial(self._decoders.frames, self._short[name]), first
         if name not in self._videos:
             if not feature.is_video:
-                self._keep_open(name, StoredImages(self.meta.data_path(found), key))
+                self._keep_open(name, StoredImages(self.meta.root, self.meta.data_path(found), key))
                 return self._videos[name].frames, first
             video = VideoReader(self.meta.video_path(found, key), self.meta.fps)
             short = video.short()

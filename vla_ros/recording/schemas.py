@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vla_ros.recording.features import DEFAULTS, Feature, Features
+from vla_ros.recording.features import DEFAULTS, NUMBERS, Feature, Features
 from vla_ros.recording.files import CHUNKS_SIZE, DATA_PATH, VIDEO_PATH, DatasetError
 
 VERSION = "v3.0"
@@ -22,7 +22,7 @@ STATISTICS = ("min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", 
 #: feature -> statistic -> (N,), (3, 1, 1) for images; `count` (1,) int64, all others float64.
 Stats = Mapping[str, Mapping[str, NDArray[Any]]]
 
-_ARROW = {"float32": pa.float32(), "float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_()}
+_ARROW = {name: pa.type_for_alias(name) for name in NUMBERS}
 
 
 @dataclass(frozen=True)
@@ -241,8 +241,13 @@ def _episode_line(episode: EpisodeMeta, stats: Stats) -> dict[str, Any]:
     return line
 
 
+def is_storable(feature: Feature) -> bool:
+    """Whether it can be a column: numbers, in one dimension."""
+    return feature.is_number and len(feature.shape) == 1 and feature.shape[0] >= 1
+
+
 def _arrow(feature: Feature) -> pa.DataType:
-    if feature.dtype not in _ARROW or len(feature.shape) != 1 or feature.shape[0] < 1:
+    if not is_storable(feature):
         raise DatasetError(
             f"{feature.key}: a column has a dtype of {', '.join(_ARROW)} and a shape (N,), got {feature.dtype} "
             f"{feature.shape}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,12 +73,20 @@ class Summary:
         return sum(self.sizes_bytes.values())
 
 
-def summarize(meta: DatasetMeta, on_progress: Progress = lambda what, done, total: None) -> Summary:
-    """Read what there is to say; raises DatasetError where a file of rows cannot be read."""
+def summarize(
+    meta: DatasetMeta,
+    on_progress: Progress = lambda what, done, total: None,
+    chosen: Sequence[int] | None = None,
+) -> Summary:
+    """Read what there is to say, of the rows of the episodes `chosen` only (None: all).
+
+    Raises DatasetError where a file of rows cannot be read.
+    """
     columns = _Timing(meta)
     episodes = []
     for done, episode in enumerate(meta.episodes):
-        episodes.append(_episode(meta, episode, columns))
+        timing = columns.of(episode) if chosen is None or done in chosen else (None, None)
+        episodes.append(_episode(meta, episode, *timing))
         on_progress("reads episodes", done + 1, len(meta.episodes))
     return Summary(
         root=meta.root,
@@ -108,16 +116,17 @@ class _Timing:
         path = self._meta.data_path(episode)
         if path != self._path:
             self._path, self._columns = path, read_columns(path, self._keys)
-        rows = self._columns["episode_index"][:, 0] == episode.index
+        rows = self._columns["episode_index"][:, 0] == self._meta.stored_index(episode)
         repeated = self._columns[REPEATED][rows] != 0
         whole = ~repeated[:, : len(self._meta.features.cameras)].any(axis=1)
         skew_s = self._columns[SKEW][rows][whole]
         return int(repeated.any(axis=1).sum()), float(1000.0 * skew_s.max()) if skew_s.size else None
 
 
-def _episode(meta: DatasetMeta, episode: EpisodeMeta, columns: _Timing) -> EpisodeSummary:
+def _episode(
+    meta: DatasetMeta, episode: EpisodeMeta, repeated_rows: int | None, skew_ms: float | None
+) -> EpisodeSummary:
     details = meta.details(episode)
-    repeated_rows, skew_ms = columns.of(episode)
     success, seed = details.get("success"), details.get("seed")
     return EpisodeSummary(
         index=episode.index,

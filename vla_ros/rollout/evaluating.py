@@ -54,7 +54,7 @@ class EvaluationConfig(Config):
     control: Control | None = None
     inference_delay_ms: float | None = Field(default=None, ge=0.0)  # None: as long as the policy takes here
     films: int = Field(default=3, ge=0)  # so many successes are drawn to look at, and so many failures
-    film_hz: float = Field(default=10.0, gt=0.0, le=60.0)
+    film_hz: float = Field(default=10.0, ge=0.1, le=60.0)
 
     @field_validator("tasks")
     @classmethod

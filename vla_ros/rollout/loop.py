@@ -45,9 +45,9 @@ _STATUS_NS = 100 * NANOSECONDS_PER_MILLISECOND
 class RolloutConfig(Config):
     """How often a policy is asked, how long it takes to answer, how long an episode may last: in the world's time."""
 
-    inference_hz: float = Field(default=5.0, gt=0.0)  # at most; never before the last answer has arrived
+    inference_hz: float = Field(default=5.0, ge=0.01, le=1000.0)  # at most; never before the last answer has arrived
     inference_delay_ms: float = Field(default=100.0, ge=0.0)  # from the instant observed to the chunk's arrival
-    camera_hz: float = Field(default=30.0, gt=0.0)  # only the cameras that somebody looks at are drawn
+    camera_hz: float = Field(default=30.0, ge=0.01, le=1000.0)  # only the cameras that somebody looks at are drawn
     episode_s: float = Field(default=EPISODE_S, gt=0.0)
     history_s: float = Field(default=HISTORY_S, gt=0.0)
 

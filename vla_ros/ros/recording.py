@@ -20,7 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros import messages, topics
 from vla_ros.recording.assembling.intake import COMPRESSED_IMAGE, IMAGE, Intake
-from vla_ros.recording.lerobot_v3 import LONGEST_TASK
+from vla_ros.recording.config import LONGEST_TASK
 from vla_ros.recording.session import Answer, EpisodeState, Refused, Session, SessionStatus, seed_in
 from vla_ros.ros import qos
 from vla_ros.ros.instructing import Instructions

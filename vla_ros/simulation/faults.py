@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 #: The source of a stream of joint states; a camera's is its name.
 JOINTS = ""
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class FaultKind(str, Enum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import radians, tan
@@ -111,6 +112,8 @@ def optical_frame(camera: str) -> str:
     return f"camera_{camera}_optical_frame"
 
 
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")  # of a camera
+
 #: An episode that takes longer failed, if nobody says otherwise.
 EPISODE_S = 20.0
 
@@ -139,6 +142,14 @@ class TabletopConfig(Config):
     faults: dict[str, FaultConfig] = Field(default_factory=dict)  # by a name of one's own
     variety: float = Field(default=1.0, ge=0.0, le=5.0)  # of cameras and light from episode to episode; 0 = none
     board: BoardModel | None = None  # for the calibration of a camera; the cubes then stand aside
+
+    @field_validator("cameras")
+    @classmethod
+    def _cameras_have_names(cls, cameras: dict[str, CameraModel]) -> dict[str, CameraModel]:
+        for name in cameras:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"no valid camera name (given {name!r}); should be lower case letters, digits and _")
+        return cameras
 
     @field_validator("instruction")
     @classmethod

@@ -35,7 +35,7 @@ _BEFORE_ALL_NS = -(2**63)
 class CameraTiming(Config):
     """When a camera's frames were taken, and how far a frame may lie from the instant it stands for."""
 
-    rate_hz: float = Field(default=30.0, gt=0.0)
+    rate_hz: float = Field(default=30.0, ge=0.01, le=1000.0)
     latency_ms: float = 0.0  # capture = header stamp - latency
     tolerance_ms: float = Field(default=20.0, ge=0.0)  # more than half a period, or instants between frames have none
     # The same picture for longer, while the robot moves: it hangs (see timing/frozen.py). 0 = never.

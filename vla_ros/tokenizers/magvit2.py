@@ -26,13 +26,13 @@ class Magvit2Config(Config):
     blocks are counted as its names are: `decoder_blocks[0]` stands at full resolution and comes last.
     """
 
-    channels: int = Field(default=128, gt=0)
+    channels: int = Field(default=128, gt=0, le=16_384)
     multipliers: tuple[int, ...] = (1, 2, 2, 4, 4)
     encoder_blocks: tuple[int, ...] = (4, 3, 4, 3, 4)
     decoder_blocks: tuple[int, ...] = (4, 4, 3, 4, 3)
     code_bits: int = Field(default=13, gt=0, le=20)
-    groups: int = Field(default=32, gt=0)  # of the group normalisation
-    patch: int = Field(default=1, gt=0)  # side of the square of pixels that is one position of level 0
+    groups: int = Field(default=32, gt=0, le=16_384)  # of the group normalisation
+    patch: int = Field(default=1, gt=0, le=256)  # side of the square of pixels that is one position of level 0
 
     @model_validator(mode="after")
     def _levels_agree(self) -> Magvit2Config:
@@ -41,8 +41,11 @@ class Magvit2Config(Config):
             raise ValueError(
                 f"multipliers, encoder_blocks and decoder_blocks name the same levels, got {counts} of them"
             )
-        if min(*self.multipliers, *self.encoder_blocks, *self.decoder_blocks) < 1:
-            raise ValueError("every level has a multiplier and block counts of 1 or more")
+        counts = [*self.multipliers, *self.encoder_blocks, *self.decoder_blocks]
+        if not all(1 <= count <= 64 for count in counts) or len(self.multipliers) > 16:
+            raise ValueError(
+                f"there are at most 16 levels, each with a multiplier and block counts of 1 to 64: {counts}"
+            )
         uneven = [w for w in (self.channels * m for m in self.multipliers) if w % self.groups]
         if uneven:
             raise ValueError(f"every level's channels are a multiple of groups = {self.groups}, got {uneven}")

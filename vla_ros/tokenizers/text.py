@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from vla_ros.recording.files import write_atomically
+from vla_ros.recording.files import ordinary, write_atomically
 
 END_OF_TEXT: Final = "<|endoftext|>"
 #: Entries of phi-1_5's: 50257 of its BPE and 38 runs of white space; ids of UP-VLA's own tokens begin behind them.
@@ -109,14 +109,14 @@ class TextTokenizer:
 
 def _read_file(path: Path) -> Any:
     try:
-        return Tokenizer.from_file(str(path))
+        return Tokenizer.from_file(str(ordinary(path)))
     except Exception as error:  # the library raises nothing more special
         raise TextTokenizerError(f"{path} is no tokenizer: {error}") from error
 
 
 def _read_transformers(folder: Path) -> Any:
     """The fast tokenizer behind what transformers makes of a folder; nothing is fetched, no code in it is run."""
-    missing = [name for name in _BPE_FILES if not (folder / name).exists()]
+    missing = [name for name in _BPE_FILES if not (folder / name).is_file()]
     if missing:
         raise TextTokenizerError(f"{folder} has no text tokenizer: {FILE} is missing, and so is {', '.join(missing)}")
     from transformers import AutoTokenizer

@@ -54,9 +54,9 @@ class VisionEncoder(Protocol):
 class SmallVisionConfig(Config):
     """Sizes of the small encoder; the defaults are those of `up-vla-demo`."""
 
-    pixels: int = Field(default=128, gt=0, multiple_of=PIXELS_PER_FEATURE)  # side of its images
-    cameras: int = Field(default=2, gt=0)
-    width: int = Field(default=128, gt=0, multiple_of=16)
+    pixels: int = Field(default=128, gt=0, le=8192, multiple_of=PIXELS_PER_FEATURE)  # side of its images
+    cameras: int = Field(default=2, gt=0, le=64)
+    width: int = Field(default=128, gt=0, le=65_536, multiple_of=16)
 
 
 class SmallVision(nn.Module):

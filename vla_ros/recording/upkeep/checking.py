@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vla_ros.recording.features import whole_fps
 from vla_ros.recording.files import DatasetError, links_out
+from vla_ros.recording.upkeep.advising import advised
+from vla_ros.recording.upkeep.checking_images import check_depth, check_images
 from vla_ros.recording.upkeep.checking_rows import (
     check_image_statistics,
     check_rows,
@@ -54,7 +57,8 @@ def check(root: Path, *, decode: bool = False, on_progress: Progress | None = No
     """
     if not any((root / folder).is_dir() for folder in ("meta", "data")):
         raise DatasetError(f"{root} is no LeRobot dataset: it has neither a folder meta nor data")
-    return check_scan(scan(root), decode, on_progress)
+    found = scan(root)
+    return advised(found, check_scan(found, decode, on_progress), decode)
 
 
 def check_scan(found: Scan, decode: bool = False, on_progress: Progress | None = None) -> list[Finding]:
@@ -66,8 +70,9 @@ def _check(found: Scan, decoding: bool, on_progress: Progress) -> Iterator[Findi
     yield from _check_info(found)
     if found.features and found.fps:  # without, nothing could be compared
         yield from _check_tasks(found)
+        yield from check_depth(found)
         yield from _check_episodes(found)
-        yield from _check_data(found, on_progress)
+        yield from _check_data(found, decoding, on_progress)
         yield from _check_videos(found, decoding, on_progress)
         yield from _check_details(found)
     yield from _check_open(found)
@@ -95,8 +100,10 @@ def _check_info(found: Scan) -> Iterator[Finding]:
     if found.version not in (V30, V21):
         remedy = "use the LeRobot that wrote it, or its converter"
         yield error(Kind.INFO, INFO, f"codebase_version {found.version}; this knows {V30} and {V21}", remedy=remedy)
-    if not found.fps:
-        yield error(Kind.INFO, INFO, f"fps is {info.get('fps')}; it should be a whole number")
+    try:
+        whole_fps(info.get("fps"))
+    except ValueError as failure:
+        yield error(Kind.INFO, INFO, str(failure).removeprefix("info.json: "))
     lacking = [key for key in _DEFAULTS if key not in found.features]
     if lacking:
         yield error(Kind.INFO, INFO, f"features lack {', '.join(lacking)}")
@@ -167,7 +174,7 @@ def _few(numbers: list[int]) -> str:
     return text + (", ..." if len(numbers) > 8 else "")
 
 
-def _check_data(found: Scan, on_progress: Progress) -> Iterator[Finding]:
+def _check_data(found: Scan, decoding: bool, on_progress: Progress) -> Iterator[Finding]:
     of_file: dict[str, list[Episode]] = {}
     for episode in found.episodes:
         of_file.setdefault(episode.data, []).append(episode)
@@ -192,6 +199,7 @@ def _check_data(found: Scan, on_progress: Progress) -> Iterator[Finding]:
             else:
                 of_episode = rows.take(np.flatnonzero(belongs.reshape(-1) == episode.index))
             yield from check_rows(found, episode, of_episode)
+            yield from check_images(found, episode, of_episode, decoding)
         known = [episode.index for episode in episodes]
         if belongs is not None and len(episodes) > 1 and (strange := set(belongs.reshape(-1).tolist()) - set(known)):
             yield error(Kind.ROWS, path, f"it has rows of the episodes {sorted(strange)[:8]}, which are not here")

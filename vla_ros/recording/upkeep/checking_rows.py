@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from vla_ros.recording import features as keys
+from vla_ros.recording.columns import other_step_s
+from vla_ros.recording.segments import first_rows
 from vla_ros.recording.upkeep.findings import Finding, Kind, error, warning
-from vla_ros.recording.upkeep.scanning import NUMBERS, Episode, Scan, column, is_number
+from vla_ros.recording.upkeep.scanning import INFO, NUMBERS, Episode, Scan, column, is_number
 from vla_ros.values import Array
 
 TOLERANCE_S = 1e-4  # LeRobot's, between a row's time and its frame's
@@ -64,16 +66,34 @@ def check_rows(found: Scan, episode: Episode, rows: pa.Table) -> Iterator[Findin
             first = "" if values is None else _first_difference(values.reshape(-1), expected)
             yield error(Kind.INDEX, episode.data, f"{key} does not count the rows{first}", episode.index)
     times = numbers(rows, "timestamp")
-    if (
-        times is None
-        or times.size != count
-        or (found.fps and np.abs(times.reshape(-1) - steps / found.fps).max(initial=0) > TOLERANCE_S)
-    ):
-        said = f"timestamp is not frame_index / fps (fps {found.fps}) within {TOLERANCE_S} s"
-        yield error(Kind.TIMESTAMP, episode.data, said, episode.index)
+    if times is None or times.size != count:
+        yield error(Kind.TIMESTAMP, episode.data, "timestamp is no number for every row", episode.index)
+    else:
+        yield from _check_times(found, episode, times.reshape(-1).astype(np.float64))
     yield from _check_tasks(found, episode, rows)
     yield from _check_values(found, episode, rows)
     yield from _check_statistics(found, episode, rows)
+
+
+def _check_times(found: Scan, episode: Episode, times_s: Array) -> Iterator[Finding]:
+    steps = np.arange(len(times_s))
+    off_s = np.abs(times_s - steps / found.fps)
+    if not (off_s > TOLERANCE_S).any():
+        return  # NaN is reported as such
+    row = int(np.nanargmax(off_s))
+    said = f"timestamp is not frame_index / fps (fps {found.fps}) within {TOLERANCE_S} s"
+    if (step_s := other_step_s(times_s, found.fps)) is not None:
+        said += f", but rows are {step_s:.4g} s apart"
+        rate = 1 / step_s if step_s > 0 else 0.0
+        if abs(rate - round(rate)) < 0.01 * rate:
+            remedy = f'write "fps": {round(rate)} in PATH/{INFO}, if that is the rate at which it was recorded'
+            yield error(Kind.TIMESTAMP, episode.data, said, episode.index, remedy)
+            return
+    elif len(gaps := first_rows(times_s, steps, found.fps)) > 1 and keys.STAMP not in found.features:
+        said += f": there is a gap before row {gaps[1]}, where `vla-ros convert` parts the episode"
+    else:
+        said += f", but up to {1000 * off_s[row]:.1f} ms off it (row {row})"
+    yield error(Kind.TIMESTAMP, episode.data, said, episode.index)
 
 
 def numbers(rows: pa.Table, key: str) -> Array | None:
@@ -122,6 +142,10 @@ def _check_tasks(found: Scan, episode: Episode, rows: pa.Table) -> Iterator[Find
 
 def _check_values(found: Scan, episode: Episode, rows: pa.Table) -> Iterator[Finding]:
     for key, count in bad_values(found, rows).items():
+        if numbers(rows, key) is None and rows.num_rows:
+            said = f"{key} has rows of unequal length, or without a value"
+            yield error(Kind.SCHEMA, episode.data, said, episode.index, _CONVERT)
+            continue
         said = f"{key} has values that are no numbers in {count} rows"
         severe = error if key in _NORMALISED else warning
         yield severe(Kind.NAN, episode.data, said, episode.index)

@@ -40,6 +40,7 @@ class Kind(str, Enum):
     OPEN_EPISODE = "open episode"  # rows and videos of an episode that was never saved
     LINK = "link"  # a folder that is a link to one outside of the dataset
     DETAILS = "details"  # what the recorder noted of an episode
+    CAMERA = "camera"  # what it holds are no images that can be read
     REPEATED = "repeated"  # frames are repeated, and not marked
 
 

@@ -36,13 +36,22 @@ def usable_info(found: Scan) -> tuple[Mapping[str, Any], str]:
     return (found.info, "") if not wrong else (_rebuilt_info(found), f"info.json {wrong}")
 
 
+def refuse_version(found: Scan) -> None:
+    """Raise DatasetError for a dataset of another version than is repaired."""
+    said = found.info.get("codebase_version")
+    if said != V30 and isinstance(said, str) and _VERSION.fullmatch(said):
+        raise DatasetError(
+            f"{found.root} is a dataset of version {said}; only {V30} is repaired. `vla-ros dataset check` says what "
+            "helps this one"
+        )
+
+
 def _wrong_info(found: Scan) -> str:
     if not found.info:
         return next(f"could not be read ({broken.reason})" for broken in found.broken if broken.path == INFO)
+    refuse_version(found)
     said = found.info.get("codebase_version")
     if said != V30:
-        if isinstance(said, str) and _VERSION.fullmatch(said):
-            raise DatasetError(f"{found.root} is a dataset of version {said}; only {V30} is repaired")
         return f"had the version {said!r}"
     if not found.fps:
         return f"had the rate {found.info.get('fps')!r}"
@@ -136,7 +145,7 @@ def _tables(found: Scan) -> Iterator[pa.Table]:
 
 def _columns(schema: pa.Schema) -> tuple[Feature, ...]:
     features, others = [], {feature.key for feature in DEFAULTS}
-    names = {"float": "float32", "double": "float64", "int64": "int64", "bool": "bool"}
+    names = {str(pa.type_for_alias(name)): name for name in feature_sets.NUMBERS}
     for field in schema:
         is_list = pa.types.is_fixed_size_list(field.type)
         name = names.get(str(field.type.value_type if is_list else field.type))

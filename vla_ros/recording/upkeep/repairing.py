@@ -20,10 +20,10 @@ from vla_ros.recording.storing.totals import merged
 from vla_ros.recording.upkeep.checking import check, check_scan
 from vla_ros.recording.upkeep.checking_rows import numbers
 from vla_ros.recording.upkeep.findings import Finding, Kind, Progress, Severity, errors
-from vla_ros.recording.upkeep.rebuilding import better_statistics, usable_info
+from vla_ros.recording.upkeep.rebuilding import better_statistics, refuse_version, usable_info
 from vla_ros.recording.upkeep.recovering import recover
-from vla_ros.recording.upkeep.salvaging import Salvage, Whole, rows_of, salvage
-from vla_ros.recording.upkeep.scanning import DETAILS, INFO, STATS, TASKS, Scan, scan, video
+from vla_ros.recording.upkeep.salvaging import Salvage, Whole, has_gap, rows_of, salvage
+from vla_ros.recording.upkeep.scanning import DETAILS, INFO, STATS, TASKS, Scan, info_of, scan, video
 from vla_ros.recording.upkeep.staging import Staging, remove_leftover
 from vla_ros.recording.video import cut
 
@@ -48,6 +48,7 @@ def repair(
     if not any((root / folder).is_dir() for folder in ("meta", "data")):
         raise DatasetError(f"{root} is no LeRobot dataset: it has neither a folder meta nor data")
     root = root.resolve()
+    refuse_version(info_of(root))
     say = on_progress or (lambda what, done, total: None)
     with WriteLock(Layout(root)):
         remove_leftover(root)
@@ -67,6 +68,12 @@ def _mend(root: Path, with_unlisted: bool, decode: bool, say: Progress) -> list[
     if not saved.whole and saved.broken:
         index, reason = next(iter(saved.broken.items()))
         raise DatasetError(f"{root}: no episode is whole, so it stays as it is; episode {index}: {reason}")
+    for one in saved.whole:
+        if has_gap(found, one):
+            raise DatasetError(
+                f"{root}: episode {one.index} has a gap in time, and even timestamps would hide it; `vla-ros convert "
+                f"{root} {root}-new` parts it there"
+            )
     work = _Work(found, saved, findings)
     if said:
         work.done.append(f"{said}: made again from the data")

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vla_ros.recording import features as keys
+from vla_ros.recording.segments import first_rows
 from vla_ros.recording.upkeep.checking_rows import bad_values, check_schema, numbers
 from vla_ros.recording.upkeep.findings import errors
 from vla_ros.recording.upkeep.scanning import (
@@ -67,6 +68,15 @@ def rows_of(found: Scan, episode: Whole) -> pa.Table:
         raise OSError(f"{episode.data} could be read a moment ago, and now it cannot")
     mine = _rows_of(rows, episode.index)
     return rows if rows.num_rows == episode.length else mine  # a file of its own, whatever its rows say
+
+
+def has_gap(found: Scan, episode: Whole) -> bool:
+    """Whether an episode has a gap in time that timestamps alone tell of: to count them even would hide it."""
+    times_s = numbers(rows_of(found, episode), "timestamp")
+    if times_s is None or keys.STAMP in found.features:
+        return False
+    times_s = times_s.reshape(-1).astype(np.float64)
+    return len(first_rows(times_s, np.arange(len(times_s)), found.fps)) > 1
 
 
 def _rows_of(rows: pa.Table, index: int) -> pa.Table:

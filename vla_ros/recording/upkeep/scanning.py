@@ -174,13 +174,7 @@ def _is_feature(key: str, entry: Any) -> bool:
 
 def scan(root: Path, info: Any = None) -> Scan:
     """The metadata of the dataset at `root`, v3.0 or v2.1; `info` stands for its info.json."""
-    found = Scan(root, Layout(root))
-    info = _json(found, INFO) if info is None else info
-    if isinstance(info, dict):
-        found.info = info
-    elif not found.is_broken(INFO):
-        note(found, INFO, "it is no object")
-    found.version = _version(found)
+    found = info_of(root, info)
     found.layout = _layout(found)
     if found.version == V21:
         _scan_v21(found)
@@ -188,6 +182,18 @@ def scan(root: Path, info: Any = None) -> Scan:
         _scan_v30(found)
     found.episodes.sort(key=lambda episode: (episode.index, episode.source))
     found.details = dict(_details(found))
+    return found
+
+
+def info_of(root: Path, info: Any = None) -> Scan:
+    """The same of info.json alone."""
+    found = Scan(root, Layout(root))
+    info = _json(found, INFO) if info is None else info
+    if isinstance(info, dict):
+        found.info = info
+    elif not found.is_broken(INFO):
+        note(found, INFO, "it is no object")
+    found.version = _version(found)
     return found
 
 
@@ -375,7 +381,7 @@ def _scan_v21(found: Scan) -> None:
 def _version(found: Scan) -> str:
     said = found.info.get("codebase_version")
     if isinstance(said, str) and said:
-        return said
+        return V21 if said == "v2.0" else said  # which is the same but for statistics
     return V21 if (found.root / _EPISODES_21).exists() else V30
 
 
