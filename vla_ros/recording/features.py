@@ -202,7 +202,7 @@ def whole_fps(given: Any) -> int:
     is_number = isinstance(given, int | float) and not isinstance(given, bool)
     if not is_number or not 1 <= given <= _HIGHEST_FPS or given != int(given):
         raise ValueError(
-            f"info.json: fps is {str(given)[:40]}, and should be a whole number from 1 to {_HIGHEST_FPS}; write the "
+            f"info.json: fps is {repr(given)[:40]}, and should be a whole number from 1 to {_HIGHEST_FPS}; write the "
             "dataset again at such a rate, with its videos (ffmpeg -i OLD -vf fps=RATE NEW) and timestamps"
         )
     return int(given)
