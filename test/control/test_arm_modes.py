@@ -294,6 +294,21 @@ def test_a_clock_that_jumps_ahead_holds_an_arm_that_moves_where_its_last_command
     assert bench.safety is SafetyState.RUNNING
 
 
+@pytest.mark.parametrize(("gap_ms", "jumps"), [(500, False), (501, True)])
+@pytest.mark.parametrize("does", ["runs and stands", "brakes"])
+def test_a_jump_ahead_is_one_of_more_than_half_a_second_for_an_arm_that_runs_or_moves(new_bench, does, gap_ms, jumps):
+    bench = new_bench().started()
+    bench.send_joints(0.05 if does == "brakes" else 0.0)
+    bench.run(0.3)
+    if does == "brakes":
+        bench.arm.hold(bench.now_ns)
+        bench.run(0.02)
+    assert bench.arm.is_at_rest is (does != "brakes")
+    bench.now_ns += gap_ms * 1_000_000
+    bench.step()
+    assert bench.reason.startswith("clock jump: ") is jumps
+
+
 def test_after_half_a_second_without_a_tick_the_arm_goes_on_from_rest(new_bench, limits, assert_keeps):
     bench = new_bench().started()
     bench.send_joints()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vla_ros.control.arm import ArmConfig
 from vla_ros.control.clearance import Clearance, ClearanceGuard
-from vla_ros.control.interpolation import Interpolator
+from vla_ros.control.interpolation import Interpolator, Way
 from vla_ros.control.limits import AxisLimits, LimitsConfig
 from vla_ros.robots import description
 from vla_ros.robots.panda import PANDA
@@ -204,3 +204,37 @@ def test_a_grasp_on_the_table_is_not_disturbed(new_bench, kinematics):
     bench.run(0.5)
     assert bench.commands[-1].tcp_pose[2] == pytest.approx(0.006, abs=1e-3)
     assert "clearance" not in bench.counters
+
+
+class Judge:
+    """What a guard says of each way, and what looking at every tick of it says."""
+
+    def __init__(self, config) -> None:
+        self.guard, self.clearance, self.least_m = (
+            ClearanceGuard(PANDA, config),
+            Clearance(PANDA, config),
+            config.clearance_m,
+        )
+        self.objections: list[bool] = []
+
+    def objection(self, way: Way) -> str:
+        distances_m = np.array([self.clearance.distances_m(row) for row in way.ticks])
+        nearer = (distances_m[1:] < np.minimum(distances_m[:-1], self.least_m) - 1e-9).any()
+        said = self.guard.objection(way)
+        assert bool(said) is bool(nearer)
+        self.objections.append(bool(nearer))
+        return said
+
+
+@pytest.mark.parametrize("clearance_m", [0.02, 0.25])
+def test_the_guard_says_of_every_way_what_looking_at_all_its_ticks_says(home, clearance_m):
+    """With the greater clearance the arm begins too near to something, and may only go away from it."""
+    config = LimitsConfig(clearance_m=clearance_m)
+    judge, random = Judge(config), np.random.default_rng(2)
+    axes = Interpolator(AxisLimits.of_joints(PANDA, config), 0.01, home, guards=(judge,))
+    for _ in range(8):
+        down = home + np.array([0, 1.6, 0, 0.3, 0, 0, 0])
+        target = down if clearance_m < 0.1 else home + random.uniform(-1.2, 1.2, 7)
+        for _ in range(16):
+            axes.follow(target, np.zeros(7))
+    assert 0.02 < np.mean(judge.objections) < 0.98, "both were tried"

@@ -34,6 +34,14 @@ def test_an_opening_wish_moves_to_the_wished_width():
     assert (goal.kind, goal.width_m, goal.speed_m_s) == ("move", 0.07, 0.15)
 
 
+@pytest.mark.parametrize("wish_m", [0.04, 0.06])
+def test_at_the_thresholds_it_stays_as_it_is(wish_m):
+    """They and what lies between mean neither."""
+    gripper = latch(grasp_below=0.5, open_above=0.75)
+    assert gripper.step(0, wish_m) is None
+    assert gripper.step(0, wish_m - 0.021 if wish_m < 0.05 else wish_m + 0.001) is not None
+
+
 def test_the_next_goal_waits_for_the_answer():
     gripper = latch()
     assert gripper.step(0, 0.0) is not None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_ros.control.interpolation import Interpolator, Smoother
+from vla_ros.control.interpolation import Interpolator, Motion, Smoother, Way
 from vla_ros.control.limits import AxisLimits, LimitsConfig
 from vla_ros.robots.fr3 import FR3
 from vla_ros.robots.panda import PANDA
@@ -159,3 +159,38 @@ def test_smoothing_makes_a_corner_a_curve():
     assert np.abs(np.diff(means, 2)).max() <= 1.0 / window + 1e-9  # all of the change of slope, spread over the window
     smoother.forget()
     assert smoother.add(np.array([7.0]), window)[0][0] == pytest.approx(7.0)
+
+
+def test_what_still_moves_is_not_at_rest(home):
+    """Down to what is called rest."""
+    still, crawling = np.full(7, 0.9e-9), np.full(7, 1e-9)
+    assert Motion(home, still, still).is_at_rest
+    assert not Motion(home, crawling, still).is_at_rest
+    assert not Motion(home, still, crawling).is_at_rest
+
+
+class Ways:
+    """A guard that lets every way pass, and keeps them."""
+
+    def __init__(self) -> None:
+        self.seen: list[Way] = []
+
+    def objection(self, way: Way) -> str:
+        self.seen.append(way)
+        return ""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_known_of_a_way_is_what_happens_on_it(home, limits, seed):
+    random, ways = np.random.default_rng(seed), Ways()
+    axes = Interpolator(limits, 0.01, home, guards=(ways,))
+    for _ in range(40):
+        target = home + random.uniform(-0.5, 0.5, 7)
+        for _ in range(5):
+            axes.follow(target, np.zeros(7), float(random.choice([0.005, 0.01, 0.018])))
+    for way in ways.seen:
+        far = np.abs(way.ticks - way.start.positions).max(axis=0)
+        assert (way.travel >= far - 1e-9).all()
+        assert (way.travel <= far + np.abs(way.motion.velocities) * 0.01 + 1e-3).all(), "no more than it goes"
+        speeds = np.abs(np.diff(way.ticks, axis=0) / way.steps_s)
+        assert (way.peak >= speeds.max(axis=0) - 1e-6).all()

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from vla_ros.control.arm import ArmConfig
-from vla_ros.control.limits import LimitsConfig
+from vla_ros.control.limits import AxisLimits, Interventions, LimitsConfig
+from vla_ros.control.reference import PoseWay
 from vla_ros.geometry import rotated, rotation_angle
+from vla_ros.robots.panda import PANDA
 from vla_ros.values import POSE_DIMENSIONS
 
 PERIOD_S = 0.01
@@ -75,3 +77,17 @@ def test_axes_that_are_too_fast_together_are_slowed_down_on_the_line(new_bench, 
     assert along.max() < 0.18 + 0.002
     speeds = np.diff(along) / PERIOD_S
     assert np.median(speeds[(along[1:] > 0.03) & (along[1:] < 0.15)]) > 0.09  # of the 0.1 there is
+
+
+def test_a_pose_that_runs_away_is_followed_in_its_direction():
+    """Faster than the TCP may be, in x twice as much as in y: both are slowed down alike, not each by itself."""
+    limits = AxisLimits.of_tcp(PANDA, LimitsConfig())
+    pose = np.array([0.3, 0.0, 0.4, 0, 0, 0, 1.0])
+    way, interventions = PoseWay(limits, 0.01, pose), Interventions()
+    target, step = pose.copy(), np.array([0.02, 0.01, 0, 0, 0, 0, 0])  # 2 and 1 m/s
+    for _ in range(80):
+        target = target + step
+        reached, _ = way.follow(target, target + step, interventions)
+    moved = reached[:3] - pose[:3]
+    assert moved[0] > 0.2
+    assert 0.3 < moved[1] / moved[0] < 0.6

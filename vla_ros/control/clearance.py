@@ -113,14 +113,12 @@ class ClearanceGuard:
         levers_m = self._clearance.levers_m[group]
         index, distance_m = 0, self._distance_m(group, ticks[0])
         while True:
-            room_m = distance_m - self._least_m
-            if room_m > 0.0:  # go to the first tick at which it could be used up
-                ahead = np.abs(ticks[index + 1 :] - ticks[index]) @ levers_m > room_m
-                if not ahead.any():
-                    return False
-                index += 1 + int(np.argmax(ahead))
-            elif (index := index + 1) == len(ticks):
+            # Go to the first tick at which the room could be used up, the next one if there is none: what is left out
+            # saves time and changes no answer.
+            ahead = np.abs(ticks[index + 1 :] - ticks[index]) @ levers_m > distance_m - self._least_m
+            if not ahead.any():
                 return False
+            index += 1 + int(np.argmax(ahead))
             before_m, distance_m = distance_m, self._distance_m(group, ticks[index])
             if distance_m < min(before_m, self._least_m) - _ROUNDING_M:
                 return True

@@ -61,7 +61,8 @@ class TcpGuard:
         squares, steps_s = steps * steps, steps_s[:, 0]
         if (squares[:, :, 3].sum(axis=1) > (self._linear_m_s * steps_s) ** 2).any():
             return True
-        # The change of a rotation matrix has the Frobenius norm sqrt(8) sin(angle / 2).
+        # The change of a rotation matrix has the Frobenius norm sqrt(8) sin(angle / 2). At the very speed either answer
+        # is right: only a part of what is permitted is used.
         most = np.sin(np.minimum(self._angular_rad_s * steps_s, math.pi) / 2.0)
         return bool((squares[:, :, :3].sum(axis=(1, 2)) > 8.0 * most * most).any())
 

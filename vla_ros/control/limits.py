@@ -73,7 +73,7 @@ class LimitsConfig(Config):
             if abs(length - 1.0) > _UNIT_TOLERANCE:
                 raise ValueError(f"planes.{name}: a normal has length 1, that of {plane} has {length:.6g}")
         workspace = Workspace.of(self)
-        middle = (np.array(self.workspace_lower_m) + np.array(self.workspace_upper_m)) / 2
+        middle = np.mean([self.workspace_lower_m, self.workspace_upper_m], axis=0)
         if workspace.outside_m(workspace.nearest(middle)) > _INSIDE_M:
             raise ValueError("the planes and the table leave nothing of the workspace's box for the TCP")
         return self

@@ -246,6 +246,7 @@ class Schedule:
 def _blended(counting: list[_Splice], time_ns: int) -> Array:
     """From the newest chunk whose fade is over, cross-fade after cross-fade; an ended chunk keeps its last row."""
     first = len(counting) - 1
+    # To look further back would take longer and change nothing: a fade that is over leaves nothing of what was before.
     while first > 0 and counting[first].share(time_ns) < 1.0:
         first -= 1
     row = value = _row(counting[first].chunk, time_ns)
