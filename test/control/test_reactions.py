@@ -95,6 +95,7 @@ DEADMAN = WatchdogConfig(requires_deadman=True)
 PATIENT = WatchdogConfig(max_chunk_age_ms=2900.0)  # so that the plan ends first
 OTHER = tuple(f"j{index}" for index in range(7))
 MEANINGLESS = "meaningless input: a "
+FAILED = "a callback of the controller failed: /vla/state"
 CANNOT_BE = "joint states that cannot be: "
 ROWS = [
     Row("meaningless", MEANINGLESS + "chunk with values", (1, 1), feed_once=lambda b: chunk(b, offset=np.nan)),
@@ -121,6 +122,7 @@ ROWS = [
     Row("dead-man", "dead-man switch: released", (1, 1), feed_once=lambda b: held(b, False), config=DEADMAN),
     Row("second publisher", "second publisher: /other", (1, 1), "operator", feed_once=second_publisher),
     Row("policy lost", "policy lost: killed", (1, 1), feed_once=lambda b: b.arm.on_policy_lost(b.now_ns, "killed")),
+    Row("callback failed", FAILED, (1, 1), "operator", feed_once=lambda b: b.arm.on_failure("/vla/state", b.now_ns)),
     Row("emergency stop", "emergency stop", (1, 1), "operator", feed_once=lambda b: b.arm.estop(b.now_ns)),
 ]
 
@@ -165,7 +167,7 @@ def test_every_row_is_in_the_table():
     rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
     for name in {row.name for row in ROWS}:
         assert sum(f"**{name}**" in line for line in rows) == 1, name
-    tested = {row.name for row in ROWS} | {"does not follow", "paused", "teleoperation"}
+    tested = {row.name for row in ROWS} | {"does not follow", "paused", "teleoperation", "too large"}
     assert {line.split("**")[1] for line in rows if "**" in line} == tested, "those not here are tested elsewhere"
 
 
