@@ -22,7 +22,7 @@ TRAINING = next(block for block in BLOCKS if any(command[1] == "train" for comma
 #: A model that is asked while it runs: ros/test_readme_commands.py does so at full counts.
 ASKING = next(block for block in BLOCKS if any(command[1] == "ask" for command in block))
 COMMANDS = [command for block in BLOCKS if block not in (RECORDING, TRAINING, ASKING) for command in block]
-#: The one that never ends by itself; test_supervising.py runs and interrupts it.
+#: The one that never ends by itself; ros/test_readme_commands.py runs and interrupts it.
 UNTIL_INTERRUPTED = [".venv/bin/vla-ros", "run", "franka_upvla", "--instruction", "lift the red cube"]
 #: ros/test_doctor.py runs it and reads all of what it says.
 DOCTOR = [".venv/bin/vla-ros", "doctor"]

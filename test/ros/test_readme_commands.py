@@ -24,6 +24,25 @@ def test_its_commands_run(command: list[str], tmp_path: Path) -> None:
         assert (report.parent / "montage.png").stat().st_size > 10_000
 
 
+def test_the_one_without_an_end_reports_in_plain_words(ros_domain_id: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vla_ros", *UNTIL_INTERRUPTED[1:]]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    told: list[str] = []
+    while not told or "vla-ros run franka_upvla --episodes 10" not in told[-1]:  # the last of what can be typed next
+        told.append(process.stdout.readline())
+        assert told[-1], (told, process.communicate())
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    for words in ("the arm moves: lift the red cube", "success: lift the red cube", "vla-ros doctor franka_upvla"):
+        assert any(words in line for line in told), (words, told)
+    assert "successes: 1, after " in rest
+    assert not any("[vla.controller]" in line for line in (*told, rest, errors)), "no raw log lines"
+    (log,) = tmp_path.glob("runs/*/nodes.log")
+    assert "[controller] " in log.read_text()
+
+
 @pytest.mark.full
 def test_the_model_that_comes_with_it_answers_while_it_moves_the_arm(ros_domain_id: int, tmp_path: Path) -> None:
     run, ask = ([sys.executable, "-m", "vla_ros", *command[1:]] for command in ASKING)

@@ -194,6 +194,7 @@ def _run(
     if config.inference_delay_ms is None:
         out.print("measuring how long an inference takes here")
     shown: list[Film] = []
+    about = {"system": system.title, "checkpoint": system.policy.checkpoint}
     problem, is_interrupted = "", False
     with _evaluator(system, policy, config) as evaluator:
         how = "measured here" if config.inference_delay_ms is None else "as given"
@@ -201,7 +202,7 @@ def _run(
         for line in _slowness(evaluator, system):
             typer.echo(line, err=True)
         try:
-            _run_all(evaluator, shown, folder, {"system": system.title, "checkpoint": system.policy.checkpoint})
+            _run_all(evaluator, shown, folder, about)
         except PolicyError as error:
             problem = f"policy {system.policy.name}: {error}"
         except KeyboardInterrupt:
@@ -209,6 +210,7 @@ def _run(
         evaluation = evaluator.evaluation
     done = len(evaluation.outcomes)
     if evaluation.outcomes:
+        evaluation.write(folder / "report.json", **about)  # Ctrl-C may have come just before
         out.print(_table(evaluation))
         out.print(f"report     {folder / 'report.json'}", soft_wrap=True)
         _draw(evaluation, shown, folder / "episodes.png", out)

@@ -138,8 +138,8 @@ def _run_episodes(
 
             def on_episode(report: Report, trace: EpisodeTrace | None) -> None:
                 newest[:] = [(report, trace)]
+                report.write(report_file)  # a kill leaves it, too
                 show.print(_line(report.episodes[-1]))
-                report.write(report_file)
 
             run_episodes(
                 system, count, seed, on_episode, lambda done, note: show(system.policy.name, done, count, note)
@@ -147,6 +147,7 @@ def _run_episodes(
     except (KeyboardInterrupt, RuntimeError, OSError) as error:  # what was measured before is kept
         stopped = error
     for report, trace in newest:
+        report.write(report_file)  # Ctrl-C may have come just before
         out = console()
         out.print(_table(report))
         out.print(f"report     {report_file}", soft_wrap=True)
