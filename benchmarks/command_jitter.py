@@ -1,4 +1,4 @@
-"""How evenly the controller commands: jitter of its commands as the driver receives them, in that of a bare timer.
+"""How evenly the controller commands, and at what cost: jitter of its commands as the driver receives them, CPU time.
 
 A machine that is busy delays both, so that only their ratio says something of the controller.
 """
@@ -31,7 +31,10 @@ from vla_ros.values import NANOSECONDS_PER_SECOND, ActionChunk
 
 #: Of the bare timer's, in the same run: its p99, and its worst tick.
 LIMIT_P99, LIMIT_WORST = 5.0, 5.0
+#: Of a core, at 100 Hz: CPU time per command, which a slow machine sends fewer of.
+LIMIT_CORE = 0.20
 BARE = "/bench/bare"
+ROLES = {"controller": "controller", "bare timer": "bare_timer"}
 ROWS, CHUNKS_HZ = 10, 5.0
 HERE = Path(__file__)
 
@@ -79,8 +82,17 @@ class Driver(Node):
         self._chunks.publish(convert.chunk_to_trajectory(chunk, PANDA.base_frame))
 
 
-def measure(seconds: float, rate_hz: float) -> dict[str, Any]:
-    """The distance of each interval between two targets from the period [ms], by who sent them."""
+def cpu_s(role: str) -> float:
+    """CPU time of this process's child that has the role, so far."""
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        if f"--role\0{role}\0" in Path(f"/proc/{pid}/cmdline").read_text():
+            user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+            return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    raise LookupError(role)
+
+
+def measure(seconds: float, rate_hz: float) -> tuple[dict[str, Any], dict[str, float]]:
+    """By who sent targets: distance of each interval between two from the period [ms], CPU time for each [ms]."""
     rclpy.init()
     driver = Driver()
     executor = SingleThreadedExecutor()
@@ -98,9 +110,13 @@ def measure(seconds: float, rate_hz: float) -> dict[str, Any]:
         spin(30.0, lambda: all(len(times_s) > rate_hz for times_s in driver.times_s.values()))
         for times_s in driver.times_s.values():
             times_s.clear()
+        before_s = {name: cpu_s(role) for name, role in ROLES.items()}
         spin(seconds)
+        cpu_ms = {
+            name: 1e3 * (cpu_s(role) - before_s[name]) / len(driver.times_s[name]) for name, role in ROLES.items()
+        }
     rclpy.shutdown()
-    return {name: np.abs(1e3 * np.diff(times_s) - 1e3 / rate_hz) for name, times_s in driver.times_s.items()}
+    return {name: np.abs(1e3 * np.diff(times_s) - 1e3 / rate_hz) for name, times_s in driver.times_s.items()}, cpu_ms
 
 
 def main() -> None:
@@ -114,20 +130,27 @@ def main() -> None:
     os.environ["VLA_ROS_BENCH_HZ"] = str(given.rate_hz)
     with transport.locked_domain_id() as domain_id:
         os.environ.update(transport.local_environment(os.environ, domain_id))
-        jitters_ms = measure(given.seconds, given.rate_hz)
+        jitters_ms, cpu_ms = measure(given.seconds, given.rate_hz)
     print(f"targets at {given.rate_hz:g} Hz for {given.seconds:g} s, joint states at 1 kHz; |interval - period| in ms:")
     figures = {}
     for name, jitter_ms in jitters_ms.items():
         p50, p99, worst = (*np.quantile(jitter_ms, (0.5, 0.99)), jitter_ms.max())
         figures[name] = p99, worst
         rate_hz = len(jitter_ms) / given.seconds
-        print(f"{name:12} p50 {p50:6.2f}  p99 {p99:6.2f}  worst {worst:6.2f}   {rate_hz:.1f} Hz")
+        print(
+            f"{name:12} p50 {p50:6.2f}  p99 {p99:6.2f}  worst {worst:6.2f}   {rate_hz:.1f} Hz, "
+            f"CPU {cpu_ms[name]:.2f} ms per target"
+        )
     for what, limit, ours_ms, bare_ms in zip(
         ("p99", "worst tick"), (LIMIT_P99, LIMIT_WORST), figures["controller"], figures["bare timer"], strict=True
     ):
         kept = "kept" if ours_ms <= limit * bare_ms else "MISSED"
         ratio = f"{ours_ms:.2f} ms is {ours_ms / bare_ms:.2f} of the bare timer's {bare_ms:.2f}"
         print(f"{what}: {ratio}, limit {limit:g}: {kept}")
+    core = cpu_ms["controller"] / 1e3 * given.rate_hz
+    kept = "kept" if core <= LIMIT_CORE else "MISSED"
+    ratio = f"{core:.1%} of a core is {cpu_ms['controller'] / cpu_ms['bare timer']:.1f} times the bare timer's"
+    print(f"CPU: {ratio}, limit {LIMIT_CORE:.0%}: {kept}")
 
 
 if __name__ == "__main__":

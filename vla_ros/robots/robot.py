@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 Vector3 = tuple[float, float, float]
 
@@ -172,7 +173,7 @@ class Robot:
     driver: str  # module in ros/drivers
     endpoints: Mapping[str, Endpoint]
 
-    @property
+    @cached_property
     def joint_names(self) -> tuple[str, ...]:
         """Names in order."""
         return tuple(joint.name for joint in self.joints)

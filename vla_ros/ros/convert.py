@@ -19,6 +19,7 @@ from vla_ros.values import (
     NANOSECONDS_PER_SECOND,
     POSE_DIMENSIONS,
     ActionChunk,
+    Array,
     Command,
     Image,
     Target,
@@ -83,21 +84,27 @@ def target_to_trajectory(target: Target, frame_id: str) -> JointTrajectory:
     message = JointTrajectory(joint_names=list(target.dimensions))
     message.header.stamp = ns_to_stamp(target.time_ns)
     message.header.frame_id = frame_id
-    message.points = [JointTrajectoryPoint(positions=target.values.tolist())]
+    message.points = [JointTrajectoryPoint(positions=doubles(target.values))]
     return message
 
 
 def command_to_trajectory(command: Command, joint_names: Sequence[str], frame_id: str) -> JointTrajectory:
     """What was sent, as one point: joints, TCP pose, gripper width; velocities are 0 where none is commanded."""
     gripper = [] if command.gripper_width_m is None else [command.gripper_width_m]
+    zeros = bytes(8 * (len(POSE_DIMENSIONS) + len(gripper)))
     message = JointTrajectory(joint_names=[*joint_names, *POSE_DIMENSIONS, *([GRIPPER_DIMENSION] if gripper else [])])
     message.header.stamp = ns_to_stamp(command.time_ns)
     message.header.frame_id = frame_id
     point = JointTrajectoryPoint()
-    point.positions = [*command.joint_positions.tolist(), *command.tcp_pose.tolist(), *gripper]
-    point.velocities = [*command.joint_velocities.tolist(), *(0.0 for _ in POSE_DIMENSIONS), *(0.0 for _ in gripper)]
+    point.positions = doubles(command.joint_positions) + doubles(command.tcp_pose) + array("d", gripper)
+    point.velocities = doubles(command.joint_velocities) + array("d", zeros)
     message.points = [point]
     return message
+
+
+def doubles(values: Array) -> array[float]:
+    """For a field float64[]: its setter looks at each value of anything but an array.array."""
+    return array("d", np.ascontiguousarray(values, dtype=np.float64).tobytes())
 
 
 def world_state_to_array(state: WorldState) -> Float64MultiArray:
@@ -106,7 +113,7 @@ def world_state_to_array(state: WorldState) -> Float64MultiArray:
     values = np.array([*divmod(state.time_ns, NANOSECONDS_PER_SECOND), *state.values], dtype=np.float64)
     label = ",".join((*_STAMP_NAMES, *state.names))
     message.layout.dim = [MultiArrayDimension(label=label, size=len(values), stride=len(values))]
-    message.data = values.tolist()
+    message.data = doubles(values)
     return message
 
 

@@ -142,14 +142,19 @@ class Percentiles:
 
     def __init__(self, size: int = 2000) -> None:
         self._values: deque[float] = deque(maxlen=size)
+        self._new = 0  # values since the percentiles were taken
+        self._taken = (0.0, 0.0)
 
     def add(self, value: float) -> None:
         """Count one more value; the oldest is forgotten."""
         self._values.append(value)
+        self._new += 1
 
     def values(self, name: str) -> dict[str, float]:
-        """`<name>_p50` and `<name>_p99`; empty as long as there is no value."""
+        """`<name>_p50` and `<name>_p99`, of all values but at most 2 % new ones; empty as long as there is no value."""
         if not self._values:
             return {}
-        p50, p99 = np.percentile(self._values, (50.0, 99.0))
-        return {f"{name}_p50": float(p50), f"{name}_p99": float(p99)}
+        if self._new * 50 > len(self._values):
+            p50, p99 = np.percentile(self._values, (50.0, 99.0))
+            self._new, self._taken = 0, (float(p50), float(p99))
+        return {f"{name}_p50": self._taken[0], f"{name}_p99": self._taken[1]}

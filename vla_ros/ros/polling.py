@@ -26,6 +26,7 @@ class PolledSubscription(Generic[Message]):
         self._guard = guard.of(node)
         self._type, self.topic, self._depth = message_type, node.resolve_topic_name(topic), qos.depth
         self._subscription = node.create_subscription(message_type, topic, _never_called, qos, raw=True)
+        self._end = b""  # of the newest, where only that counts
         # An executor waits for what its node lists, so a message of this one wakes nobody.
         node._subscriptions.remove(self._subscription)
 
@@ -33,6 +34,18 @@ class PolledSubscription(Generic[Message]):
         """The newest message since the last call, or None; also where that one is refused (see `guard`)."""
         messages = self._read(self._take()[-1:])
         return messages[0] if messages else None
+
+    def take_newest_change(self, last_bytes: int) -> tuple[bool, Message | None]:
+        """Whether there was a message since the last call, and the newest if its `last_bytes` are others than before.
+
+        To read a large message takes longer than all else that is done at a tick, and its end may be all that counts.
+        """
+        taken = self._take()[-1:]
+        if not taken or taken[0][-last_bytes:] == self._end:
+            return bool(taken), None
+        messages = self._read(taken)
+        self._end = taken[0][-last_bytes:] if messages else b""
+        return bool(messages), messages[0] if messages else None
 
     def take_all(self) -> list[Message]:
         """Every message kept since the last call, oldest first; at most as many as are kept: more come meanwhile."""

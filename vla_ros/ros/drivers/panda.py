@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,9 @@ _INACTIVE = {
 
 #: The errors a Franka can report, in their order.
 ERROR_NAMES = tuple(Errors.get_fields_and_field_types())
+
+#: Of a FrankaState the last bytes, at most 3 of padding among them: the mode, and two times a byte for each error.
+_CONDITION_BYTES = 1 + 2 * len(ERROR_NAMES) + 3
 
 
 class PandaDriver:
@@ -106,9 +110,10 @@ class PandaDriver:
         joint_state = self._joint_states.take_newest()
         if joint_state is not None:
             self._deliver_joints(joint_state)
-        robot_state = self._robot_states.take_newest()
-        if robot_state is not None:
+        is_heard, robot_state = self._robot_states.take_newest_change(_CONDITION_BYTES)
+        if is_heard:
             self._heard = self._now_ns(), time.monotonic()
+        if robot_state is not None:
             self._robot_says = condition_of(robot_state, self._controller)
         self._on_condition(self._condition())
         if self._gripper_goal is not None:
@@ -121,7 +126,7 @@ class PandaDriver:
             values = pose_target(command.tcp_pose)
         else:
             values = joint_target(command.joint_positions, self._joint_count)
-        self._targets.publish(Float64MultiArray(data=values))
+        self._targets.publish(Float64MultiArray(data=array("d", values)))
 
     def send_gripper(self, goal: GripperGoal, on_done: OnDone) -> None:
         """As `Driver.send_gripper`."""

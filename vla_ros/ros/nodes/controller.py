@@ -24,7 +24,7 @@ from vla_ros.ros.recovering import Recovering
 from vla_ros.ros.rivals import Rivals, clock_topics
 from vla_ros.ros.ticking import Ticking
 from vla_ros.timing.stamps import ns_to_ms, ns_to_s, period_ns
-from vla_ros.values import Mode, SafetyState
+from vla_ros.values import Command, Mode, SafetyState
 
 _LEVELS = {SafetyState.RUNNING: OK, SafetyState.RAMPING: WARN, SafetyState.HOLDING: WARN, SafetyState.STOPPED: ERROR}
 
@@ -94,14 +94,19 @@ class ControllerNode(GuardedNode):
         if command is not None:
             if self._commanded is not None:
                 self._commanded.publish(command)
-            sent = convert.command_to_trajectory(command, self._robot.joint_names, self._robot.base_frame)
-            self._command.publish(sent)
-            if command.requested is not None:
-                self._requested.publish(convert.target_to_trajectory(command.requested, self._robot.base_frame))
+            self._show(command)
         if self._commanded is not None and (goal := self._arm.gripper_goal(now_ns)) is not None:
             self._commanded.send_gripper(goal, self._arm.gripper_done)
         self._recovering.tick(now_ns)
         self._reporter.publish_if_not(self._arm.safety.value, self._arm.plan_since_ns)
+
+    def _show(self, command: Command) -> None:
+        """Publish what was sent and what was asked for, where anybody listens: messages take time to make."""
+        if self._command.get_subscription_count():
+            sent = convert.command_to_trajectory(command, self._robot.joint_names, self._robot.base_frame)
+            self._command.publish(sent)
+        if command.requested is not None and self._requested.get_subscription_count():
+            self._requested.publish(convert.target_to_trajectory(command.requested, self._robot.base_frame))
 
     def _status(self) -> Status:
         arm = self._arm.status()
