@@ -311,7 +311,7 @@ def test_a_release_is_trained_further_as_it_was(dataset: Path, tmp_path: Path, h
         (("--start", "nowhere"), "nowhere"),
         (("--conversations", "nowhere.json"), "nowhere.json"),
         (("--config", "nowhere.yaml"), "--config: nowhere.yaml cannot be read"),
-        (("--resume",), "no training to go on with"),
+        (("--resume",), "holds no training to continue"),
         (("--batch", "5"), "parts"),
     ],
 )

@@ -114,6 +114,7 @@ def evaluate(
             mapping = read_mapping(config)
             evaluate_dataset(context, chosen, load_policy(chosen), dataset, samples, mapping, folder)
             return
+        check_policy(chosen)  # of a dataset the cameras are the dataset's, not the system's
         wanted = _config(
             {
                 "episodes": episodes, "seed": seed, "tasks": tuple(tasks) if tasks else None,
@@ -140,7 +141,7 @@ def _chosen(name: str, policy: str, checkpoint: str) -> SystemConfig:
             if len(with_weights) != 1:
                 refuse(f"--checkpoint: whose weights? give --policy, of {', '.join(with_weights)}")
             policy = with_weights[0]
-    return check_policy(load_system(name, policy=policy, checkpoint=checkpoint))
+    return load_system(name, policy=policy, checkpoint=checkpoint)
 
 
 def load_policy(system: SystemConfig) -> Policy:
