@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from vla_ros.cli import app
 from vla_ros.recording.config import RecordingConfig
 from vla_ros.recording.convert import Conversion, convert
+from vla_ros.recording.features import Feature, Features
 from vla_ros.recording.files import DatasetError, Layout, inside
 from vla_ros.recording.lerobot_v3 import DatasetWriter
 from vla_ros.recording.upkeep.checking import check
@@ -104,6 +105,17 @@ def test_a_name_is_a_path_inside() -> None:
     layout = Layout(Path("/d"), video_pattern="{video_key}/{file_index}.mp4")
     with pytest.raises(DatasetError, match="is no path inside /d"):
         layout.video_file("..", 0, 0)
+
+
+def test_a_feature_has_a_name_and_a_size() -> None:
+    for key in ("up/down", "..", "", "a\0b", "\ud800", "x" * 201):
+        with pytest.raises(DatasetError, match="a name should have 1 to 200 printable characters, no slash"):
+            Feature(key, "float32", (1,))
+    for shape in ((10**9,), (0,), (1, 1, 1, 1, 1)):
+        with pytest.raises(DatasetError, match="pose has the shape"):
+            Feature("pose", "float32", shape)
+    with pytest.raises(DatasetError, match="both called front; each camera needs a name of its own"):
+        Features(5, "", (Feature("front", "video", (8, 8, 3)), Feature(FRONT, "image", (8, 8, 3))))
 
 
 @pytest.mark.parametrize("name", [".recording", ".recording/aside", "videos", f"videos/{FRONT}", "meta/episodes"])

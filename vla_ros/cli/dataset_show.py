@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _MOST_LISTED, _FIRST, _LAST = 60, 40, 10
 _EPISODE_COLUMNS = ("#", "length", "rows", "task", "success", "repeated", "skew", "source", "seed", "notes")
 _RANGE_COLUMNS = ("feature", "dimension", "from", "to", "mean", "deviation")
+_LONGEST_TEXT = 300  # characters in a cell
 _RIGHT = ("#", "length", "rows", "repeated", "skew", "seed", "from", "to", "mean", "deviation")
 _STYLES = {"success": "green", "failure": "red"}
 _UNKNOWN = "-"
@@ -141,18 +142,20 @@ def _megabytes(size_bytes: int) -> str:
 
 
 def _episode_cells(episode: EpisodeSummary) -> list[str]:
+    from vla_ros.recording.files import in_a_line
+
     repeated, skew_ms = episode.repeated_rows, episode.max_skew_ms
     return [
         str(episode.index),
         f"{episode.length_s:.1f} s",
         str(episode.frames),
-        " ".join(episode.task.split()),
+        in_a_line(" ".join(episode.task.split()), _LONGEST_TEXT),
         _judgement(episode.success),
         _UNKNOWN if repeated is None else f"{repeated} ({repeated / episode.frames:.1%})" if repeated else "0",
         _UNKNOWN if skew_ms is None else f"{skew_ms:.1f} ms",
-        episode.source or _UNKNOWN,
-        _UNKNOWN if episode.seed is None else str(episode.seed),
-        " ".join(episode.notes.split()),
+        in_a_line(episode.source or _UNKNOWN, _LONGEST_TEXT),
+        _UNKNOWN if episode.seed is None else in_a_line(str(episode.seed), _LONGEST_TEXT),
+        in_a_line(" ".join(episode.notes.split()), _LONGEST_TEXT),
     ]
 
 
@@ -210,15 +213,17 @@ def _recorded(reader: DatasetReader, episode: EpisodeSummary, moments: int) -> R
     columns = reader.columns(number, [key for key in (*_MARKS, keys.STATE, keys.ACTION) if key in there])
     repeated, acted, modes = {}, {}, []
     if keys.REPEATED in columns:
-        sources = reader.meta.features.find(keys.REPEATED).names or ()
-        repeated = dict(zip(sources, (columns[keys.REPEATED] != 0).T, strict=True))
+        marks = (columns[keys.REPEATED] != 0).T
+        names = reader.meta.features.find(keys.REPEATED).names or ()
+        repeated = dict(zip(names if len(names) == len(marks) else map(str, range(len(marks))), marks, strict=True))
     if keys.INTERVENED in columns:
         acted["a person leads"] = columns[keys.INTERVENED][:, 0] != 0
     if keys.INTERVENTIONS in columns:
         counts = columns[keys.INTERVENTIONS][:, 0]
         acted["a limit acts"] = counts > [0, *counts[:-1]]
     if keys.MODE in columns:
-        modes = [keys.MODES[int(mode)] for mode in columns[keys.MODE][:, 0]]
+        known = dict(enumerate(keys.MODES))
+        modes = [known.get(mode, f"mode {mode:g}") for mode in columns[keys.MODE][:, 0]]
     rows = spread(episode.frames, moments)
     return RecordedEpisode(
         number=number,

@@ -15,6 +15,7 @@ from pyarrow import compute, parquet
 
 from vla_ros.recording.features import LEAVE_OUT
 from vla_ros.recording.files import DatasetError, inside, ordinary, reported
+from vla_ros.recording.tables import opened
 from vla_ros.recording.video_reader import is_depth
 from vla_ros.values import Image
 
@@ -30,16 +31,13 @@ def read_columns(path: Path, keys: Iterable[str]) -> Mapping[str, Column]:
         DatasetError: the file is missing, is no parquet, lacks a column, or has rows of unequal shape or without value.
     """
     keys = list(keys)
-    try:
-        with parquet.ParquetFile(path, memory_map=True) as file:
-            missing = [key for key in keys if key not in file.schema_arrow.names]
-            if missing:
-                raise DatasetError(
-                    f"{path} has no column {', '.join(missing)}; there are: {', '.join(file.schema_arrow.names)}"
-                )
-            table = file.read(columns=keys)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from None
+    with opened(path, memory_map=True) as file:
+        missing = [key for key in keys if key not in file.schema_arrow.names]
+        if missing:
+            raise DatasetError(
+                f"{path} has no column {', '.join(missing)}; there are: {', '.join(file.schema_arrow.names)}"
+            )
+        table = file.read(columns=keys)
     return {key: _to_numpy(table.column(key), f"{path}: {key}") for key in keys}
 
 
@@ -80,7 +78,7 @@ class StoredImages:
 
     def __init__(self, root: Path, path: Path, key: str) -> None:
         self._root, self._path, self._key = root, path, key
-        self._file = parquet.ParquetFile(path, memory_map=True)
+        self._file = parquet.ParquetFile(ordinary(path), memory_map=True)
         groups = [self._file.metadata.row_group(index).num_rows for index in range(self._file.metadata.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(groups)])
         self._group, self._rows = -1, None

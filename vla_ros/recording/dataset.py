@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vla_ros.recording import features as feature_sets
 from vla_ros.recording.episode_index import EpisodeIndex, Line
 from vla_ros.recording.features import LEAVE_OUT, Features
-from vla_ros.recording.files import DatasetError, Layout, reported
-from vla_ros.recording.schemas import STATISTICS, VERSION, Clip, EpisodeMeta, Stats, stats_from_json
+from vla_ros.recording.files import EPISODES_PATH, MOST, DatasetError, Layout, load_json, reported
+from vla_ros.recording.schemas import STATISTICS, VERSION, Clip, EpisodeMeta, Stats, statistic, stats_from_json
+from vla_ros.recording.tables import read_schema, read_table
 
+_LONGEST_TEXT = 10_000  # characters
+_PLACE = re.compile(r"chunk-(\d{1,9})/file-(\d{1,9})\.parquet$")
 _READERS = 4  # files of metadata that are read at a time; their footers are long
 _INDEXED_FILES = 32  # fewer are read as quickly as an index
 
@@ -49,6 +49,8 @@ class DatasetMeta:
                     f"{root}: where episode {number} of rows {row} and on should be, meta/episodes has episode "
                     f"{episode.index} of rows {episode.from_index} to {episode.to_index} (length {episode.length})"
                 )
+            if not episode.length:
+                raise DatasetError(f"{root}: episode {number} has no rows by meta/episodes")
             row = episode.to_index
         return cls(layout, info, read_features(root, info), read_tasks(layout), episodes, read_stats(layout))
 
@@ -126,17 +128,21 @@ def read_info(root: Path) -> dict[str, Any]:
 def read_features(root: Path, info: Mapping[str, Any]) -> Features:
     """The features that info.json names; raises DatasetError."""
     try:
-        return feature_sets.from_info(info)
+        found = feature_sets.from_info(info)
     except ValueError as error:
         raise DatasetError(f"{Layout(root).info}: {error}") from error
+    if not found.features:
+        raise DatasetError(f"{Layout(root).info}: features has none but LeRobot's own; there should be at least one")
+    return found
 
 
 def read_tasks(layout: Layout) -> dict[int, str]:
     """Number -> text, of meta/tasks.parquet, whatever its column of texts is called; empty where there is none."""
     if not layout.tasks.is_file():
         return {}
+    table = read_table(layout.tasks)
     try:
-        return dict(sorted(tasks_of(read_parquet(layout.tasks)).items()))
+        return dict(sorted(tasks_of(table).items()))
     except ValueError as error:
         raise DatasetError(f"{layout.tasks} {error}") from None
 
@@ -151,7 +157,10 @@ def tasks_of(table: pa.Table) -> dict[int, str]:
     numbers, tasks = table["task_index"].to_pylist(), table[named[0]].to_pylist()
     if None in numbers or None in tasks:
         raise ValueError("has a row without a number or a text")
-    return {int(number): str(text) for number, text in zip(numbers, tasks, strict=True)}
+    return {
+        whole({"task_index": number}, "task_index"): checked_text(text, f"task {number}")
+        for number, text in zip(numbers, tasks, strict=True)
+    }
 
 
 def read_stats(layout: Layout) -> Stats:
@@ -160,18 +169,22 @@ def read_stats(layout: Layout) -> Stats:
         return {}
     try:
         return stats_from_json(_read_json(layout.stats))
-    except (AttributeError, TypeError, ValueError) as error:
+    except DatasetError as error:
         raise DatasetError(f"{layout.stats} cannot be read: {error}") from error
 
 
 def read_details(layout: Layout, episode: int) -> Mapping[str, Any]:
     """The content of an episode's details file; empty where there is none."""
-    return _read_object(layout.details_file(episode))
+    return read_object(layout.details_file(episode))
 
 
 def read_system(layout: Layout) -> Mapping[str, Any]:
-    """The content of system.json; empty where there is none."""
-    return _read_object(layout.system)
+    """The content of system.json; empty where there is none. Raises DatasetError where its sessions are none."""
+    content = read_object(layout.system)
+    sessions = content.get("sessions", [])
+    if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
+        raise DatasetError(f"{layout.system} should have `sessions`, a list of objects")
+    return content
 
 
 def episodes_files(layout: Layout) -> list[Path]:
@@ -204,15 +217,30 @@ def read_episodes_of(path: Path) -> list[EpisodeMeta]:
 
 
 def _lines(path: Path, names: Sequence[str]) -> Sequence[Line]:
-    return list(read_parquet(path, names).to_pylist())
+    try:
+        return lines_of(read_table(path, names))
+    except DatasetError as error:
+        raise DatasetError(f"{path} is no file of LeRobot's episodes: {error}") from error
 
 
 def _episodes_of(path: Path, names: Sequence[str], lines: Sequence[Line]) -> list[EpisodeMeta]:
     videos = [name.split("/")[1] for name in names if name.startswith("videos/") and name.endswith("/chunk_index")]
+    place = _PLACE.search(path.as_posix())
     try:
-        return [_episode(line, videos, path) for line in lines]
-    except (KeyError, TypeError, ValueError) as error:
+        if place is None:
+            raise DatasetError(f"it is not called like {EPISODES_PATH}")
+        return [episode_of(line, videos, int(place[1]), int(place[2])) for line in lines]
+    except DatasetError as error:
         raise DatasetError(f"{path} is no file of LeRobot's episodes: {error}") from error
+
+
+def lines_of(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of a table; raises DatasetError for a text that is none."""
+    try:
+        lines: list[dict[str, Any]] = table.to_pylist()
+        return lines
+    except ValueError as error:
+        raise DatasetError(f"it has a text that is no UTF-8: {error}") from None
 
 
 def _episode_columns(path: Path) -> list[str]:
@@ -221,62 +249,71 @@ def _episode_columns(path: Path) -> list[str]:
 
 def read_episode_stats(path: Path) -> Iterator[tuple[int, Stats]]:
     """(episode, its statistics) of every line of a file of meta/episodes."""
-    table = read_parquet(path)
-    names = [name for name in table.column_names if name.startswith("stats/")]
-    for line in table.select(["episode_index", *names]).to_pylist():
-        stats: dict[str, dict[str, Any]] = {}
-        for name in names:
-            key, statistic = name.removeprefix("stats/").rsplit("/", 1)
-            if statistic in STATISTICS and line[name] is not None:
-                kind = np.int64 if statistic == "count" else np.float64
-                stats.setdefault(key, {})[statistic] = np.asarray(line[name], dtype=kind)
-        yield int(line["episode_index"]), stats
+    table = read_table(path)
+    names = [name for name in table.column_names if name.startswith("stats/") and name.count("/") == 2]
+    try:
+        for line in table.select(
+            [name for name in ("episode_index", *names) if name in table.column_names]
+        ).to_pylist():
+            yield whole(line, "episode_index"), line_stats(line)
+    except DatasetError as error:
+        raise DatasetError(f"{path} is no file of LeRobot's episodes: {error}") from error
 
 
-def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A parquet file, or some columns of it; raises DatasetError where it is torn or not there."""
-    with _readable(path):
-        return pq.ParquetFile(path).read(columns=columns)
+def line_stats(line: Mapping[str, Any]) -> Stats:
+    """The statistics in a line of meta/episodes; raises DatasetError."""
+    stats: dict[str, dict[str, Any]] = {}
+    for name, value in line.items():
+        _, key, called = name.split("/") if name.startswith("stats/") and name.count("/") == 2 else ("", "", "")
+        if called in STATISTICS and value is not None:
+            stats.setdefault(key, {})[called] = statistic(key, called, value)
+    return stats
 
 
-def read_schema(path: Path) -> pa.Schema:
-    """The columns of a parquet file; raises DatasetError where it is torn or not there."""
-    with _readable(path):
-        return pq.read_schema(path)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    with reported(f"{path} cannot be read"):
-        try:
-            yield
-        except pa.ArrowException as error:
-            raise DatasetError(f"{path} cannot be read: {error}") from error
-
-
-def _episode(line: Mapping[str, Any], videos: Sequence[str], path: Path) -> EpisodeMeta:
-    chunk, file = (int(name.split("-")[1].removesuffix(".parquet")) for name in (path.parent.name, path.name))
+def episode_of(
+    line: Mapping[str, Any], videos: Sequence[str], metadata_chunk: int = 0, metadata_file: int = 0
+) -> EpisodeMeta:
+    """An episode of its line in meta/episodes; raises DatasetError for what cannot be."""
     return EpisodeMeta(
-        index=int(line["episode_index"]),
-        tasks=episode_tasks(line["tasks"]),
-        length=int(line["length"]),
-        chunk=int(line["data/chunk_index"]),
-        file=int(line["data/file_index"]),
-        from_index=int(line["dataset_from_index"]),
-        to_index=int(line["dataset_to_index"]),
+        index=whole(line, "episode_index"),
+        tasks=episode_tasks(line.get("tasks")),
+        length=whole(line, "length"),
+        chunk=whole(line, "data/chunk_index"),
+        file=whole(line, "data/file_index"),
+        from_index=whole(line, "dataset_from_index"),
+        to_index=whole(line, "dataset_to_index"),
         clips={
             key: Clip(
-                int(line[f"videos/{key}/chunk_index"]),
-                int(line[f"videos/{key}/file_index"]),
-                float(line[f"videos/{key}/from_timestamp"]),
-                float(line[f"videos/{key}/to_timestamp"]),
+                whole(line, f"videos/{key}/chunk_index"),
+                whole(line, f"videos/{key}/file_index"),
+                _seconds(line, f"videos/{key}/from_timestamp"),
+                _seconds(line, f"videos/{key}/to_timestamp"),
             )
             for key in videos
-            if is_there(line[f"videos/{key}/chunk_index"])
+            if is_there(line.get(f"videos/{key}/chunk_index"))
         },
-        metadata_chunk=chunk,
-        metadata_file=file,
+        metadata_chunk=metadata_chunk,
+        metadata_file=metadata_file,
     )
+
+
+def whole(line: Mapping[str, Any], key: str) -> int:
+    """A number of a line that counts something; raises DatasetError for what does not."""
+    value: Any = line.get(key)
+    if not _is_real(value) or not 0 <= value <= MOST or value != int(value):
+        raise DatasetError(f"{key} is {value!r}; it should be a whole number from 0 to {MOST}")
+    return int(value)
+
+
+def _seconds(line: Mapping[str, Any], key: str) -> float:
+    value: Any = line.get(key)
+    if not _is_real(value) or not -MOST <= value <= MOST:
+        raise DatasetError(f"{key} is {value!r}; it should be a time in seconds")
+    return float(value)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_there(value: Any) -> bool:
@@ -285,19 +322,36 @@ def is_there(value: Any) -> bool:
 
 
 def episode_tasks(given: Any) -> tuple[str, ...]:
-    """The tasks of an episode's line: a list, or one text."""
-    return tuple(str(task) for task in ([given] if isinstance(given, str) else given or ()))
+    """The tasks of an episode's line: a list, or one text; raises DatasetError for others."""
+    given = [given] if isinstance(given, str) else given
+    if not isinstance(given, list | None):
+        raise DatasetError(f"tasks is {given!r}; it should be a list of texts")
+    return tuple(checked_text(task, "a task") for task in given or ())
+
+
+def checked_text(given: Any, what: str) -> str:
+    """A text of metadata, if it is one; raises DatasetError."""
+    if not isinstance(given, str):
+        raise DatasetError(f"{what} is {given!r}; it should be a text")
+    if len(given) > _LONGEST_TEXT:
+        raise DatasetError(
+            f"{what} has {len(given)} characters ({given[:40]!r} ...); it should have at most {_LONGEST_TEXT}"
+        )
+    if not given.isascii() and given != given.encode(errors="ignore").decode():
+        raise DatasetError(f"{what} is {given!r}, which is no unicode text")
+    return given
 
 
 def _read_json(path: Path) -> Any:
     with reported(f"{path} cannot be read"):
         try:
-            return json.loads(path.read_bytes())
+            return load_json(path)
         except ValueError as error:
             raise DatasetError(f"{path} is no JSON: {error}") from error
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none. Raises DatasetError."""
     if not path.is_file():
         return {}
     content = _read_json(path)

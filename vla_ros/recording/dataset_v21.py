@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from vla_ros.recording.dataset import DatasetMeta, episode_tasks, read_features
+from vla_ros.recording.dataset import DatasetMeta, checked_text, episode_tasks, read_features, read_object, whole
 from vla_ros.recording.features import Features
-from vla_ros.recording.files import DatasetError, Layout, reported
+from vla_ros.recording.files import DatasetError, Layout, ordinary, reported
 from vla_ros.recording.schemas import VERSION, Clip, EpisodeMeta, Stats, stats_from_json
+
+Line = TypeVar("Line")
 
 VERSION_21 = "v2.1"
 DATA_PATH_21 = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
@@ -38,17 +40,15 @@ class DatasetMetaV21(DatasetMeta):
             raise DatasetError(f"{root}/meta/info.json has no {', '.join(missing)}")
         layout, features = Layout.of(root, info), read_features(root, info)
         folder = root / "meta"
-        tasks = {int(line["task_index"]): str(line["task"]) for line in _lines(folder / TASKS, "task_index", "task")}
         has_stats = (folder / STATS).is_file()
-        stats = _lines(folder / STATS, "episode_index", "stats") if has_stats else iter(())
         return cls(
             layout,
             info,
             features,
-            tasks,
+            dict(_lines(folder / TASKS, task_of)),
             tuple(_episodes(folder / EPISODES, layout, features)),
             {},
-            {int(line["episode_index"]): _stats(line["stats"], folder / STATS) for line in stats},
+            dict(_lines(folder / STATS, stats_of)) if has_stats else {},
         )
 
     def stored_index(self, episode: EpisodeMeta) -> int:
@@ -71,49 +71,69 @@ def load_meta(root: Path) -> DatasetMeta:
 
 
 def _info(root: Path) -> Mapping[str, Any]:
-    path = root / "meta" / "info.json"
+    path = Layout(root).info
     if not path.is_file():
         raise DatasetError(f"{root} is no LeRobot dataset: it has no meta/info.json")
-    with reported(f"{path} cannot be read"):
-        try:
-            info = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise DatasetError(f"{path} is no JSON: {error}") from error
-    if not isinstance(info, dict):
-        raise DatasetError(f"{path} should be a JSON object")
-    return info
+    return read_object(path)
 
 
-def _lines(path: Path, *keys: str) -> Iterator[Mapping[str, Any]]:
-    """The objects of a file of JSON lines; raises DatasetError for one that is none, or lacks one of `keys`."""
-    with reported(f"{path} cannot be read"):
-        text = path.read_text(encoding="utf-8")
+def task_of(line: Mapping[str, Any]) -> tuple[int, str]:
+    """Number and text of a line of tasks.jsonl; raises DatasetError."""
+    return whole(line, "task_index"), checked_text(line.get("task"), "task")
+
+
+def stats_of(line: Mapping[str, Any]) -> tuple[int, Stats]:
+    """Number of an episode and its statistics, of a line of episodes_stats.jsonl; raises DatasetError."""
+    return whole(line, "episode_index"), stats_from_json(line.get("stats"))
+
+
+def tasks_of(line: Mapping[str, Any]) -> tuple[int, int, tuple[str, ...]]:
+    """Number, length and tasks of an episode, of a line of episodes.jsonl; raises DatasetError."""
+    return whole(line, "episode_index"), whole(line, "length"), episode_tasks(line.get("tasks"))
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Number and content of every line of JSON, a DatasetError where it is no object; raises OSError, ValueError."""
+    text = ordinary(path).read_bytes().decode()
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: a text may hold U+2028
-        if not line.strip():
-            continue
+        if line.strip():
+            try:
+                found = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                found = DatasetError(f"it is no JSON: {error}")
+            yield number, found if isinstance(found, dict | DatasetError) else DatasetError("it should be an object")
+
+
+def _lines(path: Path, take: Callable[[Mapping[str, Any]], Line]) -> Iterator[Line]:
+    """What `take` makes of each object of a file of JSON lines; raises DatasetError for one that is none, or wrong."""
+    with reported(f"{path} cannot be read"):
         try:
-            found = json.loads(line)
+            lines = list(read_lines(path))
         except ValueError as error:
-            raise DatasetError(f"{path}, line {number} is no JSON: {error}") from error
-        if not isinstance(found, dict) or any(key not in found for key in keys):
-            raise DatasetError(f"{path}, line {number} should be an object with {', '.join(keys)}")
-        yield found
+            raise DatasetError(f"{path} is no UTF-8 text: {error}") from error
+    for number, line in lines:
+        try:
+            if isinstance(line, DatasetError):
+                raise line
+            yield take(line)
+        except DatasetError as error:
+            raise DatasetError(f"{path}, line {number}: {error}") from error
 
 
 def _episodes(path: Path, layout: Layout, features: Features) -> Iterator[EpisodeMeta]:
     videos = [feature.key for feature in features.features if feature.is_video]
-    lines: Sequence[Mapping[str, Any]] = list(_lines(path, "episode_index", "tasks", "length"))
     first, before = 0, -1
-    for number, line in enumerate(sorted(lines, key=lambda line: int(line["episode_index"]))):
-        index, length = int(line["episode_index"]), int(line["length"])
+    for number, (index, length, tasks) in enumerate(sorted(_lines(path, tasks_of))):
         if index <= before:
             raise DatasetError(f"{path} has episode {index} after {before}; episodes count from 0, each once")
+        if not length:
+            raise DatasetError(f"{path}: episode {index} has no rows")
         before = index
         chunk = index // layout.chunks_size
         clip = Clip(chunk, index, 0.0, length / features.fps)
         yield EpisodeMeta(
             index=number,  # those that were deleted do not count
-            tasks=episode_tasks(line["tasks"]),
+            tasks=tasks,
             length=length,
             chunk=chunk,
             file=index,
@@ -124,10 +144,3 @@ def _episodes(path: Path, layout: Layout, features: Features) -> Iterator[Episod
             metadata_file=0,
         )
         first += length
-
-
-def _stats(values: Any, path: Path) -> Stats:
-    try:
-        return stats_from_json(values)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error

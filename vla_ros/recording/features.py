@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_ros.recording.files import DatasetError, checked_name
+from vla_ros.recording.files import LONGEST_NAME, DatasetError, checked_name, in_a_line
 from vla_ros.robots.robot import Robot
 from vla_ros.values import GRIPPER_DIMENSION, POSE_DIMENSIONS, Array, Image
 
@@ -60,6 +60,16 @@ class Feature:
     shape: tuple[int, ...]
     names: tuple[str, ...] | None = None
 
+    def __post_init__(self) -> None:
+        """Raises DatasetError for a key that cannot be the name of a file and a column, and for sizes beyond reason."""
+        checked_name(self.key, "a feature")
+        is_image = len(self.shape) == 3 or not self.is_image
+        if not is_image or len(self.shape) > _MOST_AXES or not all(1 <= size <= _LONGEST_AXIS for size in self.shape):
+            raise DatasetError(
+                f"{self.key} has the shape {list(self.shape)}; it should be at most {_MOST_AXES} sizes of 1 to "
+                f"{_LONGEST_AXIS}, and of images height, width, channels"
+            )
+
     @property
     def is_video(self) -> bool:
         """Whether it is kept as a video."""
@@ -102,16 +112,11 @@ class Features:
     features: tuple[Feature, ...]
 
     def __post_init__(self) -> None:
-        """Raises DatasetError for keys that cannot be names of files and columns, and for sizes beyond reason."""
+        """Raises DatasetError for cameras of one name."""
         names: dict[str, str] = {}
-        for feature in self.features:
-            key, shape = checked_name(feature.key, "a feature"), feature.shape
-            if not 1 <= len(shape) <= _MOST_AXES or not all(1 <= size <= _LONGEST_AXIS for size in shape):
-                raise DatasetError(
-                    f"{key} has the shape {list(shape)}; it should be 1 to {_MOST_AXES} sizes of 1 to {_LONGEST_AXIS}"
-                )
+        for key in (feature.key for feature in self.features if feature.is_image):
             name = key.removeprefix(IMAGES)
-            if feature.dtype in ("video", "image") and (other := names.setdefault(name, key)) != key:
+            if (other := names.setdefault(name, key)) != key:
                 raise DatasetError(f"{other} and {key} are both called {name}; each camera needs a name of its own")
 
     @property
@@ -188,11 +193,11 @@ def from_info(info: Mapping[str, Any]) -> Features:
     try:
         described = info["features"]
         features = tuple(
-            _feature(key, entry["dtype"], tuple(int(size) for size in entry["shape"]), entry.get("names"))
+            feature_of(key, entry)
             for key, entry in described.items()
             if key not in {default.key for default in DEFAULTS}
         )
-        return Features(whole_fps(info["fps"]), str(info.get("robot_type") or ""), features)
+        return Features(whole_fps(info["fps"]), in_a_line(str(info.get("robot_type") or ""), LONGEST_NAME), features)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"info.json has no readable {error}; it should have fps and features (dtype, shape)") from None
 
@@ -208,8 +213,16 @@ def whole_fps(given: Any) -> int:
     return int(given)
 
 
-def _feature(key: str, dtype: str, shape: tuple[int, ...], names: Any) -> Feature:
-    return Feature(key, dtype, shape, _names(names, shape))
+def feature_of(key: str, entry: Any) -> Feature:
+    """A feature as info.json describes it; raises ValueError for what cannot be one."""
+    entry = entry if isinstance(entry, dict) else {"": entry}
+    dtype, shape, made = (entry.get(name) for name in ("dtype", "shape", "info"))
+    is_shape = isinstance(shape, list) and all(type(size) is int for size in shape)
+    if not isinstance(dtype, str) or not is_shape or not isinstance(made, dict | None):
+        raise ValueError(
+            f"info.json: feature {key} is {entry}; it should have a dtype, a shape (whole numbers) and perhaps an info"
+        )
+    return Feature(key, dtype, tuple(shape), _names(entry.get("names"), tuple(shape)))
 
 
 def _names(given: Any, shape: tuple[int, ...]) -> tuple[str, ...] | None:
@@ -227,7 +240,7 @@ def _names(given: Any, shape: tuple[int, ...]) -> tuple[str, ...] | None:
             given = [name for group in places for name in (group if isinstance(group, list) else [group])]
     if isinstance(given, str):
         given = [given]
-    names = tuple(str(name) for name in given) if given else None
+    names = tuple(in_a_line(str(name), LONGEST_NAME) for name in given) if given else None
     if names is None or len(shape) != 1 or len(names) == shape[0]:
         return names
     return tuple(f"{names[0]}_{place}" for place in range(shape[0])) if len(names) == 1 else None

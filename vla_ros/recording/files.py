@@ -22,10 +22,10 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 RECORDING = ".recording"  # folder of what is not part of the dataset yet
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 CHUNKS_SIZE = 1000  # files in a folder
+LONGEST_NAME: Final = 200  # a file's name has at most 255 bytes
 MOST: Final = 10**9  # of anything that metadata counts, as rows, and seconds; a larger number is damage
 _THREADS = 8  # that wait for the disk
 _LONGEST_LINE: Final = 600  # characters of an error
-_LONGEST_NAME: Final = 200  # a file's name has at most 255 bytes
 _MOST_JSON_BYTES: Final = 64 * 1024**2
 _PATTERN_NUMBERS: Final = ("chunk_index", "file_index", "episode_chunk", "episode_index")
 _PATTERN_WIDTH: Final = re.compile(r"0?(1?[0-9])?d?")  # at most 19 digits
@@ -65,11 +65,11 @@ def _is_inside(name: str) -> bool:
 
 def checked_name(name: str, what: str) -> str:
     """`name`, if a file can be called that; raises DatasetError. `what`: what it is the name of."""
-    is_short = 0 < len(name.encode(errors="replace")) <= _LONGEST_NAME
+    is_short = 0 < len(name.encode(errors="replace")) <= LONGEST_NAME
     if is_short and name.isprintable() and not name.startswith(".") and "/" not in name:
         return name
     raise DatasetError(
-        f"{what} is called {name[:_LONGEST_NAME]!r}; a name should have 1 to {_LONGEST_NAME} printable "
+        f"{what} is called {name[:LONGEST_NAME]!r}; a name should have 1 to {LONGEST_NAME} printable "
         "characters, no slash, and no dot at the beginning"
     )
 

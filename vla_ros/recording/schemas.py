@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ STATISTICS = ("min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", 
 
 #: feature -> statistic -> (N,), (3, 1, 1) for images; `count` (1,) int64, all others float64.
 Stats = Mapping[str, Mapping[str, NDArray[Any]]]
+
+MERGED = ("min", "max", "mean", "std", "count")
 
 _ARROW = {name: pa.type_for_alias(name) for name in NUMBERS}
 
@@ -194,8 +197,11 @@ def updated_info(
 
 
 def json_file(content: Any) -> bytes:
-    """JSON as LeRobot writes it, ASCII, with numbers only that JSON has; raises ValueError and TypeError for others."""
-    return json.dumps(content, indent=4, allow_nan=False).encode()
+    """JSON as LeRobot writes it, ASCII, with numbers only that JSON has; raises DatasetError for others."""
+    try:
+        return json.dumps(content, indent=4, allow_nan=False).encode()
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{str(content)[:80]} ... cannot be written as JSON: {error}") from error
 
 
 def stats_file(stats: Stats) -> bytes:
@@ -208,14 +214,31 @@ def stats_file(stats: Stats) -> bytes:
     )
 
 
-def stats_from_json(content: Mapping[str, Any]) -> Stats:
-    """What meta/stats.json says; lists as arrays."""
-    return {
-        key: {
-            name: np.asarray(value, dtype=np.int64 if name == "count" else np.float64) for name, value in entry.items()
-        }
-        for key, entry in content.items()
-    }
+def stats_from_json(content: Any) -> Stats:
+    """What meta/stats.json says; lists as arrays. Raises DatasetError for what are no numbers by feature and name."""
+    if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
+        raise DatasetError("statistics should be an object of each feature's, with min, max, mean, std and count")
+    return {key: {name: statistic(key, name, value) for name, value in entry.items()} for key, entry in content.items()}
+
+
+def statistic(key: str, name: str, value: Any) -> NDArray[Any]:
+    """One statistic of the feature `key` as an array; raises DatasetError for what is no number."""
+    try:
+        return np.asarray(value, dtype=np.int64 if name == "count" else np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DatasetError(f"{name} of {key} is {value}, which is no number: {error}") from None
+
+
+def fitting(stats: Mapping[str, NDArray[Any]], feature: Feature) -> str:
+    """What keeps statistics from being those of a feature: some are missing, or of another size; else empty."""
+    if missing := [name for name in MERGED if name not in stats]:
+        return f"there is no {', '.join(missing)} of {feature.key}"
+    size = feature.shape[-1] if feature.is_image else math.prod(feature.shape)
+    for name in (name for name in STATISTICS if name in stats):
+        wanted = 1 if name == "count" else size
+        if stats[name].size != wanted:
+            return f"{name} of {feature.key} has {stats[name].size} values, and there should be {wanted}"
+    return "" if stats["count"].min() > 0 else f"count of {feature.key} is {stats['count'].min()}"
 
 
 def _episode_line(episode: EpisodeMeta, stats: Stats) -> dict[str, Any]:

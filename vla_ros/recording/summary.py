@@ -11,8 +11,9 @@ import numpy as np
 
 from vla_ros.recording.columns import read_columns
 from vla_ros.recording.dataset import DatasetMeta
-from vla_ros.recording.features import ACTION, REPEATED, SKEW, STATE
-from vla_ros.recording.schemas import EpisodeMeta, Stats
+from vla_ros.recording.features import ACTION, REPEATED, SKEW, STATE, Feature
+from vla_ros.recording.files import DatasetError
+from vla_ros.recording.schemas import EpisodeMeta, Stats, fitting
 from vla_ros.recording.upkeep.findings import Progress
 
 
@@ -155,16 +156,26 @@ def _sizes(root: Path) -> dict[str, int]:
 
 def _ranges(meta: DatasetMeta) -> list[Range]:
     stats = [meta.stats] if meta.stats else [meta.episode_stats(episode) for episode in meta.episodes]
-    return [found for key in (STATE, ACTION) for found in _ranges_of(meta, key, [one for one in stats if key in one])]
+    features = [feature for feature in meta.features.columns if feature.key in (STATE, ACTION)]
+    return [
+        found
+        for feature in features
+        for found in _ranges_of(meta, feature, [one for one in stats if feature.key in one])
+    ]
 
 
-def _ranges_of(meta: DatasetMeta, key: str, stats: list[Stats]) -> list[Range]:
+def _ranges_of(meta: DatasetMeta, feature: Feature, stats: list[Stats]) -> list[Range]:
     """Of one feature; mean and deviation only where the dataset has them of all episodes together."""
+    key = feature.key
     if not stats:
         return []
+    for one in stats:
+        if wrong := fitting(one[key], feature):
+            raise DatasetError(f"{meta.root}: the statistics are not those of its features: {wrong}")
     low = np.min([np.ravel(one[key]["min"]) for one in stats], axis=0)
     high = np.max([np.ravel(one[key]["max"]) for one in stats], axis=0)
-    names = meta.features.find(key).names or tuple(str(index) for index in range(len(low)))
+    names = feature.names or ()
+    names = names if len(names) == len(low) else tuple(str(index) for index in range(len(low)))
     only = stats[0][key] if len(stats) == 1 else None
     return [
         Range(

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from numpy.typing import NDArray
+
 from vla_ros.recording import dataset, schemas
 from vla_ros.recording.dataset import DatasetMeta
-from vla_ros.recording.files import Layout
-from vla_ros.recording.schemas import Stats
+from vla_ros.recording.files import DatasetError, Layout
+from vla_ros.recording.schemas import MERGED, EpisodeMeta, Stats
 from vla_ros.recording.statistics import merge
 
 _MOST_BEHIND: Final = 3  # episodes; a crash leaves one
@@ -36,9 +38,23 @@ class Totals:
 
 
 def merged(first: Stats, second: Stats) -> Stats:
-    """Statistics over both; a feature that only one has is as it is there."""
+    """Statistics over both; a feature that only one has is as it is there. Raises DatasetError for other sizes."""
+    for key in first:
+        if key in second and (wrong := _apart(first[key], second[key])):
+            raise DatasetError(f"statistics of {key} cannot be added up: {wrong}; `vla-ros dataset repair` mends them")
     both = {key: merge(first[key], second[key]) for key in first if key in second}
     return {**first, **second, **both}
+
+
+def _apart(one: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]]) -> str:
+    for name in MERGED:
+        if name not in one or name not in other:
+            return f"there is no {name}"
+        if one[name].shape != other[name].shape:
+            return f"{name} is of {one[name].shape} and of {other[name].shape} values"
+    return (
+        "" if one["count"].size == 1 and min(one["count"][0], other["count"][0]) > 0 else "count is no number of rows"
+    )
 
 
 def counted(meta: DatasetMeta, episodes: int | None = None) -> Totals:
@@ -62,7 +78,7 @@ def read(layout: Layout, info: Mapping[str, Any]) -> tuple[Totals, bool]:
     if not files:
         totals: Totals | None = _summed(info, dataset.read_tasks(layout), {}, 0, 0)
     else:
-        last = dataset.read_episodes_of(files[-1])[-1]
+        last = _last_of(files[-1])
         is_one_each = len(files) == last.index + 1
         totals = _caught_up(layout, info, files) if is_one_each else _as_written(layout, info)
     if totals is None:
@@ -74,10 +90,10 @@ def _caught_up(layout: Layout, info: Mapping[str, Any], files: list[Path]) -> To
     """The statistics as written, with the last episodes where they are without them; None: they are of others."""
     stats = dataset.read_stats(layout)
     frames = _frames_of(stats)
-    last = dataset.read_episodes_of(files[-1])[-1]
+    last = _last_of(files[-1])
     behind = 0
     while behind < min(len(files), _MOST_BEHIND):
-        if dataset.read_episodes_of(files[-1 - behind])[-1].to_index == frames:
+        if _last_of(files[-1 - behind]).to_index == frames:
             break
         behind += 1
     else:
@@ -87,6 +103,13 @@ def _caught_up(layout: Layout, info: Mapping[str, Any], files: list[Path]) -> To
         for _, entry in dataset.read_episode_stats(path):
             stats = merged(stats, entry)
     return _summed(info, dataset.read_tasks(layout), stats, last.index + 1, last.to_index)
+
+
+def _last_of(path: Path) -> EpisodeMeta:
+    lines = dataset.read_episodes_of(path)
+    if not lines:
+        raise DatasetError(f"{path} has no episode")
+    return lines[-1]
 
 
 def _as_written(layout: Layout, info: Mapping[str, Any]) -> Totals | None:
@@ -103,4 +126,5 @@ def _summed(info: Mapping[str, Any], tasks: Mapping[int, str], stats: Stats, epi
 
 def _frames_of(stats: Stats) -> int:
     """Of how many rows they are."""
-    return int(stats["frame_index"]["count"][0]) if "frame_index" in stats else 0
+    count = stats.get("frame_index", {}).get("count")
+    return int(count[0]) if count is not None and count.shape == (1,) else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ _KEEP = "vla-ros dataset repair PATH --keep-open makes an episode of it"
 #: End of the name of a folder that an episode was made of.
 RECOVERED = "-recovered"
 _NEEDED = ("fps", "features", "total_episodes", "total_frames", "total_tasks", "data_path")
+_LISTED = 8  # numbers in a finding
 _DEFAULTS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
@@ -104,6 +106,8 @@ def _check_info(found: Scan) -> Iterator[Finding]:
         whole_fps(info.get("fps"))
     except ValueError as failure:
         yield error(Kind.INFO, INFO, str(failure).removeprefix("info.json: "))
+    if not found.features.keys() - set(_DEFAULTS):
+        yield error(Kind.INFO, INFO, "features has none but LeRobot's own")
     lacking = [key for key in _DEFAULTS if key not in found.features]
     if lacking:
         yield error(Kind.INFO, INFO, f"features lack {', '.join(lacking)}")
@@ -117,7 +121,7 @@ def _check_info(found: Scan) -> Iterator[Finding]:
             yield error(Kind.INFO, INFO, f"{key} is {info[key]}, there are {true}")
     splits = info.get("splits")
     if isinstance(splits, dict) and splits and not _metadata_broken(found):
-        ends = [int(part.split(":")[1]) for part in splits.values() if re.fullmatch(r"\d+:\d+", str(part))]
+        ends = [int(part.split(":")[1]) for part in splits.values() if re.fullmatch(r"\d{1,9}:\d{1,9}", str(part))]
         if len(ends) != len(splits) or max(ends, default=0) != len(found.episodes):
             yield error(Kind.INFO, INFO, f"splits are {splits}, there are {len(found.episodes)} episodes")
     elif "splits" not in info:
@@ -144,7 +148,8 @@ def _check_episodes(found: Scan) -> Iterator[Finding]:
         yield error(Kind.EPISODES, "meta/episodes", "there is none, though there are data")
     first, indices = 0, [episode.index for episode in found.episodes]
     if indices != list(range(len(indices))):
-        absent = sorted(set(range(max(indices, default=-1) + 1)) - set(indices))
+        there = set(indices)
+        absent = list(islice((index for index in range(max(indices) + 1) if index not in there), _LISTED + 1))
         twice = sorted(index for index, count in Counter(indices).items() if count > 1)
         said = "episodes are not numbered 0, 1, 2, ...: " + "; ".join(
             part
@@ -170,8 +175,8 @@ def _check_episodes(found: Scan) -> Iterator[Finding]:
 
 
 def _few(numbers: list[int]) -> str:
-    text = ", ".join(str(number) for number in numbers[:8])
-    return text + (", ..." if len(numbers) > 8 else "")
+    text = ", ".join(str(number) for number in numbers[:_LISTED])
+    return text + (", ..." if len(numbers) > _LISTED else "")
 
 
 def _check_data(found: Scan, decoding: bool, on_progress: Progress) -> Iterator[Finding]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from vla_ros.recording.files import in_a_line
+
 #: Called with what is being looked at, how much is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
@@ -66,12 +68,12 @@ REPAIR_FRAMES = f"{REPAIR} --decode"
 
 def error(kind: Kind, path: str, what: str, episode: int | None = None, remedy: str = REPAIR) -> Finding:
     """Something that keeps the dataset from being loaded, or makes it false."""
-    return Finding(Severity.ERROR, kind, path, episode, what, remedy)
+    return Finding(Severity.ERROR, kind, in_a_line(path), episode, in_a_line(what), in_a_line(remedy))
 
 
 def warning(kind: Kind, path: str, what: str, episode: int | None = None, remedy: str = REPAIR) -> Finding:
     """Something that may mislead a reader."""
-    return Finding(Severity.WARNING, kind, path, episode, what, remedy)
+    return Finding(Severity.WARNING, kind, in_a_line(path), episode, in_a_line(what), in_a_line(remedy))
 
 
 def errors(findings: Iterable[Finding]) -> list[Finding]:

@@ -48,7 +48,7 @@ def refuse_version(found: Scan) -> None:
 
 def _wrong_info(found: Scan) -> str:
     if not found.info:
-        return next(f"could not be read ({broken.reason})" for broken in found.broken if broken.path == INFO)
+        return f"could not be read ({next((each.reason for each in found.broken if each.path == INFO), 'it is empty')})"
     refuse_version(found)
     said = found.info.get("codebase_version")
     if said != V30:

@@ -5,9 +5,8 @@ Nothing here raises for a damaged file: a part that cannot be read becomes a `Br
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -17,21 +16,22 @@ from typing import Any
 import av
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from vla_ros.recording.dataset import episode_tasks, is_there, tasks_of
-from vla_ros.recording.dataset_v21 import DATA_PATH_21, VIDEO_PATH_21
-from vla_ros.recording.features import whole_fps
+from vla_ros.recording import dataset_v21
+from vla_ros.recording.dataset import episode_of, line_stats, lines_of, tasks_of
+from vla_ros.recording.dataset_v21 import DATA_PATH_21, VIDEO_PATH_21, Line
+from vla_ros.recording.features import feature_of, whole_fps
 from vla_ros.recording.files import (
     DATA_PATH,
     VIDEO_PATH,
     DatasetError,
     Layout,
-    checked_name,
     inside,
     load_json,
     ordinary,
 )
+from vla_ros.recording.schemas import stats_from_json
+from vla_ros.recording.tables import opened, read_rows, read_schema
 from vla_ros.recording.video_reader import TOLERANCE_S, has_text
 from vla_ros.values import Array
 
@@ -41,8 +41,6 @@ DETAILS = "meta/vla_ros/episodes"
 NO_FILE = "there is no such file"
 UNKNOWN_TASK = "unknown task"
 _EPISODES_21, _TASKS_21, _STATS_21 = "meta/episodes.jsonl", "meta/tasks.jsonl", "meta/episodes_stats.jsonl"
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, pa.ArrowException)
-_UNREADABLE_VIDEO = (*_UNREADABLE, av.FFmpegError)
 
 
 @dataclass(frozen=True)
@@ -113,6 +111,7 @@ class Scan:
     layout: Layout
     version: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
+    features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of info.json, those that can be
     tasks: Mapping[int, str] = field(default_factory=dict)
     episodes: list[Episode] = field(default_factory=list)
     statistics: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
@@ -123,13 +122,6 @@ class Scan:
     def video_keys(self) -> tuple[str, ...]:
         """The features that are videos."""
         return tuple(key for key, entry in self.features.items() if entry.get("dtype") == "video")
-
-    @property
-    def features(self) -> Mapping[str, Mapping[str, Any]]:
-        """The features of info.json that are described at all."""
-        described = self.info.get("features")
-        described = described if isinstance(described, dict) else {}
-        return {key: entry for key, entry in described.items() if _is_feature(key, entry)}
 
     @property
     def fps(self) -> int:
@@ -162,20 +154,21 @@ def _is_new_to(seen: set[Path], at: str, name: str) -> bool:
     return is_new
 
 
-def _is_feature(key: str, entry: Any) -> bool:
-    """Whether info.json describes it as far as it is needed here, and files can be called so."""
-    shape = entry.get("shape") if isinstance(entry, dict) else None
-    try:
-        checked_name(key, "a feature")
-    except DatasetError:
-        return False
-    return isinstance(shape, list) and all(isinstance(size, int) and size > 0 for size in shape)
+def _features(found: Scan) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    described = found.info.get("features", {})
+    for key, entry in described.items() if isinstance(described, dict) else ():
+        try:
+            feature_of(key, entry)
+            yield key, entry
+        except ValueError as error:
+            note(found, INFO, str(error))
 
 
 def scan(root: Path, info: Any = None) -> Scan:
     """The metadata of the dataset at `root`, v3.0 or v2.1; `info` stands for its info.json."""
     found = info_of(root, info)
     found.layout = _layout(found)
+    found.features = dict(_features(found))
     if found.version == V21:
         _scan_v21(found)
     else:
@@ -201,15 +194,15 @@ def table(found: Scan, path: str) -> pa.Table | None:
     """All rows of a parquet file that can be read, noting in `found` what cannot; None where nothing can."""
     tables, failed = [], ""
     try:
-        with pq.ParquetFile(ordinary(found.root / path), page_checksum_verification=True) as file:
+        with opened(found.root / path, page_checksum_verification=True) as file:
             schema = file.schema_arrow
             for number in range(file.num_row_groups):
                 try:
-                    tables.append(file.read_row_group(number))
-                except _UNREADABLE as error:
+                    tables.append(read_rows(file, found.root / path, groups=[number]))
+                except (OSError, DatasetError, pa.ArrowException) as error:
                     failed = failed or f"row group {number}: {_line(error)}"
-    except _UNREADABLE as error:
-        note(found, path, _line(error))
+    except DatasetError as error:
+        note(found, path, _line(error.__cause__ or error))
         return None
     if failed:
         note(found, path, failed)
@@ -219,9 +212,9 @@ def table(found: Scan, path: str) -> pa.Table | None:
 def schema_of(found: Scan, path: str) -> pa.Schema | None:
     """The columns of a parquet file, or None, noted in `found`, where it cannot be read."""
     try:
-        return pq.read_schema(ordinary(found.root / path))
-    except _UNREADABLE as error:
-        note(found, path, _line(error))
+        return read_schema(found.root / path)
+    except DatasetError as error:
+        note(found, path, _line(error.__cause__ or error))
         return None
 
 
@@ -260,7 +253,7 @@ def video(found: Scan, path: str) -> Video | None:
     try:
         status = ordinary(file).stat()
         return _video(file, status.st_size, status.st_mtime_ns)
-    except _UNREADABLE_VIDEO as error:
+    except (OSError, ValueError, av.FFmpegError) as error:
         note(found, path, _line(error))
         return None
 
@@ -297,81 +290,60 @@ def is_shown_at(pts: Fraction, number: int, fps: int) -> bool:
     return pts == right or abs(pts - right) < TOLERANCE_S
 
 
-def statistics_of(values: Mapping[str, Any]) -> Mapping[str, Array]:
-    """One feature's statistics as arrays of float64; raises ValueError, TypeError for what are no numbers."""
-    return {name: np.asarray(value, dtype=_kind_of(name)) for name, value in values.items()}
-
-
-def _kind_of(statistic: str) -> type[np.generic]:
-    return np.int64 if statistic == "count" else np.float64
-
-
 def _scan_v30(found: Scan) -> None:
     for path in found.files("meta/episodes", ".parquet"):
         rows = table(found, path)
-        for row in rows.to_pylist() if rows is not None else []:
-            try:
-                found.episodes.append(_episode_v30(found, row, path))
-            except _UNREADABLE as error:
-                note(found, path, f"a row has no readable {_line(error)}")
-    tasks = table(found, TASKS)
-    if tasks is not None:
         try:
-            found.tasks = tasks_of(tasks)
-        except _UNREADABLE as error:
-            note(found, TASKS, f"no column {_line(error)}")
+            lines = lines_of(rows) if rows is not None else []
+        except DatasetError as error:
+            note(found, path, str(error))
+            continue
+        for line in lines:
+            try:
+                found.episodes.append(_episode_v30(found, line, path))
+            except DatasetError as error:
+                note(found, path, f"a row is wrong: {error}")
+    tasks = table(found, TASKS)
+    try:
+        found.tasks = tasks_of(tasks) if tasks is not None else {}
+    except ValueError as error:
+        note(found, TASKS, str(error))
     stats = _json(found, STATS)
     try:
-        found.statistics = {key: statistics_of(entry) for key, entry in (stats or {}).items()}
-    except _UNREADABLE as error:
-        note(found, STATS, _line(error))
+        found.statistics = stats_from_json({} if stats is None else stats)
+    except DatasetError as error:
+        note(found, STATS, str(error))
 
 
-def _episode_v30(found: Scan, row: Mapping[str, Any], source: str) -> Episode:
-    statistics: dict[str, dict[str, Array]] = {}
-    for key, value in row.items():
-        if key.startswith("stats/") and value is not None:
-            _, feature, name = key.split("/", 2) if key.count("/") == 2 else ("", *key[6:].rsplit("/", 1))
-            statistics.setdefault(feature, {})[name] = np.asarray(value, dtype=_kind_of(name))
-    videos = {}
-    for key in found.video_keys:
-        place = f"videos/{key}/"
-        if is_there(row.get(f"{place}chunk_index")):
-            path = found.layout.video_name(key, int(row[f"{place}chunk_index"]), int(row[f"{place}file_index"]))
-            videos[key] = Segment(path, float(row[f"{place}from_timestamp"]), float(row[f"{place}to_timestamp"]))
+def _episode_v30(found: Scan, line: Mapping[str, Any], source: str) -> Episode:
+    read = episode_of(line, found.video_keys)
     return Episode(
-        index=int(row["episode_index"]),
-        length=int(row["length"]),
-        tasks=episode_tasks(row["tasks"]),
-        data=found.layout.data_name(int(row["data/chunk_index"]), int(row["data/file_index"])),
-        first=int(row["dataset_from_index"]),
-        last=int(row["dataset_to_index"]),
-        videos=videos,
-        statistics=statistics,
+        index=read.index,
+        length=read.length,
+        tasks=read.tasks,
+        data=found.layout.data_name(read.chunk, read.file),
+        first=read.from_index,
+        last=read.to_index,
+        videos={
+            key: Segment(found.layout.video_name(key, clip.chunk, clip.file), clip.from_s, clip.to_s)
+            for key, clip in read.clips.items()
+        },
+        statistics=line_stats(line),
         source=source,
     )
 
 
 def _scan_v21(found: Scan) -> None:
-    texts = {}
-    for entry in _json_lines(found, _TASKS_21):
-        texts[int(entry["task_index"])] = str(entry["task"])
-    found.tasks = texts
-    statistics = {}
-    for entry in _json_lines(found, _STATS_21):
-        stats = entry["stats"]
-        statistics[int(entry["episode_index"])] = {key: statistics_of(value) for key, value in stats.items()}
+    found.tasks = dict(_lines(found, _TASKS_21, dataset_v21.task_of))
+    statistics = dict(_lines(found, _STATS_21, dataset_v21.stats_of))
     first = 0
-    for entry in _json_lines(found, _EPISODES_21):
-        index, length = int(entry["episode_index"]), int(entry["length"])
+    for index, length, tasks in _lines(found, _EPISODES_21, dataset_v21.tasks_of):
         place = index // found.layout.chunks_size, index
         videos = {
             key: Segment(found.layout.video_name(key, *place), 0.0, length / (found.fps or 1))
             for key in found.video_keys
         }
-        data = found.layout.data_name(*place)
-        tasks = episode_tasks(entry["tasks"])
-        of_episode = statistics.get(index, {})
+        data, of_episode = found.layout.data_name(*place), statistics.get(index, {})
         found.episodes.append(
             Episode(index, length, tasks, data, first, first + length, videos, of_episode, _EPISODES_21)
         )
@@ -413,17 +385,23 @@ def _json(found: Scan, path: str) -> Any:
     return None
 
 
-def _json_lines(found: Scan, path: str) -> Iterator[Any]:
+def _lines(found: Scan, path: str, take: Callable[[Mapping[str, Any]], Line]) -> Iterator[Line]:
+    """What `take` makes of each object of a file of JSON lines; what cannot be is noted and left out."""
     try:
-        for line in ordinary(found.root / path).read_text(encoding="utf-8").splitlines():
-            if line.strip():
-                entry = json.loads(line)
-                yield {**entry}
-    except (*_UNREADABLE, RecursionError) as error:
+        lines = list(dataset_v21.read_lines(found.root / path))
+    except (OSError, ValueError) as error:
         note(found, path, _line(error))
+        return
+    for number, line in lines:
+        try:
+            if isinstance(line, DatasetError):
+                raise line
+            yield take(line)
+        except DatasetError as error:
+            note(found, path, f"line {number}: {error}")
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return NO_FILE
     said = getattr(error, "strerror", None)  # of the system and of FFmpeg, without numbers and paths
