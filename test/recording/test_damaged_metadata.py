@@ -102,7 +102,8 @@ def damage_table(table: pa.Table, data: st.DataObject) -> pa.Table:
 
 def _cell(kind: pa.DataType, data: st.DataObject) -> Any:
     if pa.types.is_list(kind):
-        return data.draw(st.sampled_from([None, 0, 1, 2, 9])) and [_cell(kind.value_type, data)] * 2
+        length = data.draw(st.sampled_from([None, 0, 1, 2, 9]))
+        return None if length is None else [_cell(kind.value_type, data)] * length
     return data.draw(CELLS.get(kind, st.sampled_from([None, "", "x", "../x", "x" * 100_000])))
 
 

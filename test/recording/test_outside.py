@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from damage import changed_json
 from typer.testing import CliRunner, Result
@@ -141,6 +144,44 @@ def test_a_link_of_what_is_written_is_not_followed(dataset: Path, tmp_path: Path
             DatasetWriter(dataset, tools.features(), RecordingConfig(fps=tools.FPS), resume=True)  # type: ignore[attr-defined]
         (dataset / name).unlink(missing_ok=True)
         assert precious.read_text() == "mine"
+
+
+FILES = ("meta/info.json", "data/chunk-000/file-000.parquet", f"videos/{FRONT}/chunk-000/file-000.mp4")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_is_not_waited_for(dataset: Path, name: str) -> None:
+    (dataset / name).unlink()
+    os.mkfifo(dataset / name)
+    for command in ("check", "convert", "compact"):
+        assert run(command, dataset).exit_code == 1
+    assert run("repair", dataset).exit_code == 0
+    assert not errors(check(dataset))
+
+
+def test_rows_that_would_fill_the_memory_are_refused(dataset: Path) -> None:
+    """Two hundred megabytes of one row again and again, in a file of some kilobytes."""
+    path = dataset / "data/chunk-000/file-001.parquet"
+    row = pq.ParquetFile(path).read().slice(0, 1)
+    with pq.ParquetWriter(path, row.schema) as writer:
+        rows = row.take(pa.array([0] * 100_000))
+        for _ in range(8):
+            writer.write_table(rows)
+    for command in ("show", "convert", "compact"):
+        assert_refused(run(command, dataset), "800000 rows, which take")
+    assert any("800000 rows, which take" in finding.what for finding in errors(check(dataset)))
+
+
+def test_texts_that_would_fill_the_memory_are_refused(dataset: Path) -> None:
+    path = dataset / "meta/episodes/chunk-000/file-001.parquet"
+    table = pq.ParquetFile(path).read()
+    tasks = pa.array([["x" * 1_000_000]] * 200, table.schema.field("tasks").type)
+    many = table.take(pa.array([0] * 200)).set_column(table.schema.get_field_index("tasks"), "tasks", tasks)
+    pq.write_table(many, path)
+    assert_refused(run("convert", dataset), "200 rows, which take")
+    pq.write_table(many.slice(0, 1), path)
+    assert_refused(run("convert", dataset), "a task has 1000000 characters")
+    assert all(len(str(finding)) < 2000 for finding in check(dataset))
 
 
 def test_linked_folders_are_read(dataset: Path, tmp_path: Path) -> None:

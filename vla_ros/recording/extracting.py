@@ -184,6 +184,7 @@ def _measure(reader: DatasetReader, episode: int, feature: Feature) -> Mapping[s
 
 def _is_whole(stats: Mapping[str, NDArray[Any]]) -> bool:
     """Whether statistics of images are all there, and their deviation is not the 0 that LeRobot 0.4 wrote."""
-    return set(STATISTICS) <= set(stats) and (
-        bool(np.any(stats["std"] > 0)) or np.array_equal(stats["min"], stats["max"])
+    is_whole = set(STATISTICS) <= set(stats) and all(
+        stats[name].shape == ((1,) if name == "count" else (3, 1, 1)) for name in STATISTICS
     )
+    return is_whole and (bool(np.any(stats["std"] > 0)) or np.array_equal(stats["min"], stats["max"]))

@@ -141,7 +141,8 @@ def _link(source: Path, destination: Path) -> None:
 
 def _is_same(one: Path, other: Path) -> bool:
     try:
-        return one.samefile(other) or (not one.is_symlink() and one.read_bytes() == other.read_bytes())
+        is_file = one.is_file() and not one.is_symlink()  # a pipe would be waited for
+        return one.samefile(other) or (is_file and one.read_bytes() == other.read_bytes())
     except OSError:
         return False
 
