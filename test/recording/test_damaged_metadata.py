@@ -33,7 +33,7 @@ FILES = {
 }  # fmt: skip
 COMMANDS = ("show", "check", "repair", "compact", "convert", "convert --to v2.1", "read")
 
-EXAMPLES = settings().max_examples // 2
+EXAMPLES = settings().max_examples // 5
 
 VALUES = st.sampled_from([
     None, True, 0, -1, 1, 7, 10**9, 2**62, 10**400, -0.5, 0.02, 29.97, 1e300, float("nan"), float("inf"), "", "7", "x",
@@ -135,9 +135,9 @@ def run(command: str, root: Path) -> None:
         raise found.exception
     assert found.exit_code in (0, 1, 2), found.output
     assert found.exit_code == 0 or found.output.strip()
-    errors = [line for line in found.stderr.splitlines() if line.strip()]
+    errors = [line for line in found.stderr.splitlines() if line.startswith("error: ")]
     assert command == "check" or len(errors) == (found.exit_code != 0), found.output
-    assert max(map(len, errors), default=0) < 2000
+    assert max(map(len, found.output.splitlines()), default=0) < 2000
 
 
 @pytest.mark.parametrize("version", FILES)
