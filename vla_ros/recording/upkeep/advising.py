@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
 from pathlib import PurePosixPath
 
 from vla_ros.recording.features import IMAGES
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.reader import DatasetReader
 from vla_ros.recording.upkeep.checking_images import depth_keys
-from vla_ros.recording.upkeep.findings import REPAIR, REPAIR_FRAMES, Finding, Kind, Severity
+from vla_ros.recording.upkeep.findings import REPAIR, REPAIR_FRAMES, Finding, Kind, Severity, ranges
 from vla_ros.recording.upkeep.rebuilding import usable_info
 from vla_ros.recording.upkeep.salvaging import has_gap, salvage
 from vla_ros.recording.upkeep.scanning import DETAILS, V21, Scan, scan
@@ -63,7 +62,7 @@ def _conversion(found: Scan, findings: Sequence[Finding]) -> str:
         return _LOST
     words = ["vla-ros convert PATH PATH-new"]
     if len(numbers) < len(reader.meta.episodes):
-        words.append(f"--episodes {_ranges(numbers)}")
+        words.append(f"--episodes {ranges(numbers)}")
     return " ".join([*words, *(f"--without-camera {key.removeprefix(IMAGES)}" for key in cameras)])
 
 
@@ -83,10 +82,3 @@ def _concerned(found: Scan, finding: Finding) -> Iterator[tuple[str, int]]:
             cameras = [finding.what.split()[0]]
         if cameras or finding.path == episode.data or finding.episode is not None:
             yield from ((key, episode.index) for key in cameras or [""])
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Numbers as --episodes takes them: 0,3,5-9."""
-    runs = [list(run) for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])]
-    ends = [(run[0][1], run[-1][1]) for run in runs]
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)

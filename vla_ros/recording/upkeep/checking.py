@@ -14,6 +14,7 @@ from vla_ros.recording.features import whole_fps
 from vla_ros.recording.files import DatasetError, links_out
 from vla_ros.recording.upkeep.advising import advised
 from vla_ros.recording.upkeep.checking_images import check_depth, check_images
+from vla_ros.recording.upkeep.checking_offsets import Offsets
 from vla_ros.recording.upkeep.checking_rows import (
     check_image_statistics,
     check_rows,
@@ -188,6 +189,7 @@ def _check_data(found: Scan, decoding: bool, on_progress: Progress) -> Iterator[
         yield error(Kind.ORPHAN, path, "no episode of the metadata has its rows here, and LeRobot reads every file")
     merged: dict[str, dict[str, Array]] = {}
     unclear: set[str] = set()
+    offsets = Offsets(found)
     for number, (path, episodes) in enumerate(sorted(of_file.items())):
         on_progress("data", number, len(of_file))
         if path not in there:
@@ -205,6 +207,7 @@ def _check_data(found: Scan, decoding: bool, on_progress: Progress) -> Iterator[
                 of_episode = rows.take(np.flatnonzero(belongs.reshape(-1) == episode.index))
             yield from check_rows(found, episode, of_episode)
             yield from check_images(found, episode, of_episode, decoding)
+            offsets.add(episode, of_episode)
         known = [episode.index for episode in episodes]
         if belongs is not None and len(episodes) > 1 and (strange := set(belongs.reshape(-1).tolist()) - set(known)):
             yield error(Kind.ROWS, path, f"it has rows of the episodes {sorted(strange)[:8]}, which are not here")
@@ -215,6 +218,7 @@ def _check_data(found: Scan, decoding: bool, on_progress: Progress) -> Iterator[
             elif len(values):
                 merged[key] = _merge(merged.get(key), summary(values))
     on_progress("data", len(of_file), len(of_file))
+    yield from offsets.findings()
     yield from _check_statistics(found, {key: values for key, values in merged.items() if key not in unclear})
 
 

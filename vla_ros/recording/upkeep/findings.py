@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import groupby
 from typing import Any
 
 from vla_ros.recording.files import in_a_line
@@ -43,6 +44,7 @@ class Kind(str, Enum):
     LINK = "link"  # a folder that is a link to one outside of the dataset
     DETAILS = "details"  # what the recorder noted of an episode
     CAMERA = "camera"  # what it holds are no images that can be read
+    OFFSET = "offset"  # a joint's action from its state, or a camera from the rows, steadily
     REPEATED = "repeated"  # frames are repeated, and not marked
 
 
@@ -79,6 +81,13 @@ def warning(kind: Kind, path: str, what: str, episode: int | None = None, remedy
 def errors(findings: Iterable[Finding]) -> list[Finding]:
     """Only what is wrong for certain."""
     return [finding for finding in findings if finding.severity is Severity.ERROR]
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Numbers in order as --episodes takes them: 0,3,5-9."""
+    runs = [list(run) for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])]
+    ends = [(run[0][1], run[-1][1]) for run in runs]
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
 
 
 def to_json(findings: Iterable[Finding]) -> list[Mapping[str, Any]]:
