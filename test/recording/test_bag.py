@@ -325,6 +325,26 @@ def test_stamps_that_say_nothing_are_refused_by_topic_and_cause(
         convert(bags.write(tmp_path / "bag", stamped(change, topic)))
 
 
+@pytest.mark.parametrize(
+    ("topic", "ahead_ms", "said"),
+    [
+        ("/franka/joint_states", -80, "85 ms after their stamps (median; -20 to 50 ms is usual)"),
+        ("/franka/joint_states", 60, "55 ms before their stamps (median; -20 to 50 ms is usual)"),
+        ("/franka/joint_states", -30, ""),
+        (bags.IMAGES, -120, "125 ms after their stamps (median; -20 to 100 ms is usual)"),
+        (bags.IMAGES, 60, "55 ms before their stamps (median; -20 to 100 ms is usual)"),
+        (bags.IMAGES, -80, ""),
+    ],
+)
+def test_a_clock_a_little_off_is_told_by_topic(
+    topic: str, ahead_ms: int, said: str, tmp_path: Path, convert: Callable[..., Any]
+) -> None:
+    bag = bags.write(tmp_path / "bag", stamped(lambda ns: ns + ahead_ms * 1_000_000, topic))
+    convert(bag, save_anyway=True)  # its end has no frame yet
+    told = [notice for notice in convert.notices if "their stamps" in notice]
+    assert [notice.startswith(f"messages of {topic} were received {said}") for notice in told] == [True] * bool(said)
+
+
 def test_values_that_are_no_numbers_are_told_by_topic(tmp_path: Path, convert: Callable[..., Any]) -> None:
     names = PANDA.gripper.finger_joints
     events = [

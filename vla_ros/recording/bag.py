@@ -29,7 +29,7 @@ from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails, SavedEpi
 from vla_ros.recording.session import DECISION, EpisodeState, Refused, Session, seed_in
 from vla_ros.recording.upkeep.findings import Progress
 from vla_ros.robots.robot import Robot
-from vla_ros.timing.stamps import ms_to_ns, ns_to_s, s_to_ns
+from vla_ros.timing.stamps import ms_to_ns, ns_to_ms, ns_to_s, s_to_ns
 from vla_ros.timing.sync import CameraTiming, StreamHealth
 from vla_ros.timing.track import Drop
 from vla_ros.values import Mode
@@ -42,6 +42,9 @@ _OTHER_CLOCK_NS = s_to_ns(30.0)
 _PERIOD_NS = ms_to_ns(20.0)
 _END_NS = s_to_ns(2.0)  # before the others: a topic that ended so early is missing from then on
 _AHEAD_NS = ms_to_ns(100.0)  # a stamp may be so much later than its receipt
+#: What receipt minus stamp usually is: below, the stamps' clock is ahead (/clock is read in steps); above, behind.
+_USUAL_NS = ms_to_ns(-20.0), ms_to_ns(50.0)
+_USUAL_IMAGE_NS = ms_to_ns(-20.0), ms_to_ns(100.0)  # which takes time to be read out, encoded and sent
 _EARLY_NS = s_to_ns(1.0)  # what was received first was taken before that
 _LONGEST_SETTLING_NS = s_to_ns(6.0)  # more than `settle_ms` may be
 
@@ -310,6 +313,15 @@ class _Stream:
                 f"messages of {topic} were received up to {most_s:.2f} s after their stamps ({usual_s:.2f} s usually), "
                 "and are taken in the order of their stamps; if another clock made these, they do not belong to the "
                 "other topics"
+            )
+            return
+        least_ns, most_ns = _USUAL_IMAGE_NS if type_name in (IMAGE, COMPRESSED_IMAGE) else _USUAL_NS
+        if not least_ns <= found.usual_ns <= most_ns:
+            self.notices.append(
+                f"messages of {topic} were received {ns_to_ms(abs(found.usual_ns)):.0f} ms "
+                f"{'after' if usual_s > 0 else 'before'} their stamps (median; {ns_to_ms(least_ns):.0f} to "
+                f"{ns_to_ms(most_ns):.0f} ms is usual); if another clock made these, the rows have this topic so much "
+                "off the others: set the clocks of both computers by one (chrony, PTP), and record again"
             )
 
     def _require(self, topic: str, type_name: str, what: str) -> None:
