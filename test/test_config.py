@@ -231,7 +231,7 @@ simulation: {}
         ),
         (
             ("simulation: {}", "simulation: {}\nrecording: {health: {min_frames: 99999999999999999999}}"),
-            "7: recording.health.min_frames: too large (given 1e+20); should be at most 9.0072e+15",
+            "7: recording.health.min_frames: too large (given 1e+20); should be at most 9.22337e+18",
         ),
         (
             ("simulation: {}", "simulation: {}\ncontroller: {limits: {planes: {table.left: [0, 0, 1, 0]}}}"),

@@ -22,7 +22,7 @@ NANOSECONDS_PER_MILLISECOND = 1_000_000
 
 #: What no number of a configuration is beyond, and no number that has to be positive is below; and how long texts are.
 _LARGEST, _SMALLEST, _LONGEST = 1e9, 1e-9, 4096
-_LARGEST_INTEGER = 2**53
+_LARGEST_INTEGER = 2**63 - 1  # stamps in nanoseconds among them
 
 
 class Config(BaseModel):
