@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import tiny_up_vla
 import yaml
@@ -21,6 +22,8 @@ from vla_ros.cli.evaluate_dataset import read_mapping
 from vla_ros.control.arm import ArmConfig
 from vla_ros.policies import registry
 from vla_ros.recording.config import RecordingConfig
+from vla_ros.recording.features import Feature, Features, Row
+from vla_ros.recording.lerobot_v3 import DatasetWriter, EpisodeDetails
 from vla_ros.robots.panda import PANDA
 from vla_ros.rollout.demonstrations import DemonstrationConfig, Setup, record_demonstrations
 from vla_ros.rollout.evaluating import EvaluationConfig
@@ -125,6 +128,30 @@ def test_a_model_against_a_dataset_leaves_a_report_and_pictures(system: Path, ch
     assert (said["samples"], said["policy"], said["checkpoint"]) == (4, "up_vla", str(checkpoint))
     assert {file.name for file in out.iterdir()} == {"report.json", "errors.png", "frames.png"}
     assert all(file.read_bytes().startswith(PNG) for file in out.glob("*.png"))
+    assert said["notices"] == [] and "warning" not in result.stderr
+
+
+def test_single_rows_that_no_arm_makes_are_warned_of(system: Path, checkpoint: Path, tmp_path: Path) -> None:
+    size = (tiny_up_vla.HEIGHT, tiny_up_vla.WIDTH)
+    images = (Feature(f"observation.images.{name}", "video", (*size, 3)) for name in DEFAULT_CAMERAS)
+    columns = (Feature(key, "float32", (count,)) for key, count in (("action", 7), ("qpos", 7), ("width", 1)))
+    features = Features(10, "panda", (*columns, *images))
+    with DatasetWriter(tmp_path / "theirs", features, RecordingConfig(fps=10)) as writer:
+        writer.begin("lift the red cube")
+        for row in range(24):
+            action = np.array([0.5 if row == 5 else 0.01, 0, 0, 0, 0, 0, 1.0])  # 5 m/s once
+            shown = {name: np.full((*size, 3), 9 * row, np.uint8) for name in DEFAULT_CAMERAS}
+            state = {"qpos": np.array(PANDA.home_rad), "width": np.zeros(1)}
+            writer.add(Row(row, shown, {"action": action, **state}))
+        writer.save(EpisodeDetails("lift the red cube", success=True))
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("data: {source: column, state_keys: [qpos, width], state_streams: [joints, gripper]}")
+    arguments = ("--checkpoint", checkpoint, "--dataset", tmp_path / "theirs", "--config", mapping, "--samples", 2)
+    result = evaluate(system, *arguments, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    told = "action: the TCP's speed of 1 rows is beyond 3 m/s, first in episode 0, row 5: 5 m/s"
+    assert f"warning: {tmp_path / 'theirs'}: {told}\n" in result.stderr
+    assert told in json.loads((tmp_path / "out" / "report.json").read_text())["notices"][0]
 
 
 @pytest.mark.parametrize(

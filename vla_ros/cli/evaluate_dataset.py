@@ -84,6 +84,8 @@ def evaluate_dataset(
         found.write(folder / "report.json", checkpoint=system.policy.checkpoint)
     except ValueError as error:  # also a DatasetError
         refuse(str(error))
+    for notice in found.notices:
+        typer.echo(f"warning: {notice}", err=True)
     out.print(_table(found))
     out.print(f"report     {folder / 'report.json'}", soft_wrap=True)
     _draw(found, folder, out)

@@ -47,6 +47,7 @@ class OpenLoop:
 
     `actions`: as the policy writes them. `path`: as the arm would go, integrated from where it was; None where nobody
     knows that. `predicted` and `copied`: camera -> how like the seen future the predicted, and the current, frame is.
+    `notices`: what is odd about the recorded actions, in words.
     """
 
     policy: str
@@ -58,6 +59,7 @@ class OpenLoop:
     predicted: Mapping[str, FrameScore] = field(default_factory=dict)
     copied: Mapping[str, FrameScore] = field(default_factory=dict)
     examples: Sequence[Example] = ()
+    notices: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """What stands in the JSON file."""
@@ -69,6 +71,7 @@ class OpenLoop:
             "policy": self.policy,
             "dataset": self.dataset,
             "samples": self.samples,
+            "notices": list(self.notices),
             "step_s": self.step_s,
             "actions": self.actions.as_dict(),
             "path": None if self.path is None else self.path.as_dict(),
@@ -126,7 +129,7 @@ def compare(
             on_progress(done, len(chosen))
             if asked.is_set():
                 break
-    return score.result(name, str(root))
+    return score.result(name, str(root), recorded.samples.notices)
 
 
 class _Score:
@@ -193,7 +196,7 @@ class _Score:
         )
         self._examples[camera].add(Example(camera, *place, ahead_s, current, predicted, seen, alike, copied_alike))
 
-    def result(self, name: str, dataset: str) -> OpenLoop:
+    def result(self, name: str, dataset: str, notices: Sequence[str]) -> OpenLoop:
         """What has been gathered."""
         spec = self._spec
         units, factors = zip(*(_unit(dimension, spec) for dimension in spec.dimensions), strict=True)
@@ -210,7 +213,7 @@ class _Score:
         copied = {c: FrameScore(counts[c], psnr_db(m[1]), float(m[3])) for c, m in means.items()}
         examples = tuple(one for those in self._examples.values() for one in those.spread())
         step_s = spec.step_ns / NANOSECONDS_PER_SECOND
-        return OpenLoop(name, dataset, len(self._actions), step_s, actions, path, predicted, copied, examples)
+        return OpenLoop(name, dataset, len(self._actions), step_s, actions, path, predicted, copied, examples, notices)
 
 
 class _Examples:
