@@ -127,3 +127,7 @@ def test_a_camera_of_another_clock_is_found(early_ms: int, tmp_path: Path) -> No
 def test_a_frame_near_its_row_and_a_pause_are_no_clock_offset(tmp_path: Path) -> None:
     assert offsets(record(tmp_path / "near", early_s={"front": 0.03})) == []
     assert offsets(record(tmp_path / "pause", pause_s=5.0)) == []
+    trimmed = dict.fromkeys(CAMERAS, -5.0)  # what `convert --trim-static` leaves of a pause at the head
+    assert offsets(record(tmp_path / "trimmed", early_s=trimmed)) == []
+    (said,) = offsets(record(tmp_path / "both", early_s={**trimmed, "front": -5.2}))
+    assert said.startswith("frames of front were taken 200 ms after")

@@ -20,6 +20,7 @@ _FOLLOWS = 0.9  # least correlation of a measurement with the target that it fol
 _MOVES_RAD = 0.02  # standard deviation of a joint that moves
 _FEWEST_ROWS = 10
 _LONGEST_DELAY_S, _DELAYS = 0.5, 16  # between target and measurement: the longest, and how many are tried
+_SHORTEST_PAUSE_S = 0.5
 _LARGEST_RAD = 7.0  # joints that go further are in degrees
 #: Parts of the names of what is no joint's angle. A gripper that holds something stays open by its size.
 _NO_ANGLES = ("gripper", "finger", "width", "jaw", "tcp", "quat", "vel", "effort", "torque", "current")
@@ -121,6 +122,9 @@ class Offsets:
         if end < _FEWEST_ROWS:
             return
         late_s = stamps_s[:end] - steps[:end, None] / self.found.fps
+        pause_s = float(np.median(late_s, axis=0).min())
+        if pause_s > _SHORTEST_PAUSE_S:  # the rows before a pause were left out: all that follow are later by it
+            late_s = late_s - pause_s
         for camera, late, stamps in zip(self._cameras, late_s.T, stamps_s[:end].T, strict=True):
             moved = np.diff(stamps)
             period_s = max(1 / self.found.fps, float(np.median(moved[moved > 0])) if (moved > 0).any() else 0.0)
