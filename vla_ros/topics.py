@@ -48,13 +48,19 @@ TABLE: dict[str, tuple[str, str]] = {
     COMMAND: ("trajectory_msgs/msg/JointTrajectory", "one point: what was sent to the driver, after every limit"),
     REQUESTED: (
         "trajectory_msgs/msg/JointTrajectory",
-        "one point: what was asked for then, before every limit",
+        "one point: the target requested at that tick, before every limit",
     ),
     INSTRUCTION: ("std_msgs/msg/String", "the task in words; transient local"),
     # Of the standard services the only one with a text in and a text out.
     ASK: ("diagnostic_msgs/srv/AddDiagnostics", "a question about the scene in load_namespace; message: the answer"),
-    TELEOP: ("trajectory_msgs/msg/JointTrajectory", "one point, absolute as a chunk's: what a teleoperator wants now"),
-    DEADMAN: ("std_msgs/msg/Bool", "whether the dead-man switch is held; again and again"),
+    TELEOP: (
+        "trajectory_msgs/msg/JointTrajectory",
+        "one point: the teleoperator's current target, absolute as in a chunk",
+    ),
+    DEADMAN: (
+        "std_msgs/msg/Bool",
+        "true while the dead-man switch is held; to be repeated within `watchdog.max_deadman_age_ms` (250)",
+    ),
     STATE: ("diagnostic_msgs/msg/DiagnosticArray", "mode, safety state and its reason, counters; 10 Hz and on change"),
     DIAGNOSTICS: ("diagnostic_msgs/msg/DiagnosticArray", "rates, ages, skew and drops of every stream"),
     prediction("<camera>"): ("sensor_msgs/msg/CompressedImage", "a predicted frame; stamped with the time it predicts"),
@@ -68,9 +74,12 @@ TABLE: dict[str, tuple[str, str]] = {
     recorder("save"): ("std_srvs/srv/Trigger", "end the episode and keep it, if it is within the health limits"),
     recorder("save_anyway"): ("std_srvs/srv/Trigger", "end the episode and keep it as it is"),
     recorder("discard"): ("std_srvs/srv/Trigger", "end the episode and forget it"),
-    recorder("rerecord"): ("std_srvs/srv/Trigger", "forget the open episode, or else the one saved last; begin anew"),
+    recorder("rerecord"): (
+        "std_srvs/srv/Trigger",
+        "discard the open episode, or else replace the one saved last; begin again",
+    ),
     recorder("pause"): ("std_srvs/srv/Trigger", "leave out what happens until resume"),
-    recorder("resume"): ("std_srvs/srv/Trigger", "go on with a paused episode"),
+    recorder("resume"): ("std_srvs/srv/Trigger", "continue a paused episode"),
     recorder("success"): ("std_srvs/srv/Trigger", "the episode did what its task says"),
     recorder("failure"): ("std_srvs/srv/Trigger", "the episode did not do what its task says"),
     RECORDER_CONTROL: (
