@@ -165,7 +165,7 @@ def test_single_rows_that_no_arm_makes_are_warned_of(system: Path, checkpoint: P
         (("--samples", "3"), "--samples, --config: of a dataset, and there is no --dataset"),
         (("--out", "/etc/passwd/out"), "--out: /etc/passwd/out cannot be written to"),
         (("--policy", "dreamer"), "policy.name: unknown policy 'dreamer'"),
-        (("--policy", "up_vla"), "policy.checkpoint: missing; policy up_vla has weights, say where"),
+        (("--policy", "up_vla"), "policy.checkpoint: missing; policy up_vla needs weights; give their folder"),
         (("--checkpoint", "/nowhere"), "/nowhere"),
         (("--dataset", str(REFERENCE)), "does not hold what the policy looks at besides cameras: joints, world"),
         (("--dataset", str(REFERENCE), "--config", "/nowhere.yaml"), "--config: /nowhere.yaml cannot be read"),

@@ -269,7 +269,7 @@ def test_start_waits_until_the_arm_stands(new_bench):
     bench.arm.start(bench.now_ns)
     bench.run(0.01)
     assert np.abs(bench.path()[-1] - before).max() > 0.001  # it cannot stop dead
-    assert bench.reason == "takes the measured pose as its command"
+    assert bench.reason == "re-anchoring to the measured pose"
     bench.run(0.5)
     assert bench.reason == "waits for the first chunk"
 

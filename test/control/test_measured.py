@@ -170,7 +170,7 @@ def test_a_second_publisher_of_joint_states_is_no_place_to_start_from(new_bench)
             bench.arm.on_joint_state(bench.now_ns, held + 0.25, np.zeros(7))
         bench.step()
         assert (bench.commands[-1].joint_positions == held).all()
-    assert bench.reason.startswith("joint states that cannot be: panda_joint")
+    assert bench.reason.startswith("implausible joint states: panda_joint")
 
 
 def test_an_arm_that_jumps_after_the_word_waits_for_another(new_bench):

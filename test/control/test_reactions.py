@@ -96,7 +96,7 @@ PATIENT = WatchdogConfig(max_chunk_age_ms=2900.0)  # so that the plan ends first
 OTHER = tuple(f"j{index}" for index in range(7))
 MEANINGLESS = "meaningless input: a "
 FAILED = "a callback of the controller failed: /vla/state"
-CANNOT_BE = "joint states that cannot be: "
+CANNOT_BE = "implausible joint states: "
 ROWS = [
     Row("meaningless", MEANINGLESS + "chunk with values", (1, 1), feed_once=lambda b: chunk(b, offset=np.nan)),
     Row("meaningless", MEANINGLESS + "chunk with a value", (1, 1), feed_once=lambda b: chunk(b, offset=1e6)),

@@ -102,7 +102,7 @@ def test_a_loss_waits_for_the_operator_where_so_configured(lost, back):
         (Event.CLOCK_JUMPED, RAMPING, "clock jump"),
         (Event.SECOND_PUBLISHER, RAMPING, "second publisher"),
         (Event.DEVIATED, RAMPING, "the arm is not where it was commanded"),
-        (Event.OTHER_TASK, RAMPING, "the policy started again with another task"),
+        (Event.OTHER_TASK, RAMPING, "the policy restarted with a different task"),
         (Event.FAILED, RAMPING, "a callback of the controller failed"),
         (Event.HOLD, RAMPING, "held by the operator"),
         (Event.NOT_FOLLOWING, RAMPING, "waits for resume, as the robot did not follow"),
@@ -137,7 +137,7 @@ def test_no_word_ends_a_fault_before_the_robot_has_recovered(word):
         watchdog.on(20, event)
     assert watchdog.reason == "waits for resume after a fault of the robot"
     watchdog.on(30, Event.RECOVERED)
-    assert watchdog.reason == "takes the measured pose as its command"
+    assert watchdog.reason == "re-anchoring to the measured pose"
     watchdog.on(30, Event.ANCHORED)
     assert watchdog.reason == "waits for the first chunk"
     assert watchdog.on(30, Event.CHUNK_CAME) is RUNNING

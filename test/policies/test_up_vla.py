@@ -383,7 +383,7 @@ def test_frames_of_another_shape_than_configured_are_not_acted_on(paper: Bundle)
     ("changes", "message"),
     [
         ({"robot": "fr3"}, "trained for robot fr3, and the system has a panda; choose that robot, or"),
-        ({"proprioception": ("joints", "world")}, "the checkpoint wants world; a robot measures joints, gripper"),
+        ({"proprioception": ("joints", "world")}, "the checkpoint needs world; a robot measures joints, gripper"),
         ({"proprioception": ("joints",)}, "trained with 8 values of proprioception, and joints of a panda gives 7"),
         ({"proprioception": ()}, "trained with 8 values of proprioception, and no stream of a panda give 0"),
     ],

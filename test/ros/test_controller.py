@@ -100,7 +100,7 @@ def test_it_holds_until_it_is_started_then_follows_then_says_that_the_chunks_ran
 
     answer = watcher.call(topics.START)
     assert answer.success
-    assert answer.message == "mode policy, holding: takes the measured pose as its command"
+    assert answer.message == "mode policy, holding: re-anchoring to the measured pose"
     watcher.until_said("controller", "holding: waits for the first chunk")
     watcher.until(lambda: watcher.commands, "the first command")
     assert np.allclose(watcher.commands[0].points[0].positions[:7], HOME)
@@ -253,7 +253,7 @@ def test_a_policy_that_comes_back_with_another_task_waits_for_the_operator(watch
     watcher.until(lambda: states.get_subscription_count() == 2, "the controller to listen")
     told_by_the_operator = inference_at("push", instructed=2)
     states.publish(DiagnosticArray(status=[told_by_the_operator, inference_at("lift", instructed=1)]))
-    watcher.until_said("controller", "holding: the policy started again with another task: 'lift', which was 'push'")
+    watcher.until_said("controller", "holding: the policy restarted with a different task: 'lift', which was 'push'")
     send(watcher, chunk_of(HOME, watcher.now_ns, rows=100))
     assert "another task" in watcher.call(topics.HOLD).message
     assert watcher.call(topics.RESUME).message.startswith("mode policy, holding: ")

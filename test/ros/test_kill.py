@@ -142,7 +142,7 @@ class Life:
         os.kill(process, signal.SIGKILL)
         if name == "inference":
             self.assert_held(name)
-            lost = "holding: policy lost: the inference node has said nothing for 1 s"
+            lost = "holding: policy lost: no message from the inference node for 1 s"
             self.watcher.until(lambda: self.is_let_go_on() and self.controller_said == lost, lost)
             self.until_it_goes_on()
         elif name == "bag":

@@ -200,7 +200,9 @@ def test_remappings_are_passed_on() -> None:
 def test_a_wrong_argument_is_refused(tmp_path: Path) -> None:
     with pytest.raises(config.ConfigError, match="policy.checkpoint: .*/weights is not there"):
         launched(LAUNCH_FILES[0], policy="up_vla", checkpoint=str(tmp_path / "weights"))
-    with pytest.raises(config.ConfigError, match="policy.checkpoint: missing; policy up_vla has weights, say where"):
+    with pytest.raises(
+        config.ConfigError, match="policy.checkpoint: missing; policy up_vla needs weights; give their folder"
+    ):
         launched(LAUNCH_FILES[0], policy="up_vla")
     with pytest.raises(ValueError, match="argument sim: given 'maybe'; should be true, false, or left out"):
         launched(LAUNCH_FILES[0], sim="maybe")

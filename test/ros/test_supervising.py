@@ -152,13 +152,13 @@ def test_a_node_that_fails_at_start_stops_the_rest_and_is_quoted(environment: di
     log = Log()
     with pytest.raises(NodeDied) as caught, supervise(environment, log, "obedient", "broken") as nodes:
         nodes.wait()
-    assert str(caught.value) == "node broken_1 ended with exit code 2; it said at last:\n  error: no such camera"
+    assert str(caught.value) == "node broken_1 ended with exit code 2; its last output:\n  error: no such camera"
 
 
 def test_a_node_ended_by_a_signal_is_named_with_it(environment: dict[str, str]) -> None:
     with pytest.raises(NodeDied) as caught, supervise(environment, Log(), "aborting") as nodes:
         nodes.wait()
-    assert str(caught.value) == "node aborting_0 was ended by SIGABRT; it said at last:\n  here I am"
+    assert str(caught.value) == "node aborting_0 was ended by SIGABRT; its last output:\n  here I am"
 
 
 # --- second lives -----------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_a_killed_node_starts_again_in_its_place_and_the_user_is_told(environmen
         assert second.split()[2:] == first.split()[2:]  # with the same parameters
         assert all(map(is_alive, others))
     assert [text for who, text in log.lines if who == "told"] == [
-        f"node obedient_1 was ended by SIGKILL; it said at last:\n  {first}\nnode obedient_1 starts again in 0.01 s"
+        f"node obedient_1 was ended by SIGKILL; its last output:\n  {first}\nnode obedient_1 starts again in 0.01 s"
     ]
     assert [name for name, line in log.lines if line == "ended by SIGINT"] == ["obedient_2", "obedient_1", "obedient_0"]
     assert not any(map(is_alive, [*others, int(second.split()[1])]))

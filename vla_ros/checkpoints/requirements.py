@@ -33,7 +33,7 @@ class Normalization(Config):
         if len(self.offset) != len(self.scale):
             raise ValueError(f"as many offsets as scales, got {len(self.offset)} and {len(self.scale)}")
         if not all(self.scale):
-            raise ValueError(f"no scale may be 0, or there is no way back; got {self.scale}")
+            raise ValueError(f"no scale may be 0, as it could not be inverted; got {self.scale}")
         return self
 
 
@@ -90,7 +90,7 @@ class Requirements(Config):
         lengths, names = robot.stream_lengths, self.proprioception
         unknown = [name for name in names if name not in lengths]
         if unknown:
-            raise ValueError(f"the checkpoint wants {', '.join(unknown)}; a robot measures {', '.join(lengths)}")
+            raise ValueError(f"the checkpoint needs {', '.join(unknown)}; a robot measures {', '.join(lengths)}")
         given, wanted = sum(lengths[name] for name in names), len(self.state.offset) if self.state else 0
         if given != wanted:
             raise ValueError(

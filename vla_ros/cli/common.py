@@ -78,7 +78,9 @@ def load_system(name: str, **overrides: str) -> SystemConfig:
     chosen = config.override(config.load(name, registry.names()), policies=registry.names(), **overrides)
     entry = registry.POLICIES[chosen.policy.name]
     if entry.needs_checkpoint and not chosen.policy.checkpoint:
-        raise config.ConfigError([f"policy.checkpoint: missing; policy {chosen.policy.name} has weights, say where"])
+        raise config.ConfigError(
+            [f"policy.checkpoint: missing; policy {chosen.policy.name} needs weights; give their folder"]
+        )
     return chosen
 
 

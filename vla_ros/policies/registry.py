@@ -39,7 +39,7 @@ def problems(name: str, checkpoint: str) -> list[str]:
     if checkpoint and not Path(checkpoint).exists():
         return [f"policy.checkpoint: {checkpoint} is not there"]
     if _find(name).needs_checkpoint and not checkpoint:
-        return [f"policy.checkpoint: missing; policy {name} has weights, say where"]
+        return [f"policy.checkpoint: missing; policy {name} needs weights; give their folder"]
     return []
 
 

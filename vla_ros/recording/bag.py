@@ -292,8 +292,8 @@ class _Stream:
         """Raise BagError for stamps that say nothing; have messages that came late come by their stamps."""
         if not found.late_ns:
             raise BagError(
-                f"none of the {found.unstamped} messages of {topic} has a stamp (all are 0), so nobody knows what "
-                "instant they are of; have its driver set header.stamp, and record again"
+                f"none of the {found.unstamped} messages of {topic} has a stamp (all are 0), so their capture "
+                "times are unknown; have its driver set header.stamp, and record again"
             )
         if found.unstamped:
             self.notices.append(f"{found.unstamped} messages of {topic} have no stamp (it is 0), and are left out")
@@ -302,8 +302,8 @@ class _Stream:
             apart = f"{abs(usual_s):.{0 if abs(usual_s) >= 10 else 1}f} s {'after' if usual_s > 0 else 'before'}"
             raise BagError(
                 f"messages of {topic} were received {apart} their stamps, so by another clock; in simulated time "
-                "record with --use-sim-time, or record /clock too; otherwise set the clocks of both computers by one "
-                "(chrony, PTP)"
+                "record with --use-sim-time, or record /clock too; otherwise synchronise the clocks of both "
+                "computers (chrony, PTP)"
             )
         if 2 * max(found.late_ns) > self._settle_ns:
             self._late[topic] = type_name
@@ -320,8 +320,8 @@ class _Stream:
             self.notices.append(
                 f"messages of {topic} were received {ns_to_ms(abs(found.usual_ns)):.0f} ms "
                 f"{'after' if usual_s > 0 else 'before'} their stamps (median; {ns_to_ms(least_ns):.0f} to "
-                f"{ns_to_ms(most_ns):.0f} ms is usual); if another clock made these, the rows have this topic so much "
-                "off the others: set the clocks of both computers by one (chrony, PTP), and record again"
+                f"{ns_to_ms(most_ns):.0f} ms is usual); if another clock made these, this topic is off by as much "
+                "in every row: synchronise the clocks of both computers (chrony, PTP), and record again"
             )
 
     def _require(self, topic: str, type_name: str, what: str) -> None:

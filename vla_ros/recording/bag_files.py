@@ -178,13 +178,13 @@ class Bag:
         there = sorted(self.path.iterdir(), key=_in_number_order)
         file = self.path / "metadata.yaml"
         if not file.exists():
-            self._notice(f"{self.path} has no metadata.yaml: nobody closed this bag; its files are read one by one")
+            self._notice(f"{self.path} has no metadata.yaml: the bag was not closed; its files are read one by one")
             return there
         try:
             about = yaml.safe_load(file.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
             listed = [self.path / Path(str(name)).name for name in about["relative_file_paths"]]
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            self._notice(f"{file} cannot be read ({type(error).__name__}: {error}); all files beside it are read")
+            self._notice(f"{file} cannot be read ({type(error).__name__}: {error}); all files next to it are read")
             return there
         missing = [one.name for one in listed if not one.exists()]
         if missing:

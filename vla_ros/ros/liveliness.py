@@ -56,7 +56,7 @@ class Liveliness:
         if self._node.count_publishers(topics.CHUNK) == 0:
             self._arm.on_policy_lost(self._now_ns(), f"no publisher on {topics.CHUNK}")
         elif self._seen_s is not None and time.monotonic() - self._seen_s > _SILENCE_S:
-            self._arm.on_policy_lost(self._now_ns(), f"the inference node has said nothing for {_SILENCE_S:g} s")
+            self._arm.on_policy_lost(self._now_ns(), f"no message from the inference node for {_SILENCE_S:g} s")
 
 
 class TaskWatch:

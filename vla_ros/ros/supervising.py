@@ -258,7 +258,7 @@ class _Child:
     def epitaph(self) -> str:
         """How it ended, and its last lines."""
         last = "\n".join(f"  {line}" for line in self._lines) or "  (nothing)"
-        return f"{ending(self.node, self.exit_code)}; it said at last:\n{last}"
+        return f"{ending(self.node, self.exit_code)}; its last output:\n{last}"
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -53,7 +53,7 @@ class RowHealth:
                 (
                     bool(self.rows) and self.moved_rad < config.min_motion_rad and self.moved_m < config.min_motion_m,
                     f"nothing moved: no joint by more than {self.moved_rad:.4f} rad, the gripper by "
-                    f"{1000 * self.moved_m:.1f} mm; is the arm led, and by whom?",
+                    f"{1000 * self.moved_m:.1f} mm; does a policy or a teleoperator command the arm?",
                 ),
             )
             if is_wrong

@@ -72,7 +72,7 @@ class Offsets:
             usual_s = float(np.median([*late_s.values()]))
             said = f"frames of {camera} were taken {1000 * abs(usual_s):.0f} ms {'after' if usual_s > 0 else 'before'} "
             said += f"the instants of their rows, throughout episodes {ranges(sorted(late_s))}"
-            remedy = f"set the clocks of {camera} and of the robot by one (chrony, PTP), measure the camera's latency "
+            remedy = f"synchronise the clocks of {camera} and of the robot (chrony, PTP), measure the camera's latency "
             remedy += "(vla-ros calibrate latency), and record again"
             yield warning(Kind.OFFSET, "data", said, remedy=remedy)
 
