@@ -255,7 +255,7 @@ def test_a_policy_that_comes_back_with_another_task_waits_for_the_operator(watch
     states.publish(DiagnosticArray(status=[told_by_the_operator, inference_at("lift", instructed=1)]))
     watcher.until_said("controller", "holding: the policy restarted with a different task: 'lift', which was 'push'")
     send(watcher, chunk_of(HOME, watcher.now_ns, rows=100))
-    assert "another task" in watcher.call(topics.HOLD).message
+    assert "a different task" in watcher.call(topics.HOLD).message
     assert watcher.call(topics.RESUME).message.startswith("mode policy, holding: ")
     send(watcher, chunk_of(HOME, watcher.now_ns, rows=100))
     watcher.until_said("controller", "running")
