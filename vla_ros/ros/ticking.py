@@ -1,4 +1,4 @@
-"""A node's periodic work in ROS time; while the node ends, by the steady clock where ROS time stands still."""
+"""A node's periodic work: by the steady clock, or in simulated time, and while the node ends also where that stands."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ _STANDSTILL_S = 0.1
 class Ticking:
     """Calls `tick` every period; `now_ns` is the time of it.
 
+    The period is of the steady clock, unless time is simulated: a timer of a system clock that is set back by an hour
+    would be silent for an hour, while the robot keeps its last target and an arm in motion has to ramp to a hold.
+
     A simulation that ends before the controller takes its time with it, and the arm still has to brake: after
     `outlast`, time that stands still goes on from there at the pace of the steady clock. It never goes back.
     """
@@ -26,7 +29,8 @@ class Ticking:
         self._outlasts = False
         self._ros_ns, self._moved_s = 0, 0.0  # the newest ROS time, and when it came
         self._given_ns = 0
-        node.create_timer(period_s, tick)
+        is_simulated = node.get_parameter("use_sim_time").value
+        node.create_timer(period_s, tick, clock=None if is_simulated else Clock(clock_type=ClockType.STEADY_TIME))
 
     @property
     def now_ns(self) -> int:
