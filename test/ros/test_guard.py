@@ -83,7 +83,7 @@ def test_callbacks_that_fail_are_counted_and_reported_and_the_node_lives_on(benc
     def later(future: Any) -> None:
         raise TypeError("an answer that nobody expects")
 
-    StatusReporter(bench.node, lambda: Status(OK, "running", "", {"rows": 3}))
+    StatusReporter(bench.node, lambda: Status(OK, "running", "", {"rows": 3}), "panda")
     bench.peer.create_subscription(DiagnosticArray, topics.STATE, states.append, qos.STATE)
     bench.node.create_subscription(String, "heard", take, qos.STATE)
     bench.node.create_service(Trigger, "served", serve)
