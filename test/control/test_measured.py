@@ -71,6 +71,25 @@ def test_two_sources_that_disagree_are_never_believed_to_stand(other):
     assert arm.doubt(is_strict=False)
 
 
+@pytest.mark.parametrize(
+    ("stamps_ms", "offsets_rad", "why"),
+    [
+        ([0, 10, 20, 30], [0.0, 0.2, 0.0, 0.2], "panda_joint4 was measured at -2.356 rad and 10 ms later at -2.156"),
+        ([0, 0, 0, 0], [0.0] * 4, "stamps 0 ms apart, expected above 0 and at most 100"),
+        ([30, 20, 10, 0], [0.0] * 4, "stamps -10 ms apart, expected above 0 and at most 100"),
+        ([0, 500, 1000, 1500], [0.0] * 4, "stamps 500 ms apart, expected above 0 and at most 100"),
+    ],
+)
+@pytest.mark.parametrize("jumped", [False, True])
+def test_joint_states_that_come_but_are_never_believed_say_why(stamps_ms, offsets_rad, why, jumped):
+    arm = measured()
+    if jumped:
+        arm.forget()
+    for stamp_ms, offset_rad in zip(stamps_ms, offsets_rad, strict=True):
+        arm.add(stamp_ms * MS, HOME + offset_rad * ELBOW, None)
+    assert arm.stale(0) == f"none {'since the clock jumped' if jumped else 'yet'} to rely on: {why}"
+
+
 def test_an_arm_that_is_elsewhere_for_good_has_jumped():
     arm = measured()
     feed(arm, 0, HOME, HOME, HOME, HOME + 0.4 * ELBOW, HOME + 0.4 * ELBOW)

@@ -60,6 +60,7 @@ class Measured:
         self._why_wrong = ""
         self._jump = ""
         self._forgot = False
+        self._why_none = ""  # why the newest measurement does not follow from the one before, while none is believed
 
     @property
     def state(self) -> JointState | None:
@@ -79,7 +80,7 @@ class Measured:
                 self._interventions.count("joint_state_out_of_order")
                 return
             leap = self._leap(last, state)
-            if not leap and self._follows(last, state):
+            if not leap and not self._interval(last, state):
                 self._believed.append(state)
                 self._others.clear()
                 if self._wrong and stamp_ns - self._wrong_ns > self._max_age_ns:
@@ -118,12 +119,13 @@ class Measured:
         """The stamps of what is there are worthless."""
         self._believed.clear()
         self._others.clear()
-        self._wrong, self._jump, self._forgot = 0, "", True
+        self._wrong, self._jump, self._why_none, self._forgot = 0, "", "", True
 
     def stale(self, now_ns: int) -> str:
         """What is wrong with the age of the newest state, in words; "" when it is fresh."""
         if (state := self.state) is None:
-            return "none since the clock jumped" if self._forgot else "none yet"
+            none = "none since the clock jumped" if self._forgot else "none yet"
+            return f"{none} to rely on: {self._why_none}" if self._why_none else none
         age_ms = ns_to_ms(now_ns - state.stamp_ns)
         return f"{age_ms:.0f} ms old" if abs(age_ms) > self._max_age_ms else ""
 
@@ -153,15 +155,19 @@ class Measured:
             f"{self._names[worst]} was measured at {was:.3f} rad and {ns_to_ms(time_ns):.0f} ms later at {is_now:.3f}"
         )
 
-    def _follows(self, last: JointState, state: JointState) -> bool:
-        """Whether a stamp is after another, without a pause."""
-        return 0 < state.stamp_ns - last.stamp_ns <= self._max_age_ns
+    def _interval(self, last: JointState, state: JointState) -> str:
+        """What is wrong with the time between two stamps, in words; "" for one after the other without a pause."""
+        interval_ns = state.stamp_ns - last.stamp_ns
+        if 0 < interval_ns <= self._max_age_ns:
+            return ""
+        return f"stamps {ns_to_ms(interval_ns):.0f} ms apart, expected above 0 and at most {self._max_age_ms:g}"
 
     def _believe_others(self, state: JointState) -> None:
         """Believe measurements that do not follow from the last ones, once there are enough that agree."""
         others = self._others
-        if others and not (self._follows(others[-1], state) and not self._leap(others[-1], state)):
+        if others and (why := self._interval(others[-1], state) or self._leap(others[-1], state)):
             others.clear()
+            self._why_none = why
         others.append(state)
         if len(others) < _ENOUGH:
             return
