@@ -147,7 +147,7 @@ simulation: {}
             "5: cameras.front.topic: no valid ROS name (given 'camera/front'); "
             "should be absolute, as /camera/front/image_raw",
             f"7: cameras.wrist.heigth: unknown key; did you mean 'height'?; {keys}",
-            "10: controller.rate_hz: not allowed (given -1); should be greater than or equal to 1",
+            "10: controller.rate_hz: not allowed (given -1); should be greater than or equal to 20",
             "12: controller.schedule.mode: unknown value (given 'blnd'); did you mean 'blend'?; "
             "should be 'newest', 'blend' or 'ensemble'",
             "13: controller.schedule.blend_steps: wrong type (given 1.5); should be a valid integer",

@@ -169,6 +169,20 @@ def test_commands_keep_the_limits_by_their_stamps_however_unevenly_ticks_come(
     assert (speed.max() / config.limits.tcp_velocity_m_s if kind == "pose" else used) > 0.5, "the limits were tried"
 
 
+def test_an_arm_moves_at_the_lowest_rate_that_may_be_configured(new_bench):
+    [lowest_hz] = [bound.ge for bound in ArmConfig.model_fields["rate_hz"].metadata if hasattr(bound, "ge")]
+    bench, start = new_bench(ArmConfig(rate_hz=lowest_hz)), np.array(PANDA.home_rad)
+    for tick in range(int(2 * lowest_hz)):
+        bench.pass_time(round(1e9 / lowest_hz))
+        bench.arm.on_joint_state(bench.now_ns, bench.measured, np.zeros(7))
+        if tick == 5:
+            bench.arm.start(bench.now_ns)
+        if tick == 10:
+            bench.send_joints()
+        bench.step()
+    assert bench.measured - start == pytest.approx(0.18, abs=1e-3)
+
+
 def test_ticks_that_catch_up_are_left_out(new_bench):
     bench = new_bench().started()
     bench.send_joints()

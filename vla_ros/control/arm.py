@@ -66,7 +66,8 @@ _SAME_RAD = 0.02
 class ArmConfig(Config):
     """One arm's controller. `command_interface`: which of a command's two forms the driver sends."""
 
-    rate_hz: float = Field(default=100.0, ge=1.0, le=1000.0)
+    # Joint states further apart than max_state_age_ms are not relied on; an arm rests after 0.1 s without a command.
+    rate_hz: float = Field(default=100.0, ge=20.0, le=1000.0)
     command_interface: Literal["joint", "cartesian"] = "joint"
     schedule: ScheduleConfig = ScheduleConfig()
     limits: LimitsConfig = LimitsConfig()
