@@ -19,7 +19,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from vla_ros.recording.features import LEAVE_OUT
-from vla_ros.recording.files import DatasetError
+from vla_ros.recording.files import DatasetError, ordinary
 
 #: How far from k/fps a frame may be shown; LeRobot accepts as much.
 TOLERANCE_S: Final = 1e-4
@@ -407,7 +407,7 @@ def _reading(path: Path) -> Iterator[tuple[Any, Any]]:
 
 def _opened(path: Path) -> tuple[Any, Any]:
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(str(ordinary(path)), metadata_errors="replace")
     except (OSError, av.FFmpegError) as error:
         container = _opened_up_to_damage(path)
         if container is None:
