@@ -255,7 +255,7 @@ class ArmController:
     def hold(self, now_ns: int) -> None:
         """Ramp to a hold, until `resume` or `start`; what was planned is dropped."""
         self._watchdog.on(now_ns, Event.HOLD)
-        self._begin_anew(now_ns)
+        self._intake.begin_anew(now_ns)  # the gripper keeps what it was commanded
 
     def resume(self, now_ns: int) -> None:
         """Go on after anything but `stop` and a fault, with what is observed, or wanted, from now on.
@@ -269,7 +269,7 @@ class ArmController:
     def estop(self, now_ns: int) -> None:
         """Ramp to a hold at once; STOPPED until `resume`; what was planned is dropped."""
         self._watchdog.on(now_ns, Event.ESTOP)
-        self._begin_anew(now_ns)
+        self._intake.begin_anew(now_ns)  # the gripper keeps what it was commanded
 
     # What goes out
 
