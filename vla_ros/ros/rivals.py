@@ -52,6 +52,7 @@ class Rivals:
         self._presence = presence
         self._nameless_looks: dict[str, int] = {}
         self._lingering_looks: dict[str, int] = {}
+        self._participants: dict[str, set[tuple[str, bytes]]] = {}
         self._ears: dict[str, _Ear] = {}  # where there are two publishers of one name
         node.create_timer(_PERIOD_S, self.look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -72,6 +73,9 @@ class Rivals:
         """Who publishes there, where it is more than may; else ""."""
         infos = self._node.get_publishers_info_by_topic(topic)
         participants = {(_name(info), bytes(info.endpoint_gid)[:_PARTICIPANT]) for info in infos}
+        if self._participants.get(topic) != participants:  # the dead of several restarts linger one after the other
+            self._participants[topic] = participants
+            self._lingering_looks.pop(topic, None)
         names = [name for name, _ in participants]
         known = {name for name in names if name}
         own = self._node.get_fully_qualified_name()
