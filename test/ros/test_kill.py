@@ -112,7 +112,7 @@ class Life:
         """Begin an episode and come to a random instant in which the arm moves."""
         watcher = self.watcher
         watcher.call(topics.STOP)
-        watcher.until(lambda: self.controller_said in ("", "holding: not started"), "the arm to stand")
+        watcher.until(lambda: not self.controller_said.startswith(("running", "ramping")), "the arm to stand")
         instruction = watcher.call(topics.SIMULATION_RESET).message
         self.truth.wait_until(self.truth.now_ns + s_to_ns(0.1))  # an arm that is elsewhere after the start would hold
         watcher.call(topics.RESUME)
