@@ -75,7 +75,7 @@ class Rivals:
         participants = {(_name(info), bytes(info.endpoint_gid)[:_PARTICIPANT]) for info in infos}
         if self._participants.get(topic) != participants:  # the dead of several restarts linger one after the other
             self._participants[topic] = participants
-            self._lingering_looks.pop(topic, None)
+            self._forget_namesakes(topic)
         names = [name for name, _ in participants]
         known = {name for name in names if name}
         own = self._node.get_fully_qualified_name()
