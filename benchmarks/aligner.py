@@ -102,8 +102,8 @@ def main() -> None:
 
 
 def print_stalled(seconds: float) -> None:
-    """What an image costs to add and to look for a new instant, while every stream goes on and while one stalls."""
-    print("\nus/image, 30 Hz cameras + 100 Hz streams  all go on  one stream stalls  ratio  one camera stalls  worst")
+    """What an image costs to add and to look for a new instant, while every stream runs and while one stalls."""
+    print("\nus/image, 30 Hz cameras + 100 Hz streams  all run    one stream stalls  ratio  one camera stalls  worst")
     for cameras, streams in SIZES:
         # Where the only camera stalls there is no image to add.
         names = [f"camera{index}" for index in range(cameras)], [f"stream{index}" for index in range(streams)]
