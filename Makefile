@@ -27,8 +27,12 @@ test: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n auto --dist loadfile --ignore test/ros
-	$(BIN)/pytest test/ros  # on time, so alone
+	$(BIN)/pytest $(HANGS) -n auto --dist loadfile --ignore test/ros
+	$(BIN)/pytest $(HANGS) -n 1 test/ros  # on time, so one after the other
+
+# A test that hangs fails and prints where it stands; it ends its worker, not the run.
+HANGS := -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
+test-full: HANGS := -o faulthandler_timeout=7200 -o faulthandler_exit_on_timeout=true
 
 # Threads that wait for each other cost more than they bring.
 test: export OPENBLAS_NUM_THREADS := 1

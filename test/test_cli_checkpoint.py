@@ -105,12 +105,12 @@ def test_a_checkpoint_that_cannot_be_loaded_fails(ours: Path) -> None:
     os.truncate(ours / "model.safetensors", 1000)
     result = run("inspect", ours)
     assert result.exit_code == 1
-    assert "problem:" in result.output and "cut off" in result.output
+    assert "problem:" in result.output and "truncated" in result.output
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "there is no such file or folder"), (b"no weights", "is no file of weights, was cut off")],
+    [(None, "there is no such file or folder"), (b"no weights", "is not a weights file, is truncated")],
 )
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes | None, said: str) -> None:
     if content:
@@ -169,7 +169,7 @@ def test_training_starts_from_show_o(sources: Path) -> None:
     ("options", "said"),
     [
         (("--robot", "r2d2"), "unknown robot 'r2d2'"),
-        (("--camera-size", "200"), "--camera-size: '200' is no size; it should be like 200x200"),
+        (("--camera-size", "200"), "--camera-size: '200' is not a size; it should be like 200x200"),
         (("--rate-hz", "0"), "rate_hz: Input should be greater than 0"),
         (("--rotation", "matrix"), "rotation: Input should be 'euler_xyz'"),
         (("--rotation", "quaternion"), "error: values of an action: 8, but model.action_dims: 7"),

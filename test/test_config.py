@@ -210,7 +210,7 @@ simulation: {}
         ),
         (
             ("front: {", "front: {frame: panda_hnd, pose: [0, 0, 0, 1, 0, 0, 0], "),
-            "4: cameras: front.frame is no link of the panda (given 'panda_hnd'; did you mean 'panda_hand'?); should",
+            "4: cameras: front.frame is not a link of the panda (given 'panda_hnd'; did you mean 'panda_hand'?); ",
         ),
         (("title: A test", f"title: {'a' * 5000}"), "1: title: a text of 5000 characters (given 'aaaaaaaaaaaaaaaaaaaa"),
         (("title: A test", f"title: A\ninstruction: {'a' * 1001}"), "2: instruction: not allowed"),

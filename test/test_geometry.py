@@ -118,7 +118,7 @@ def test_axis_angle_survives_the_ends_of_its_range(angle: float) -> None:
 @pytest.mark.parametrize(
     ("form", "values", "message"),
     [
-        (RotationForm.QUATERNION, (0, 0, 0, 0), "a quaternion of norm 0 is no rotation"),
+        (RotationForm.QUATERNION, (0, 0, 0, 0), "a quaternion of norm 0 is not a rotation"),
         (RotationForm.ROTATION_6D, (0, 0, 0, 1, 0, 0), "the first row of a 6-d rotation is zero"),
         (RotationForm.ROTATION_6D, (1, 0, 0, 2, 0, 0), "the two rows of a 6-d rotation are parallel"),
         (RotationForm.EULER_XYZ, (1, 2, 3, 4), r"form euler_xyz has 3 values, got shape \(4,\)"),

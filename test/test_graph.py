@@ -156,7 +156,7 @@ SERVICE = Endpoint("/s", "std_srvs/srv/Trigger", EndpointKind.SERVICE)
     ("nodes", "told"),
     [
         ([NodeSpec("r", "reader", reads=(TEXT,))], "/a: reader reads it, but nobody writes it"),
-        ([NodeSpec("c", "caller", writes=(SERVICE,))], "/s: caller calls it, but nobody serves it"),
+        ([NodeSpec("c", "caller", writes=(SERVICE,))], "/s: caller calls it, but no node serves it"),
         (
             [NodeSpec("w", "one", writes=(TEXT,)), NodeSpec("w", "two", writes=(TEXT,))],
             "/a: written by one and two; a command or a stream has one writer",

@@ -58,7 +58,7 @@ def rotation_matrix(values: ArrayLike, form: RotationForm) -> Array:
         return _gram_schmidt(v[:3], v[3:])
     norm = float(np.linalg.norm(v))
     if norm < 1e-6:
-        raise ValueError(f"a quaternion of norm {norm:g} is no rotation")
+        raise ValueError(f"a quaternion of norm {norm:g} is not a rotation")
     x, y, z, w = v / norm
     return np.array(
         [

@@ -431,7 +431,7 @@ def _silent_problems(graph: Graph) -> Iterator[str]:
                 yield f"{end.name}: {node.name} reads it, but nobody writes it"
         for end in node.writes:
             if end.kind is not EndpointKind.TOPIC and end.name not in served:
-                yield f"{end.name}: {node.name} calls it, but nobody serves it"
+                yield f"{end.name}: {node.name} calls it, but no node serves it"
 
 
 def _crowded_problems(graph: Graph) -> Iterator[str]:

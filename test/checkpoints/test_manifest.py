@@ -165,7 +165,7 @@ def test_only_checkpoints_are_replaced(tiny: Bundle, tmp_path: Path) -> None:
     (tmp_path / "work" / "thesis.txt").write_text("all of it")
     (tmp_path / "file").write_text("something")
     for name in ("work", "file"):
-        with pytest.raises(CheckpointError, match="is there, is no checkpoint .* and is not replaced"):
+        with pytest.raises(CheckpointError, match="is there, is not a checkpoint .* and is not replaced"):
             save(tmp_path / name, tiny)
     assert (tmp_path / "work" / "thesis.txt").read_text() == "all of it"
     (tmp_path / "empty").mkdir()
@@ -187,7 +187,7 @@ def refused(folder: Path) -> str:
 @pytest.mark.parametrize("name", ["model.safetensors", "image_tokenizer.safetensors", "vision.safetensors"])
 def test_a_truncated_file_is_refused(saved: Path, name: str) -> None:
     os.truncate(saved / name, (saved / name).stat().st_size - 4)
-    assert refused(saved).startswith(f"{saved / name} is no whole safetensors file, or was cut off")
+    assert refused(saved).startswith(f"{saved / name} is not a safetensors file, or is truncated")
 
 
 @pytest.mark.parametrize("name", sorted(FILES - {"README.md"}))
@@ -293,7 +293,7 @@ def test_damage_to_any_part_of_a_manifest_is_told(saved: Path, data: st.DataObje
 def test_a_pipe_is_not_waited_for(saved: Path, name: str) -> None:
     (saved / name).unlink()
     os.mkfifo(saved / name)
-    assert name in refused(saved) and "it is no ordinary file" in refused(saved)
+    assert name in refused(saved) and "it is not a regular file" in refused(saved)
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[1]", b"null", b"[" * 100_000])

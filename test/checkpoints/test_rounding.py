@@ -101,7 +101,7 @@ def test_what_cannot_be_rounded_leaves_nothing(saved: Path, tmp_path: Path) -> N
     assert "lies in" in refused(saved / "small")
     for name, content, said in (
         ("manifest.json", b"", "unknown robot '../../etc'"),
-        ("text/tokenizer.json", b"{}", "tokenizer.json is no tokenizer"),
+        ("text/tokenizer.json", b"{}", "tokenizer.json is not a tokenizer"),
         ("text/tokenizer.json", None, "has no text tokenizer"),
     ):
         whole = (saved / name).read_bytes()
@@ -120,4 +120,4 @@ def test_what_cannot_be_rounded_leaves_nothing(saved: Path, tmp_path: Path) -> N
     (saved / "vision.safetensors").unlink()
     assert "vision.safetensors cannot be read" in refused()
     (saved / "manifest.json").unlink()
-    assert "is no checkpoint of vla_ros" in refused()
+    assert "is not a checkpoint of vla_ros" in refused()

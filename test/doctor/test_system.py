@@ -260,7 +260,7 @@ def test_two_who_command(system: SystemConfig, built: Graph, fine: Seen) -> None
 
 def test_a_driver_whose_controller_is_not_active(system: SystemConfig, built: Graph, fine: Seen) -> None:
     (found,) = problems(system, built, with_topic(fine, TARGETS, lambda topic: replace(topic, subscribers=())))
-    assert (found.level, found.subject, found.found) == (FAIL, TARGETS, "nobody listens")
+    assert (found.level, found.subject, found.found) == (FAIL, TARGETS, "no node subscribes")
     assert "ros2 control list_controllers" in found.remedy
 
 
@@ -269,7 +269,7 @@ def test_a_camera_that_is_not_there_is_one_finding(system: SystemConfig, built: 
     silent = replace(silent, others={"/camera/camera/color/image_raw": "sensor_msgs/msg/Image", "/map": "x/msg/Y"})
     (found,) = problems(system, built, silent)
     assert (found.level, found.subject) == (FAIL, "camera wrist")
-    assert found.found == (f"is not there: nobody publishes on {WRIST}; images are on /camera/camera/color/image_raw")
+    assert found.found == (f"is not there: no node publishes on {WRIST}; images are on /camera/camera/color/image_raw")
 
 
 def test_a_driver_that_is_not_there_is_one_finding(system: SystemConfig, built: Graph, fine: Seen) -> None:
@@ -320,7 +320,9 @@ def test_drivers_and_cameras_are_judged_before_our_nodes_run(system: SystemConfi
     ]
     assert found[0].found.startswith("none of inference or controller runs")
     deaf = with_topic(drivers, TARGETS, lambda topic: replace(topic, subscribers=()))
-    assert (FAIL, TARGETS, "nobody listens") in [(f.level, f.subject, f.found) for f in problems(system, built, deaf)]
+    assert (FAIL, TARGETS, "no node subscribes") in [
+        (f.level, f.subject, f.found) for f in problems(system, built, deaf)
+    ]
 
 
 def test_colours_of_unknown_order_are_a_warning(system: SystemConfig, built: Graph, fine: Seen) -> None:

@@ -459,7 +459,7 @@ def exchange(folder: Path) -> None:
         (drop("normalization"), "normalization: Field required"),
         (drop("state"), "values in state: 0, but model.state_dims: 8"),
         (drop("format"), "of format None"),
-        (lambda folder: (folder / MANIFEST).unlink(), "is no checkpoint of vla_ros"),
+        (lambda folder: (folder / MANIFEST).unlink(), "is not a checkpoint of vla_ros"),
     ],
 )
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, paper: Bundle, damage: Any, message: str) -> None:

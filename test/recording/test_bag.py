@@ -432,10 +432,10 @@ def test_joints_and_a_task_are_needed(tmp_path: Path, convert: Callable[..., Any
     ("name", "message"),
     [
         ("missing", "missing does not exist; .* a folder with metadata.yaml"),
-        ("folder", r"folder is no bag: it should have an \.mcap or \.db3 file, and has notes\.txt"),
+        ("folder", r"folder is not a bag: it should have an \.mcap or \.db3 file, and has notes\.txt"),
         ("file.mcap", r"file\.mcap cannot be read: .*file\.mcap is not an MCAP file"),
         ("file.db3", r"file\.db3 cannot be read: Cannot open database"),
-        ("notes.txt", r"notes\.txt is no bag"),
+        ("notes.txt", r"notes\.txt is not a bag"),
         ("old.bag", r"old\.bag is a bag of ROS 1; `rosbags-convert --src .*old\.bag --dst .*old` makes one of ROS 2"),
     ],
 )

@@ -487,8 +487,8 @@ def test_the_command_converts(motions: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--episodes", "0,x"], 2, "'x' is no number"),
-        (["--episodes", "3-1"], 2, "'3-1' is no number"),
+        (["--episodes", "0,x"], 2, "'x' is neither a number"),
+        (["--episodes", "3-1"], 2, "'3-1' is neither a number"),
         (["--moved-rad", "0.1"], 2, "means something with --keyframes only"),
         (["--trim-static", "--still-m", "0"], 2, "still.m: Input should be greater than 0"),
         (["--episodes", "9"], 2, "no episode 9"),

@@ -266,7 +266,7 @@ def test_pictures_in_files_are_read_if_they_are_in_the_folder(tmp_path: Path) ->
         path.write_bytes(cv2.imencode(".png", np.full((*foreign.SIZE, 3), level, np.uint8))[1].tobytes())
     reader = DatasetReader(root)
     assert [reader.row(k).images["left"].mean() for k in (0, 1)] == [50, 80]
-    for row, said in ((2, "no path inside"), (3, "gone.png cannot be read"), (4, "holds no image")):
+    for row, said in ((2, "not a path inside"), (3, "gone.png cannot be read"), (4, "holds no image")):
         with pytest.raises(DatasetError, match=said):
             reader.row(row)
 

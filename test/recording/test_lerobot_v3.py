@@ -241,7 +241,7 @@ def test_any_text_and_any_length(tmp_path_factory: pytest.TempPathFactory, said:
     [
         ("", "the task is empty"),
         (" \n", "the task is empty"),
-        ("lift \udcff", "the task 'lift .udcff' is no unicode text: character 5 is half of a pair"),
+        ("lift \udcff", "the task 'lift .udcff' is not Unicode text: character 5 is half of a pair"),
         ("x" * (LONGEST_TASK + 1), "the task has 1001 characters; at most 1000"),
     ],
 )

@@ -103,10 +103,10 @@ def test_a_pattern_is_a_path_with_numbers(pattern: object) -> None:
 def test_a_name_is_a_path_inside() -> None:
     assert inside(Path("/d"), "videos/a b/x.mp4") == Path("/d/videos/a b/x.mp4")
     for name in ("../x", "a/../../x", "/x", "", ".", "a\0", "a\x1b[2J"):
-        with pytest.raises(DatasetError, match="is no path inside /d"):
+        with pytest.raises(DatasetError, match="is not a path inside /d"):
             inside(Path("/d"), name)
     layout = Layout(Path("/d"), video_pattern="{video_key}/{file_index}.mp4")
-    with pytest.raises(DatasetError, match="is no path inside /d"):
+    with pytest.raises(DatasetError, match="is not a path inside /d"):
         layout.video_file("..", 0, 0)
 
 

@@ -258,7 +258,7 @@ def test_images_in_tables_are_read(tmp_path: Path) -> None:
 
 def test_no_image_in_a_table_is_said(tmp_path: Path) -> None:
     write_v21(tmp_path, [b"none"] * 6)
-    with pytest.raises(DatasetError, match="row 1 of image is no image that can be decoded"):
+    with pytest.raises(DatasetError, match="row 1 of image is not a decodable image"):
         DatasetReader(tmp_path).row(1)
 
 
@@ -288,7 +288,7 @@ def test_columns_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     good = parquet.read_table(path)
     for column, said in (
         (pa.array([[1.0], [1.0, 2.0], [3.0]]), "state has rows of unequal length: 1, 2"),
-        (pa.array(["a", "b", "c"]), "state is no column of numbers, but of string"),
+        (pa.array(["a", "b", "c"]), "state is not a column of numbers, but of string"),
         (pa.array([1.0, None, 2.0]), "state has 1 rows without a value"),
     ):
         parquet.write_table(good.set_column(0, "state", column), path)

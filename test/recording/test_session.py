@@ -213,7 +213,7 @@ def test_words_at_the_wrong_time_change_nothing(open_studio: Callable[..., Studi
     [
         ("  ", "there is no task"),
         ("x" * 1001, "the task has 1001 characters; at most 1000"),
-        ("half a \ud800 pair", "is no unicode text"),
+        ("half a \ud800 pair", "is not Unicode text"),
     ],
 )
 def test_no_episode_without_a_task_that_can_be_kept(open_studio: Callable[..., Studio], task: str, told: str) -> None:

@@ -134,7 +134,7 @@ def test_the_command_writes_a_report_and_a_picture(dataset: DatasetReader, tmp_p
     [
         (["franka_upvla", "/nowhere"], "is no LeRobot dataset"),
         (["franka_upvla", "/nowhere", "--picture", "a.jpg"], "a.jpg should end in .png"),
-        (["franka_upvla", "/nowhere", "--report", "/etc/passwd/report.json"], "is no folder"),
+        (["franka_upvla", "/nowhere", "--report", "/etc/passwd/report.json"], "is not a folder"),
     ],
 )
 def test_the_command_says_what_is_wrong(arguments: list[str], text: str) -> None:

@@ -48,7 +48,7 @@ def test_what_was_published_is_in_the_bag(
     path = tmp_path / "new" / "bag"
     params = {"path": str(path), "topics": [*sent, "/nobody"]}
     process = start_node(NodeSpec("bag", "bag", params=params))
-    watcher.until_said("bag", "waiting: nobody publishes /nobody")
+    watcher.until_said("bag", "waiting: no node publishes /nobody")
     watcher.until(lambda: all(recorded(watcher, topic) >= COUNT for topic in publishers), "all to be recorded")
     counts = {topic: recorded(watcher, topic) for topic in sent}
     assert process.end(number) == 0

@@ -348,7 +348,7 @@ def test_a_reflex_and_the_way_out(bench: Bench, simulated: tuple[Tabletop, Panda
             None,
             (
                 False,
-                "nobody answers on /controller_manager/switch_controller, so cartesian_impedance_controller stays "
+                "no node answers on /controller_manager/switch_controller, so cartesian_impedance_controller stays "
                 "inactive",
             ),
         ),

@@ -68,7 +68,7 @@ class Observer:
         self._watcher.until(moves, "the arm to move")
 
     def until_gone(self, *names: str) -> None:
-        """Wait until nobody publishes there."""
+        """Wait until no node publishes there."""
 
         def are_gone() -> bool:
             self._take()

@@ -73,7 +73,7 @@ def test_a_graph_that_is_not_there_is_named(
     system: SystemConfig, ros_domain_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vla_ros.ros.operating.APPEAR_S", 0.5)
-    with pytest.raises(Unanswered, match="nobody serves /vla/simulation/reset: is the node simulator running?"):
+    with pytest.raises(Unanswered, match="no node serves /vla/simulation/reset: is the node simulator running?"):
         run_episodes(system, 1, 0, print)
 
 

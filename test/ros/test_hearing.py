@@ -25,7 +25,7 @@ def test_who_hears_nobody_though_others_speak(make_watcher: Callable[[], Any], m
     other = rclpy.create_node("other", context=watcher.context)
     silent = other.create_publisher(DiagnosticArray, topics.STATE, qos.STATE)
     watcher.until(lambda: ears.failure, "the silence of the other to be noticed")
-    assert ears.failure.startswith(f"nothing was heard on {topics.STATE} for ")
+    assert ears.failure.startswith(f"no message on {topics.STATE} for ")
     own.publish(DiagnosticArray(status=[DiagnosticStatus(name=watcher.get_name())]))
     watcher.until(lambda: watcher.get_name() in watcher.said, "its own word")
     assert ears.failure, "its own word is nobody else's"

@@ -252,7 +252,7 @@ def test_up_vla_acts_shows_what_it_expects_and_answers(make_watcher: Callable[[]
 
 
 def test_where_nobody_answers_questions_that_is_said(ros_domain_id: int) -> None:
-    told = f"nobody serves /vla/ask in ROS domain {ros_domain_id}: is a system running there"
+    told = f"no node serves /vla/ask in ROS domain {ros_domain_id}: is a system running there"
     with pytest.raises(RuntimeError, match=told):
         asking.ask("where is the red cube?", 0.2)
 

@@ -111,7 +111,7 @@ def test_a_person_demonstrates_in_simulation(
         while "save: episode 0: " not in "".join(said[-1:]):
             said.append(process.stdout.readline())
             assert said[-1], said
-        assert [line for line in said if "no policy runs: the arm is led by what comes on /vla/teleop" in line]
+        assert [line for line in said if "no policy runs: the arm follows targets on /vla/teleop" in line]
         assert [line for line in said if "recorder   recording" in line]
         assert [line for line in said if "start: lift the red cube" in line]
     finally:

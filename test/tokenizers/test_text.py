@@ -99,7 +99,7 @@ def test_folders_that_lack_something_are_named(trained: TextTokenizer, tmp_path:
         TextTokenizer.load(tmp_path, PHI_SIZE)
     whole = (tmp_path / "tokenizer.json").read_text()
     (tmp_path / "tokenizer.json").write_text(whole[: len(whole) // 2])
-    with pytest.raises(TextTokenizerError, match=r"tokenizer.json is no tokenizer"):
+    with pytest.raises(TextTokenizerError, match=r"tokenizer.json is not a tokenizer"):
         TextTokenizer.load(tmp_path)
     Tokenizer(models.BPE()).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(TextTokenizerError, match=r"no entry <\|endoftext\|>"):

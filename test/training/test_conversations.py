@@ -79,7 +79,7 @@ def test_pictures_stay_in_memory_while_there_is_room(folder: Path, monkeypatch: 
     for number in range(2):
         (folder / f"{number}.png").unlink()
     assert np.array_equal(talks.turn(0).images, before[0])
-    with pytest.raises(ValueError, match=r"1\.png is no image"):
+    with pytest.raises(ValueError, match=r"1\.png is not a readable image"):
         talks.turn(1)
 
 
@@ -99,7 +99,7 @@ def test_an_entry_that_is_wrong_is_named(folder: Path, entry: Any, says: str) ->
 
 
 def test_files_that_are_not_there_or_nothing_are_named(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"none\.json is no json"):
+    with pytest.raises(ValueError, match=r"none\.json is not valid JSON"):
         read(folder / "none.json")
     (folder / "talk.json").write_text('{"image": 1}')
     with pytest.raises(ValueError, match="a list of entries, not dict"):
@@ -113,5 +113,5 @@ def test_files_that_are_not_there_or_nothing_are_named(folder: Path) -> None:
         read(write(folder, *missing))
     (folder / "9.png").write_text("no picture")
     broken = Conversations([write(folder, missing[1])], Pictures(16), 1)
-    with pytest.raises(ValueError, match=r"9\.png is no image"):
+    with pytest.raises(ValueError, match=r"9\.png is not a readable image"):
         broken.turn(0)

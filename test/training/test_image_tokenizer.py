@@ -194,5 +194,5 @@ def test_a_damaged_tokenizer_is_refused(frames: NDArray[np.uint8], tmp_path: Pat
     with pytest.raises(CheckpointError, match="image_tokenizer.safetensors holds another image tokenizer"):
         load_image_tokenizer(tmp_path)
     (tmp_path / "image_tokenizer.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="is no summary of an image tokenizer"):
+    with pytest.raises(CheckpointError, match="is not a summary of an image tokenizer"):
         load_image_tokenizer(tmp_path)

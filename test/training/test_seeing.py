@@ -87,7 +87,7 @@ def test_an_encoder_learns_where_things_are(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "line 2 is no json"),
+        ("{", "line 2 is not valid JSON"),
         ("[]", "line 2 should have a list of images, not None"),
         ('{"images": ["a.png"], "measures": {"red.x": 1}}', "line 2 has 1 images; the model sees 2"),
         ('{"images": ["a.png", "b.png"], "measures": {"red.x": NaN}}', "should have measures by name, each a number"),
@@ -112,5 +112,5 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one\.jsonl: .*/b\.png is not there; missing are 1 of 2 images"):
         Measured([tmp_path / "one.jsonl"], Pictures(SIDE), 2)
     (tmp_path / "b.png").touch()
-    with pytest.raises(ValueError, match=r"a\.png is no image that can be read"):
+    with pytest.raises(ValueError, match=r"a\.png is not a readable image"):
         Measured([tmp_path / "one.jsonl"], Pictures(SIDE), 2).images(0)

@@ -248,7 +248,7 @@ def test_a_folder_has_one_training_at_a_time(tmp_path: Path) -> None:
             {"state_keys": [], "action": {**THEIRS["action"], "gripper": "none"}},
             "of joints j0, j1, j2, j3, j4, j5, j6, j7, and a panda has panda_joint1, ",
         ),
-        ({"state_keys": [], "pixels": 100}, "data.pixels: 100 is no multiple of 16, which the encoders"),
+        ({"state_keys": [], "pixels": 100}, "data.pixels: 100 is not a multiple of 16, which the encoders"),
     ],
 )
 def test_what_others_did_not_say_is_asked_for_before_anything_takes_time(

@@ -118,7 +118,7 @@ def solve(folder: Path, views: ViewSet) -> Solved:
     for index, view in enumerate(views.views):
         picture = cv2.imread(str(folder / view.image), cv2.IMREAD_COLOR)
         if picture is None:
-            raise ValueError(f"{folder / view.image} is no picture")
+            raise ValueError(f"{folder / view.image} is not a picture")
         try:
             found = detect(views.board, np.asarray(picture[:, :, ::-1], dtype=np.uint8))
         except BoardNotSeen as error:

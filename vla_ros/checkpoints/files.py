@@ -54,7 +54,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 names = file.keys()
                 return {name: _alone(file.get_tensor(name)) for name in names}
         if path.suffix not in TORCH:
-            raise CheckpointError(f"{path} is no file of weights; they end in {', '.join((SAFETENSORS, *TORCH))}")
+            raise CheckpointError(f"{path} is not a weights file; those end in {', '.join((SAFETENSORS, *TORCH))}")
         return _only_tensors(path, _load(path))
 
 
@@ -152,7 +152,7 @@ def replacing_folder(folder: Path, mark: str) -> Iterator[Path]:
         with writing(folder):
             folder = folder.resolve()
             if folder.exists() and not (folder / mark).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-                raise CheckpointError(f"{folder} is there, is no checkpoint (it has no {mark}), and is not replaced")
+                raise CheckpointError(f"{folder} is there, is not a checkpoint (it has no {mark}), and is not replaced")
             new = staging.stage_new(folder)
         try:
             yield new
@@ -184,7 +184,7 @@ def _reading(path: Path) -> Iterator[None]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is no whole safetensors file, or was cut off: {error}") from error
+        raise CheckpointError(f"{path} is not a safetensors file, or is truncated: {error}") from error
 
 
 def _load(path: Path) -> object:
@@ -195,13 +195,13 @@ def _load(path: Path) -> object:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
             raise CheckpointError(
-                f"{path} is no file of weights, was cut off, or wants code to be run, which is refused"
+                f"{path} is not a weights file, is truncated, or would run code when loaded, which is refused"
             ) from error
         raise CheckpointError(
             f"{path} holds code or objects ({found[1]}), not only tensors: it is not loaded, and nothing in it was run"
         ) from error
     except _UNREADABLE as error:
-        raise CheckpointError(f"{path} is no whole file of weights, or was cut off: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} is not a weights file, or is truncated: {_first_line(error)}") from error
 
 
 def _only_tensors(path: Path, content: object) -> dict[str, Tensor]:

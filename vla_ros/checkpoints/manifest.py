@@ -175,7 +175,7 @@ def load_manifest(folder: Path) -> UpVlaManifest:
             f"{'.'.join(map(str, each['loc'])) or 'manifest'}: {each['msg'].removeprefix('Value error, ')}"
             for each in error.errors()
         ]
-        raise CheckpointError("\n  ".join([f"{path} is no manifest of UP-VLA:", *problems])) from error
+        raise CheckpointError("\n  ".join([f"{path} is not a manifest of UP-VLA:", *problems])) from error
 
 
 def problems(folder: Path, manifest: UpVlaManifest) -> list[str]:
@@ -257,5 +257,5 @@ def _unequal(what: str, value: float, other: str, wanted: int) -> list[str]:
 def _no_checkpoint(folder: Path) -> str:
     if (folder / RELEASED_FILE).exists():
         hint = "it is a release of UP-VLA: make one of it with vla-ros checkpoint convert"
-        return f"{folder} is no checkpoint of vla_ros: there is no {MANIFEST} in it; {hint}"
+        return f"{folder} is not a checkpoint of vla_ros: there is no {MANIFEST} in it; {hint}"
     return why_no_checkpoint(folder)

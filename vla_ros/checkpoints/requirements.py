@@ -168,9 +168,9 @@ def read_requirements(folder: Path) -> Requirements:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
-        raise ValueError(f"{path} is no manifest: {'; '.join(_said(one) for one in error.errors())}") from None
+        raise ValueError(f"{path} is not a manifest: {'; '.join(_said(one) for one in error.errors())}") from None
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is no manifest: {error}") from error
+        raise ValueError(f"{path} is not a manifest: {error}") from error
 
 
 def why_no_checkpoint(folder: Path) -> str:
@@ -181,7 +181,7 @@ def why_no_checkpoint(folder: Path) -> str:
         return f"{folder} is a file; a checkpoint of vla_ros is a folder with {MANIFEST} in it"
     below = folder / "checkpoint"  # as a training leaves it
     hint = f"; it is the folder of a training, whose model is in {below}" if (below / MANIFEST).is_file() else ""
-    return f"{folder} is no checkpoint of vla_ros: there is no {MANIFEST} in it{hint}"
+    return f"{folder} is not a checkpoint of vla_ros: there is no {MANIFEST} in it{hint}"
 
 
 def words_of(text: str) -> list[str]:

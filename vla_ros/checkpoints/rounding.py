@@ -45,7 +45,7 @@ def round_checkpoint(folder: Path, out: Path, dtype: str, on_progress: Progress 
     if folder.resolve() in out.resolve().parents:
         raise CheckpointError(f"{out} lies in {folder}, which is copied; it should be outside")
     if wrong := problems(folder, manifest):
-        raise CheckpointError(f"{folder} is no whole checkpoint: {'; '.join(wrong)}")
+        raise CheckpointError(f"{folder} is not a complete checkpoint: {'; '.join(wrong)}")
     tensors = {}
     for name, network in _networks(manifest).items():
         tensors[name] = read_tensors(folder / name)

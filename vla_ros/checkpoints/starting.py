@@ -23,7 +23,7 @@ _CONDITIONED: dict[Conditioning, str] = {
     "released": "as the official code has it: on the instruction alone",
     "paper": "as the paper has it: on CLIP's features, its own description of the scene and the instruction",
 }
-#: Why a path is no folder: whether there is something.
+#: Why a path is not a folder: whether there is something.
 _NO_FOLDER = {False: "there is no such folder", True: "it is a file, and a folder is needed"}
 
 
@@ -126,7 +126,7 @@ def _weights(path: Path) -> str:
         file = find_weights(path)
     except CheckpointError as error:
         return str(error).removeprefix(f"{path}").removeprefix(": ").strip()
-    return "" if file.suffix in (SAFETENSORS, *TORCH) else f"{file.name} is no file of weights"
+    return "" if file.suffix in (SAFETENSORS, *TORCH) else f"{file.name} is not a weights file"
 
 
 def _text(folder: Path) -> str:

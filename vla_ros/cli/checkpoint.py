@@ -243,7 +243,7 @@ def _camera(default: Deployment, name: str | None, size: str | None) -> dict[str
     if size is not None:
         width, _, height = size.partition("x")
         if not (width.isdecimal() and height.isdecimal()):
-            refuse(f"--camera-size: {size!r} is no size; it should be like 200x200, width first")
+            refuse(f"--camera-size: {size!r} is not a size; it should be like 200x200, width first")
         camera |= {"width": int(width), "height": int(height)}
     return camera
 

@@ -125,7 +125,7 @@ def obstacle(path: Path) -> str:
     """What is in the way of a new file at `path`; empty when nothing is."""
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir():
-        return f"{nearest} is no folder"
+        return f"{nearest} is not a folder"
     if not os.access(nearest, os.W_OK):
         return f"{nearest} is protected"
     return "it is a folder" if path.is_dir() else ""

@@ -132,7 +132,7 @@ def _numbers(text: str) -> tuple[int, ...] | None:
     for part in text.split(",") if text else ():
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            refuse(f"--episodes: {part!r} is no number and no range; it should be like 0,3,5-9")
+            refuse(f"--episodes: {part!r} is neither a number nor a range; it should be like 0,3,5-9")
         numbers += range(int(first), int(last or first) + 1)
     return tuple(numbers) or None
 

@@ -66,7 +66,7 @@ def run_live(graph: Graph, task: str, simulate: bool) -> None:
     has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     typer.echo(f"nodes' log {log_file}")
     if all(node.executable != "inference" for node in graph.nodes):
-        typer.echo(f"no policy runs: the arm is led by what comes on {topics.TELEOP}")
+        typer.echo(f"no policy runs: the arm follows targets on {topics.TELEOP}")
     with log_file.open("w", encoding="utf-8", buffering=1) as log, operating.context() as context:
         desk = RecordingDesk(context, use_sim_time=simulate)
         news: deque[str] = deque(maxlen=_SHOWN_NEWS)  # from the threads of nodes that ended
@@ -137,7 +137,7 @@ def _show(desk: RecordingDesk, news: deque[str]) -> None:
                 elif key in KEYS:
                     desk.tell(KEYS[key][0])
                 elif key.isprintable():
-                    desk.note(f"{key} is no key; there are: {', '.join(_HELP)}")
+                    desk.note(f"{key} is not a key; there are: {', '.join(_HELP)}")
             if time.monotonic() - drawn_s > 1.0 / _REFRESH_HZ:
                 drawn_s = time.monotonic()
                 live.update(view(desk.recorder, desk.said, typed, desk.silent_s), refresh=True)
@@ -169,7 +169,10 @@ def view(values: Mapping[str, str], said: Sequence[str], typed: str | None, sile
     if not values:
         return Panel(Text("waiting for the recorder"), title="recorder")
     if silent_s > _SILENT_S:
-        told = Text(f"the recorder has said nothing for {silent_s:.0f} s; it was {values['message']}", style="bold red")
+        told = Text(
+            f"no message from the recorder for {silent_s:.0f} s; its last state was {values['message']}",
+            style="bold red",
+        )
         lines = [told, *(Text(text, style="dim") for text in said), Text("q quit", style="cyan")]
         return Panel(Group(*lines), title=Text(values.get("root", "recorder")), title_align="left")
     word, _, problem = values["message"].partition(": ")

@@ -187,7 +187,7 @@ class Story:
         return [
             *asks,
             f"  the next world: {_call('/vla/simulation/reset')}, then {_call('/vla/start')}",
-            f"  how it does, and why: vla-ros doctor {name}",
+            f"  status and causes: vla-ros doctor {name}",
             f"  measured, with a report and a picture: vla-ros run {name} --episodes 10",
         ]
 

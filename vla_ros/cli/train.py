@@ -124,7 +124,7 @@ def _train(context: typer.Context, request: Request, until: Until) -> None:
     except KeyboardInterrupt:  # between two stages, or while frames are read
         if is_training(request.out):
             interrupted(f"the stages that are done are kept in {request.out}", _how_to_continue(context))
-        interrupted("nothing was learnt yet")
+        interrupted("nothing has been trained yet")
     except (ValueError, FloatingPointError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from None

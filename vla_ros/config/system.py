@@ -195,6 +195,6 @@ def _refuse_unknown_frames(cameras: Mapping[str, CameraConfig], robot: str) -> N
     for name, camera in cameras.items():
         if camera.frame and camera.frame not in links:
             raise ValueError(
-                f"{name}.frame is no link of the {robot} (given {camera.frame!r}{did_you_mean(camera.frame, links)}); "
-                f"should be of {', '.join(links)}"
+                f"{name}.frame is not a link of the {robot} (given {camera.frame!r}"
+                f"{did_you_mean(camera.frame, links)}); should be of {', '.join(links)}"
             )

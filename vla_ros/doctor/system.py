@@ -91,7 +91,7 @@ def _externals(graph: Graph, seen: Seen) -> Iterator[Finding]:
         is_camera = any(end.type in _IMAGE_TYPES for end in external.writes)
         elsewhere = f"; images are on {joined(images)}" if is_camera and images else ""
         remedy = "start it, or put its topic into the system's file (cameras)" if is_camera else "start it"
-        found = f"is not there: nobody publishes on {joined(expected, 'or')}{elsewhere}"
+        found = f"is not there: no node publishes on {joined(expected, 'or')}{elsewhere}"
         yield fail(external.title, found, "that it runs, in the same ROS domain", remedy)
 
 
@@ -162,7 +162,7 @@ def _deaf(present: list[Member], seen: Seen) -> Iterator[Finding]:
             continue
         for end in _topics(member.reads):
             if end.used and not seen.topic(end.name).subscribers:
-                yield fail(end.name, "nobody listens", f"the {member.title} to listen", remedy)
+                yield fail(end.name, "no node subscribes", f"the {member.title} to listen", remedy)
 
 
 def _crowd(end: Endpoint, graph: Graph, seen: Seen) -> Iterator[Finding]:

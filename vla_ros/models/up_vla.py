@@ -149,7 +149,7 @@ class UpVlaConfig(Config):
             if self.width % heads:
                 raise ValueError(f"{name} must divide width {self.width}, got {heads}")
         if self.rotary_width % 2 or not 0 < self.rotary_width <= self.head_width:
-            raise ValueError(f"rotary_fraction {self.rotary_fraction} of {self.head_width} is no even number of them")
+            raise ValueError(f"rotary_fraction {self.rotary_fraction} of {self.head_width} is not an even number")
         if self.state_dims < 0 or (self.state_dims and self.conditioning == "released"):
             raise ValueError(
                 "state_dims is 0 or more, and 0 with conditioning `released`, which sees no proprioception"

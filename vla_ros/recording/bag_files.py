@@ -165,7 +165,7 @@ class Bag:
                     "ROS 2 of it (it is installed with this package)"
                 )
             there = ", ".join(file.name for file in files) or "nothing"
-            raise BagError(f"{path} is no bag: it should have an .mcap or .db3 file, and has {there}")
+            raise BagError(f"{path} is not a bag: it should have an .mcap or .db3 file, and has {there}")
         unpacked = [self._unpacked(stack, file) for file in stored]
         readers = [reader for file in unpacked if file and (reader := self._open_file(stack, file)) is not None]
         if not readers:

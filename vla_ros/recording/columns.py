@@ -55,9 +55,9 @@ def _to_numpy(column: Any, where: str) -> Column:
     try:
         values: Column = array.to_numpy(zero_copy_only=False).reshape(rows, *(shape or [1]))
     except ValueError as error:
-        raise DatasetError(f"{where} is no column of numbers: {error}") from None
+        raise DatasetError(f"{where} is not a column of numbers: {error}") from None
     if values.dtype.kind not in "fiub":
-        raise DatasetError(f"{where} is no column of numbers, but of {array.type}")
+        raise DatasetError(f"{where} is not a column of numbers, but of {array.type}")
     values.flags.writeable = False
     return values
 
@@ -116,7 +116,7 @@ def _decode(data: bytes, where: str) -> Image:
         with av.open(io.BytesIO(data), metadata_errors="replace") as file:
             frame = next(file.decode(video=0))
     except (av.FFmpegError, StopIteration) as error:
-        raise DatasetError(f"{where} is no image that can be decoded: {error}") from None
+        raise DatasetError(f"{where} is not a decodable image: {error}") from None
     if is_depth(frame.format):
         raise DatasetError(f"{where} holds depth ({frame.format.name}), and no image; {LEAVE_OUT}")
     image: Image = frame.to_ndarray(format="rgb24")

@@ -220,7 +220,7 @@ def _lines(path: Path, names: Sequence[str]) -> Sequence[Line]:
     try:
         return lines_of(read_table(path, names))
     except DatasetError as error:
-        raise DatasetError(f"{path} is no file of LeRobot's episodes: {error}") from error
+        raise DatasetError(f"{path} is not a LeRobot episodes file: {error}") from error
 
 
 def _episodes_of(path: Path, names: Sequence[str], lines: Sequence[Line]) -> list[EpisodeMeta]:
@@ -231,7 +231,7 @@ def _episodes_of(path: Path, names: Sequence[str], lines: Sequence[Line]) -> lis
             raise DatasetError(f"it is not called like {EPISODES_PATH}")
         return [episode_of(line, videos, int(place[1]), int(place[2])) for line in lines]
     except DatasetError as error:
-        raise DatasetError(f"{path} is no file of LeRobot's episodes: {error}") from error
+        raise DatasetError(f"{path} is not a LeRobot episodes file: {error}") from error
 
 
 def lines_of(table: pa.Table) -> list[dict[str, Any]]:
@@ -257,7 +257,7 @@ def read_episode_stats(path: Path) -> Iterator[tuple[int, Stats]]:
         ).to_pylist():
             yield whole(line, "episode_index"), line_stats(line)
     except DatasetError as error:
-        raise DatasetError(f"{path} is no file of LeRobot's episodes: {error}") from error
+        raise DatasetError(f"{path} is not a LeRobot episodes file: {error}") from error
 
 
 def line_stats(line: Mapping[str, Any]) -> Stats:
@@ -338,7 +338,7 @@ def checked_text(given: Any, what: str) -> str:
             f"{what} has {len(given)} characters ({given[:40]!r} ...); it should have at most {_LONGEST_TEXT}"
         )
     if not given.isascii() and given != given.encode(errors="ignore").decode():
-        raise DatasetError(f"{what} is {given!r}, which is no unicode text")
+        raise DatasetError(f"{what} is {given!r}, which is not Unicode text")
     return given
 
 

@@ -93,7 +93,7 @@ def tasks_of(line: Mapping[str, Any]) -> tuple[int, int, tuple[str, ...]]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Number and content of every line of JSON, a DatasetError where it is no object; raises OSError, ValueError."""
+    """Number and content of every line of JSON, a DatasetError if it is not an object; raises OSError, ValueError."""
     text = ordinary(path).read_bytes().decode()
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: a text may hold U+2028
         if line.strip():
@@ -110,7 +110,7 @@ def _lines(path: Path, take: Callable[[Mapping[str, Any]], Line]) -> Iterator[Li
         try:
             lines = list(read_lines(path))
         except ValueError as error:
-            raise DatasetError(f"{path} is no UTF-8 text: {error}") from error
+            raise DatasetError(f"{path} is not UTF-8 text: {error}") from error
     for number, line in lines:
         try:
             if isinstance(line, DatasetError):

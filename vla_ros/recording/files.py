@@ -55,7 +55,7 @@ def inside(root: Path, name: str) -> Path:
     Every reader and writer finds files by this. Links are followed in reading only, as a download may consist of them.
     """
     if not _is_inside(name):
-        raise DatasetError(f"{name!r} is no path inside {root}; it should be relative, without `..`")
+        raise DatasetError(f"{name!r} is not a path inside {root}; it should be relative, without `..`")
     return root / name
 
 
@@ -77,7 +77,7 @@ def checked_name(name: str, what: str) -> str:
 def ordinary(path: Path) -> Path:
     """`path`, if an ordinary file is there; raises OSError otherwise: to open a pipe would be to wait for ever."""
     if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is no ordinary file")
+        raise OSError(errno.EINVAL, "it is not a regular file")
     return path
 
 

@@ -307,7 +307,9 @@ def checked_task(task: str) -> str:
     try:
         task.encode()
     except UnicodeEncodeError as error:
-        raise DatasetError(f"the task {task!r} is no unicode text: character {error.start} is half of a pair") from None
+        raise DatasetError(
+            f"the task {task!r} is not Unicode text: character {error.start} is half of a pair"
+        ) from None
     return task
 
 

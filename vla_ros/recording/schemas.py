@@ -226,7 +226,7 @@ def statistic(key: str, name: str, value: Any) -> NDArray[Any]:
     try:
         return np.asarray(value, dtype=np.int64 if name == "count" else np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DatasetError(f"{name} of {key} is {value}, which is no number: {error}") from None
+        raise DatasetError(f"{name} of {key} is {value}, which is not a number: {error}") from None
 
 
 def fitting(stats: Mapping[str, NDArray[Any]], feature: Feature) -> str:

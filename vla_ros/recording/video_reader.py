@@ -450,7 +450,7 @@ def _time_error(path: Path, stream: Any, fps: int, shown_s: Fraction) -> Dataset
     if abs(rate - fps) > 0.01:
         return rate_error(path, float(rate), fps)
     return DatasetError(
-        f"{path} shows a frame at {float(shown_s):.6f} s, which is no multiple of 1/{fps} s; make it again with a "
+        f"{path} shows a frame at {float(shown_s):.6f} s, which is not a multiple of 1/{fps} s; make it again with a "
         f"frame for every row (ffmpeg -i OLD -vf fps={fps} NEW)"
     )
 

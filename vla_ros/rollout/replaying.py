@@ -107,7 +107,7 @@ def load(reader: DatasetReader, episode: int, robot: Robot, column: str = "") ->
     seed = details.get("seed")
     if seed is None:
         raise DatasetError(
-            f"episode {episode} has no seed, so nobody knows how its world began; only simulated episodes have one"
+            f"episode {episode} has no seed, so its world cannot be set up again; only simulated episodes have one"
         )
     column = column or (SENT if SENT in reader.keys else ACTION)
     if column not in (SENT, ACTION):

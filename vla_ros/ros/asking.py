@@ -56,7 +56,7 @@ def ask(question: str, timeout_s: float) -> str:
         try:
             client = person.create_client(AddDiagnostics, topics.ASK)
             domain = os.environ.get("ROS_DOMAIN_ID", "0")
-            otherwise = f"nobody serves {topics.ASK} in ROS domain {domain}: is a system running there?"
+            otherwise = f"no node serves {topics.ASK} in ROS domain {domain}: is a system running there?"
             person.wait(client.service_is_ready, min(_APPEAR_S, timeout_s), otherwise)
             future = client.call_async(AddDiagnostics.Request(load_namespace=question))
             person.wait(

@@ -32,9 +32,7 @@ class Hearing:
         silent_s = time.monotonic() - self._since_s
         if self._hears or silent_s < _DEAF_AFTER_S or self._node.count_publishers(topics.STATE) < 2:
             return ""
-        return (
-            f"nothing was heard on {topics.STATE} for {silent_s:.0f} s, though others publish there: a new process may"
-        )
+        return f"no message on {topics.STATE} for {silent_s:.0f} s, though others publish there: DDS must restart"
 
     def _on_state(self, message: DiagnosticArray) -> None:
         self._hears |= any(status.name != self._node.get_name() for status in message.status)

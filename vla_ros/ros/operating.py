@@ -156,7 +156,9 @@ class OperatorNode(Node):
     def wait_for_service(self, client: Client) -> None:
         """Wait until somebody serves it."""
         name = client.srv_name
-        self.wait(client.service_is_ready, APPEAR_S, f"nobody serves {name}: is the node {self._owners[name]} running?")
+        self.wait(
+            client.service_is_ready, APPEAR_S, f"no node serves {name}: is the node {self._owners[name]} running?"
+        )
 
     def refuse_other_commanders(self) -> None:
         """The arm follows one, or none: raises Unanswered where somebody else publishes chunks or commands."""

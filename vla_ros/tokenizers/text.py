@@ -111,7 +111,7 @@ def _read_file(path: Path) -> Any:
     try:
         return Tokenizer.from_file(str(ordinary(path)))
     except Exception as error:  # the library raises nothing more special
-        raise TextTokenizerError(f"{path} is no tokenizer: {error}") from error
+        raise TextTokenizerError(f"{path} is not a tokenizer: {error}") from error
 
 
 def _read_transformers(folder: Path) -> Any:

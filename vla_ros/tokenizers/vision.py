@@ -239,7 +239,7 @@ def _model_type(path: Path) -> str:
     try:
         return str(json.loads(path.read_text()).get("model_type"))
     except (OSError, ValueError, AttributeError) as error:
-        raise VisionEncoderError(f"{path} is no configuration of a model: {error}") from error
+        raise VisionEncoderError(f"{path} is not a model configuration: {error}") from error
 
 
 def _check(images_BVHW3: Tensor, wanted: str) -> None:

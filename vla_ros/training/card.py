@@ -88,7 +88,7 @@ def record_success(folder: Path, said: str) -> None:
     card = path.read_text(encoding="utf-8") if path.is_file() else ""
     changed, places = re.subn(rf"^{re.escape(_SUCCESS)}.*$", lambda _: f"{_SUCCESS}{said} |", card, flags=re.MULTILINE)
     if not places:
-        raise CheckpointError(f"{path} is no model card with a line for the success rate")
+        raise CheckpointError(f"{path} is not a model card with a line for the success rate")
     write_atomically(path, changed.encode())
 
 

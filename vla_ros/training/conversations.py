@@ -45,7 +45,7 @@ def read(path: Path, images: Path | None = None) -> tuple[Conversation, ...]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no json that can be read: {error}") from None
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(entries, list):
         raise ValueError(f"{path}: conversations in LLaVA's form are a list of entries, not {type(entries).__name__}")
     folder = path.parent if images is None else images

@@ -158,7 +158,7 @@ def load_image_tokenizer(out: Path, device: torch.device | str = "cpu") -> Train
     except OSError as error:
         raise CheckpointError(f"{out} has no finished image tokenizer: {path.name} cannot be read") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is no summary of an image tokenizer: {error}") from error
+        raise CheckpointError(f"{path} is not a summary of an image tokenizer: {error}") from error
     tokenizer = Magvit2(config)
     _fill(tokenizer, read_tensors(out / WEIGHTS), out / WEIGHTS)
     return Trained(tokenizer.to(device).eval(), psnr_db, codes_used)

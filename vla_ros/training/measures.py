@@ -108,7 +108,7 @@ def _read(line: str, views: int, where: str) -> tuple[list[str], dict[str, float
     try:
         entry: Any = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is no json: {error}") from None
+        raise ValueError(f"{where} is not valid JSON: {error}") from None
     images = entry.get("images") if isinstance(entry, dict) else None
     measures = entry.get("measures") if isinstance(entry, dict) else None
     if not isinstance(images, list) or not all(isinstance(name, str) and name for name in images):

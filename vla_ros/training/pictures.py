@@ -50,7 +50,7 @@ class Pictures:
             with PillowImage.open(path) as file:
                 image = square(np.asarray(file.convert("RGB")), self._pixels)
         except (OSError, UnidentifiedImageError) as error:
-            raise ValueError(f"{path} is no image that can be read: {error}") from None
+            raise ValueError(f"{path} is not a readable image: {error}") from None
         if len(self._kept) < self._most_kept:
             self._kept[path] = image
         return image

@@ -163,7 +163,7 @@ class Material:
         if pixels % step:
             below = pixels // step * step
             raise ValueError(
-                f"data.pixels: {pixels} is no multiple of {step}, which the encoders that are trained here divide "
+                f"data.pixels: {pixels} is not a multiple of {step}, which the encoders that are trained here divide "
                 f"frames by; give {below + step}" + (f" or {below}" if below else "")
             )
 

@@ -41,7 +41,7 @@ def merged(first: Stats, second: Stats) -> Stats:
     """Statistics over both; a feature that only one has is as it is there. Raises DatasetError for other sizes."""
     for key in first:
         if key in second and (wrong := _apart(first[key], second[key])):
-            raise DatasetError(f"statistics of {key} cannot be added up: {wrong}; `vla-ros dataset repair` mends them")
+            raise DatasetError(f"statistics of {key} cannot be added up: {wrong}; `vla-ros dataset repair` fixes them")
     both = {key: merge(first[key], second[key]) for key in first if key in second}
     return {**first, **second, **both}
 
@@ -53,7 +53,9 @@ def _apart(one: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]]) -
         if one[name].shape != other[name].shape:
             return f"{name} is of {one[name].shape} and of {other[name].shape} values"
     return (
-        "" if one["count"].size == 1 and min(one["count"][0], other["count"][0]) > 0 else "count is no number of rows"
+        ""
+        if one["count"].size == 1 and min(one["count"][0], other["count"][0]) > 0
+        else "count is not a number of rows"
     )
 
 

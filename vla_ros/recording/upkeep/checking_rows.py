@@ -67,7 +67,7 @@ def check_rows(found: Scan, episode: Episode, rows: pa.Table) -> Iterator[Findin
             yield error(Kind.INDEX, episode.data, f"{key} does not count the rows{first}", episode.index)
     times = numbers(rows, "timestamp")
     if times is None or times.size != count:
-        yield error(Kind.TIMESTAMP, episode.data, "timestamp is no number for every row", episode.index)
+        yield error(Kind.TIMESTAMP, episode.data, "timestamp is not a number in every row", episode.index)
     else:
         yield from _check_times(found, episode, times.reshape(-1).astype(np.float64))
     yield from _check_tasks(found, episode, rows)

@@ -185,7 +185,7 @@ def info_of(root: Path, info: Any = None) -> Scan:
     if isinstance(info, dict):
         found.info = info
     elif not found.is_broken(INFO):
-        note(found, INFO, "it is no object")
+        note(found, INFO, "it is not an object")
     found.version = _version(found)
     return found
 
@@ -374,7 +374,7 @@ def _details(found: Scan) -> Iterator[tuple[int, Mapping[str, Any]]]:
         if isinstance(details, dict) and stem.removeprefix("episode-").isdigit():
             yield int(stem.removeprefix("episode-")), details
         elif details is not None:
-            note(found, path, "it is no object called episode-NNNNNN.json")
+            note(found, path, "it is not an object called episode-NNNNNN.json")
 
 
 def _json(found: Scan, path: str) -> Any:

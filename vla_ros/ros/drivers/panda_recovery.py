@@ -75,7 +75,7 @@ class PandaRecovery:
             self._finish(False, f"{self._step}: {response.error or 'refused'}")
         elif not self._switch.service_is_ready():
             # An arm that follows nobody must not be taken for one that follows: by hand, it would start with a jump.
-            self._finish(False, f"nobody answers on {self._switch.srv_name}, so {self._controller} stays inactive")
+            self._finish(False, f"no node answers on {self._switch.srv_name}, so {self._controller} stays inactive")
         else:
             request = SwitchController.Request(
                 deactivate_controllers=[self._controller],

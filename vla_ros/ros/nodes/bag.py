@@ -73,7 +73,7 @@ class BagNode(GuardedNode):
         if self._failure:
             return Status(ERROR, "incomplete", self._failure, values)
         if self._missing:
-            return Status(WARN, "waiting", f"nobody publishes {', '.join(self._missing)}", values)
+            return Status(WARN, "waiting", f"no node publishes {', '.join(self._missing)}", values)
         return Status(OK, "recording", "", values)
 
 
