@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
@@ -495,7 +495,8 @@ class ArmController:
 
     def _advance(self, interpolator: Interpolator, now_ns: int, step_s: float) -> Motion:
         """Move the commanded motion on by a step: towards the target where the arm may run, else towards rest."""
-        self._requested = (target := self._due_target(now_ns)) and replace(target, time_ns=now_ns)
+        target = self._due_target(now_ns)
+        self._requested = target and Target(now_ns, target.dimensions, target.values)
         wanted = None
         if target is not None:
             ahead = self._intake.target_ahead(now_ns) or target
@@ -510,7 +511,8 @@ class ArmController:
             motion = interpolator.follow(*wanted, step_s)
             for name in interpolator.acted:
                 self._interventions.act(name)
-            self._wish(self._intake.last_target(now_ns + self._gripper_lead_ns) or target)
+            width_m = self._intake.gripper_width_m(now_ns + self._gripper_lead_ns)
+            self._wish(target.gripper_width_m if width_m is None else width_m)
             self._idle_since_ns = None
         else:
             self._reference.forget()
@@ -543,9 +545,9 @@ class ArmController:
     def _has_any(self, *causes: Cause) -> bool:
         return any(self._watchdog.has(cause) for cause in causes)
 
-    def _wish(self, target: Target) -> None:
-        if target.gripper_width_m is None:
+    def _wish(self, width_m: float | None) -> None:
+        if width_m is None:
             return
-        self._wish_width_m, clamped = clamp_width(target.gripper_width_m, self._robot.gripper.max_width_m)
+        self._wish_width_m, clamped = clamp_width(width_m, self._robot.gripper.max_width_m)
         if clamped:
             self._interventions.act("gripper_width")

@@ -20,6 +20,24 @@ _SLACK_M = 0.002
 _ROUNDING_M = 1e-9
 
 
+class Margin:
+    """A lower bound of how far the TCP is inside the workspace: as last computed, less what it can have moved since."""
+
+    def __init__(self, kinematics: Kinematics, workspace: Workspace) -> None:
+        self._kinematics, self._workspace = kinematics, workspace
+        self._known_m = -math.inf
+        self._known_at: Array = np.zeros(kinematics.levers_m.size)
+
+    def exceeds(self, depth_m: float, joint_positions: Array) -> bool:
+        """Whether the TCP at joint positions (J,) is further than `depth_m` inside every boundary."""
+        moved_m = float(self._kinematics.levers_m @ np.abs(joint_positions - self._known_at))
+        if self._known_m - moved_m > depth_m:
+            return True
+        self._known_at = joint_positions
+        self._known_m = float(self._workspace.depths_m(self._kinematics.forward(joint_positions)[:3]).min())
+        return self._known_m > depth_m
+
+
 class TcpGuard:
     """Looks where the TCP is at every tick of a way: its speeds between them, and that it leaves no workspace.
 
@@ -30,6 +48,7 @@ class TcpGuard:
     def __init__(self, kinematics: Kinematics, robot: Robot, config: LimitsConfig) -> None:
         self._kinematics = kinematics
         self._workspace = Workspace.of(config)
+        self._margin = Margin(kinematics, self._workspace)
         linear_m_s, angular_rad_s = tcp_speeds(robot, config)
         self._linear_m_s, self._angular_rad_s = linear_m_s * _USED, angular_rad_s * _USED
         self._levers_m = kinematics.levers_m
@@ -38,8 +57,7 @@ class TcpGuard:
         """tcp_speed, workspace_stop, or ""."""
         levers_m, peak = self._levers_m, way.peak
         is_slow = levers_m @ peak < self._linear_m_s and peak.sum() < self._angular_rad_s
-        now_m = self._kinematics.placements(way.start.positions[None])[0, :3, 3]
-        stays = levers_m @ way.travel < self._workspace.depths_m(now_m).min() + _SLACK_M
+        stays = self._margin.exceeds(float(levers_m @ way.travel) - _SLACK_M, way.start.positions)
         if is_slow and stays:
             return ""
         ticks, steps_s = way.ticks, way.steps_s

@@ -156,9 +156,11 @@ class Intake:
         """What is due half a window later, as far as anybody knows."""
         return self.target(now_ns + self._window * self._period_ns // 2)
 
-    def last_target(self, by_ns: int) -> Target | None:
-        """What is due by `by_ns`: where a policy has planned no further, the last that it has."""
-        return self._wanted if self._mode is Mode.TELEOP else self._schedule.last_target(by_ns)
+    def gripper_width_m(self, by_ns: int) -> float | None:
+        """The opening width due by `by_ns`: where a policy has planned no further, the last that it has."""
+        if self._mode is Mode.TELEOP:
+            return None if self._wanted is None else self._wanted.gripper_width_m
+        return self._schedule.gripper_width_m(by_ns)
 
     def age_ms(self, now_ns: int) -> float:
         """How long ago it was observed, or wanted."""

@@ -39,7 +39,7 @@ class Motion:
     velocities: Array
     accelerations: Array
 
-    @property
+    @cached_property
     def is_at_rest(self) -> bool:
         """Whether nothing moves."""
         return bool(np.abs(self.velocities).max() < _REST and np.abs(self.accelerations).max() < _REST)

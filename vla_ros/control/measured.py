@@ -130,14 +130,13 @@ class Measured:
         return f"{age_ms:.0f} ms old" if abs(age_ms) > self._max_age_ms else ""
 
     def _senseless(self, positions: Array, velocities: Array | None) -> str:
-        vectors = [positions] if velocities is None else [positions, velocities]
         shape = self._lower.shape
-        if any(np.shape(vector) != shape for vector in vectors):
+        if positions.shape != shape or (velocities is not None and velocities.shape != shape):
             return f"positions and velocities of {len(self._names)} joints are expected"
-        if not all(np.isfinite(vector).all() for vector in vectors):
+        if not np.isfinite(positions).all() or (velocities is not None and not np.isfinite(velocities).all()):
             return "values that are not finite"
         beyond = np.maximum(self._lower - positions, positions - self._upper)
-        worst = int(np.argmax(beyond))
+        worst = int(beyond.argmax())
         if beyond[worst] <= _BEYOND_RANGE_RAD:
             return ""
         ends = f"{self._lower[worst]:.3f} to {self._upper[worst]:.3f}"
@@ -147,7 +146,7 @@ class Measured:
         """How an arm would have jumped from one measurement to another, in words; "" where it can move so far."""
         time_ns = abs(state.stamp_ns - last.stamp_ns)
         beyond = np.abs(state.positions - last.positions) - self._velocity * ns_to_s(time_ns)
-        worst = int(np.argmax(beyond))
+        worst = int(beyond.argmax())
         if beyond[worst] <= _NOISE_RAD:
             return ""
         was, is_now = last.positions[worst], state.positions[worst]

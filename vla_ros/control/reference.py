@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vla_ros.control.guards import PaceGuard
+from vla_ros.control.guards import Margin, PaceGuard
 from vla_ros.control.interpolation import Interpolator, Smoother
 from vla_ros.control.kinematics import Kinematics
 from vla_ros.control.limits import (
@@ -52,19 +52,19 @@ class Reference:
         self._period_s = period_ns / NANOSECONDS_PER_SECOND
         self._home = np.array(robot.home_rad)
         self._workspace = Workspace.of(config)
+        self._margin = Margin(kinematics, self._workspace)
         self._pace = Pace(robot, config, self._period_s)
         self._smoother = Smoother()
         self._tcp_limits = AxisLimits.of_tcp(robot, config)
         self._way: PoseWay | None = None
         self._last: Array | None = None  # joint positions
-        self._last_pose: Array | None = None  # the TCP's, of joint targets
 
     def forget(self) -> None:
         """Start from the command again."""
         self._smoother.forget()
         self._pace.forget()
         self._way = None
-        self._last = self._last_pose = None
+        self._last = None
 
     def of(
         self,
@@ -110,17 +110,19 @@ class Reference:
         step_s: float,
     ) -> tuple[Array, Array]:
         """Joint positions (J,) and velocities, as far as the TCP's speeds allow to come, all joints alike."""
-        last = command if self._last is None else self._last
-        last_pose = command_pose if self._last_pose is None else self._last_pose
-        forward = self._kinematics.forward
-        pose = forward(positions)
-        share = self._pace.share(last_pose, pose, forward(positions + change), interventions, step_s)
+        last, forward = self._last, self._kinematics.forward
+        last_pose = command_pose if last is None else None
+        last = command if last is None else last
         velocities = change / self._period_s
-        if share < 1.0:
-            step = share * (positions - last)
-            positions, velocities = last + step, step / step_s
-            pose = forward(positions)
-        self._last, self._last_pose = positions, pose
+        step = np.abs(positions - last)
+        if not self._pace.keeps_up(float(self._kinematics.levers_m @ step), float(step.sum()), step_s):
+            last_pose = forward(last) if last_pose is None else last_pose
+            pose, following = forward(positions), forward(positions + change)
+            share = self._pace.share(last_pose, pose, following, interventions, step_s)
+            if share < 1.0:
+                step = share * (positions - last)
+                positions, velocities = last + step, step / step_s
+        self._last = positions
         return positions, velocities
 
     def _same_sign(self, pose: Array) -> Array:
@@ -164,6 +166,8 @@ class Reference:
         clamped, moved = clamp_to_range(joint_positions, limits)
         if moved:
             interventions.act("joint_range")
+        if self._margin.exceeds(0.0, clamped):
+            return clamped
         pose, outside = self._workspace.clamp(self._kinematics.forward(clamped))
         if not outside:
             return clamped
@@ -230,6 +234,11 @@ class Pace:
     def forget(self) -> None:
         """Begin anew."""
         self._is_behind = False
+
+    def keeps_up(self, way_m: float, turn_rad: float, step_s: float) -> bool:
+        """Whether a TCP that moves and turns at most so far in a tick is surely not slowed down."""
+        needs_s = max(way_m / self._linear_m_s, turn_rad / self._angular_rad_s)
+        return not self._is_behind and needs_s <= PACED * step_s
 
     def share(self, last: Array, pose: Array, following: Array, interventions: Interventions, step_s: float) -> float:
         """The part of the way from the pose (7,) of the `last` tick to `pose`, which is at `following` a tick later.

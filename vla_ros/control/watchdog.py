@@ -211,16 +211,13 @@ class Watchdog:
         self._config = config
         self._causes: dict[Cause, str] = {Cause.NOT_STARTED: ""}
         self._at_rest = True
+        self._state = SafetyState.HOLDING
         self._state_since_ns: int | None = None
 
     @property
     def state(self) -> SafetyState:
         """What the arm may do."""
-        if not self._causes:
-            return SafetyState.RUNNING
-        if Cause.ESTOP in self._causes:
-            return SafetyState.STOPPED
-        return SafetyState.HOLDING if self._at_rest else SafetyState.RAMPING
+        return self._state
 
     @property
     def reason(self) -> str:
@@ -242,7 +239,6 @@ class Watchdog:
 
     def on(self, now_ns: int, event: Event, detail: str = "") -> SafetyState:
         """Take in an `event` of `now_ns`; `detail` tells a person more about what it begins. The state after it."""
-        before = self.state
         effect = TABLE[event]
         for cause in effect.ends:
             if self._config.resumes_by_itself or cause not in LOSSES or event in _OPERATOR:
@@ -251,9 +247,16 @@ class Watchdog:
             self._causes.setdefault(cause, detail)
         if event in (Event.STANDSTILL, Event.MOVING):
             self._at_rest = event is Event.STANDSTILL
-        if self.state is not before:
-            self._state_since_ns = now_ns
-        return self.state
+        if (state := self._state_now()) is not self._state:
+            self._state, self._state_since_ns = state, now_ns
+        return state
+
+    def _state_now(self) -> SafetyState:
+        if not self._causes:
+            return SafetyState.RUNNING
+        if Cause.ESTOP in self._causes:
+            return SafetyState.STOPPED
+        return SafetyState.HOLDING if self._at_rest else SafetyState.RAMPING
 
 
 class DeadmanSwitch:
@@ -285,7 +288,7 @@ class DeadmanSwitch:
 def joints_off(measured: Array, command: Array, names: tuple[str, ...], config: WatchdogConfig) -> str:
     """How far the worst joint of (J,) is from its command, in words, where that is too far; else ""."""
     deviation = np.abs(measured - command)
-    worst = int(np.argmax(deviation))
+    worst = int(deviation.argmax())
     return f"{names[worst]} is {deviation[worst]:.2f} rad off" if deviation[worst] > config.max_deviation_rad else ""
 
 

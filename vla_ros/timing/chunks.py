@@ -136,10 +136,16 @@ class Schedule:
         value = self._value(time_ns)
         return None if value is None else Target(time_ns, self._splices[-1].chunk.dimensions, value)
 
-    def last_target(self, now_ns: int) -> Target | None:
-        """As `target`; the newest chunk's last one for a time after that."""
-        end_ns = self.end_ns
-        return None if end_ns is None else self.target(min(now_ns, end_ns - self._latency_ns))
+    def gripper_width_m(self, now_ns: int) -> float | None:
+        """The gripper's part of `target`; the newest chunk's last one for a time after that. None without a gripper."""
+        if not self._splices:
+            return None
+        time_ns = min(now_ns + self._latency_ns, self._splices[-1].chunk.end_ns)
+        newest = self._newest(time_ns)
+        if newest is None or newest.chunk.dimensions[-1] != GRIPPER_DIMENSION:
+            return None
+        row = min((time_ns - newest.chunk.observation_ns) // newest.chunk.step_ns, len(newest.chunk) - 1)
+        return float(newest.chunk.actions[row, -1])
 
     def committed(self, from_ns: int, rows: int, step_ns: int) -> ActionChunk | None:
         """What was sent or is scheduled for `from_ns + k * step_ns`: `rows` rows, fewer where the schedule ends.
@@ -199,7 +205,7 @@ class Schedule:
             newest = self._splices[-1].chunk
             idle_since_ns = newest.end_ns + newest.step_ns
         if idle_since_ns is None or idle_since_ns <= chunk.observation_ns < sent_ns:
-            if self._counting(sent_ns):  # a plan that the arm does not follow
+            if self._newest(sent_ns):  # a plan that the arm does not follow
                 self.clear()
             self._standstill_ns = chunk.observation_ns if idle_since_ns is None else idle_since_ns, sent_ns
         if self._standstill_ns is not None and self._standstill_ns[0] <= chunk.observation_ns < self._standstill_ns[1]:
@@ -211,7 +217,7 @@ class Schedule:
 
         By the longer of the quantile and the chunk's own delay: one that is later than nearly all is the worst splice.
         """
-        if self._config.mode is ScheduleMode.NEWEST or not self._counting(start_ns - 1):
+        if self._config.mode is ScheduleMode.NEWEST or not self._newest(start_ns - 1):
             return 0
         if self._config.mode is ScheduleMode.ENSEMBLE:
             return 1
@@ -222,40 +228,41 @@ class Schedule:
         left_steps = (older.end_ns + older.step_ns - start_ns) // step_ns, (chunk.end_ns - start_ns) // (2 * step_ns)
         return max(1, min(max(own_steps, self.delay_steps(step_ns)), *left_steps))
 
-    def _counting(self, time_ns: int) -> list[_Splice]:
-        """What counts at a time, oldest first; empty where nothing is scheduled."""
-        counting = [splice for splice in self._splices if splice.start_ns <= time_ns]
-        newest = counting[-1].chunk if counting else None
-        return counting if newest is not None and time_ns < newest.end_ns + newest.step_ns else []
+    def _newest(self, time_ns: int) -> _Splice | None:
+        """The newest splice that counts at a time; None where nothing is scheduled."""
+        newest = next((splice for splice in reversed(self._splices) if splice.start_ns <= time_ns), None)
+        is_over = newest is not None and time_ns >= newest.chunk.end_ns + newest.chunk.step_ns
+        return None if is_over else newest
 
     def _value(self, time_ns: int) -> Array | None:
         """The target (D,) of a time, by the chunks that counted then."""
-        counting = self._counting(time_ns)
-        if not counting:
+        newest = self._newest(time_ns)
+        if newest is None:
             return None
-        newest = counting[-1].chunk
         if self._config.mode is ScheduleMode.NEWEST:
-            return _row(newest, time_ns)
+            return _row(newest.chunk, time_ns)
         if self._config.mode is ScheduleMode.BLEND:
-            return _blended(counting, time_ns)
+            return self._blended(time_ns)
         if self._stack is None:
             self._stack = _Stack(self._splices)
         return self._stack.mean(time_ns, self._config.ensemble_m)
 
-
-def _blended(counting: list[_Splice], time_ns: int) -> Array:
-    """From the newest chunk whose fade is over, cross-fade after cross-fade; an ended chunk keeps its last row."""
-    first = len(counting) - 1
-    # To look further back would take longer and change nothing: a fade that is over leaves nothing of what was before.
-    while first > 0 and counting[first].share(time_ns) < 1.0:
-        first -= 1
-    row = value = _row(counting[first].chunk, time_ns)
-    for splice in counting[first + 1 :]:
-        row = _row(splice.chunk, time_ns)
-        value = _mixed(splice.chunk.dimensions, value, row, splice.share(time_ns))
-    if counting[-1].chunk.dimensions[-1] == GRIPPER_DIMENSION:
-        value[-1] = row[-1]
-    return value
+    def _blended(self, time_ns: int) -> Array:
+        """From the newest chunk whose fade is over, cross-fade after cross-fade; an ended chunk keeps its last row."""
+        fading: list[_Splice] = []  # newest first
+        for splice in reversed(self._splices):
+            if splice.start_ns <= time_ns:
+                fading.append(splice)
+                if splice.share(time_ns) >= 1.0:  # it leaves nothing of what was before
+                    break
+        oldest = fading.pop()
+        row = value = _row(oldest.chunk, time_ns)
+        for splice in reversed(fading):
+            row = _row(splice.chunk, time_ns)
+            value = _mixed(splice.chunk.dimensions, value, row, splice.share(time_ns))
+        if oldest.chunk.dimensions[-1] == GRIPPER_DIMENSION:
+            value[-1] = row[-1]
+        return value
 
 
 class _Stack:
