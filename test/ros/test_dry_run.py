@@ -130,8 +130,9 @@ def test_the_watcher_survives_what_the_controller_refuses(ros_domain_id: int) ->
 
 
 def said(time_s: float, state: str, **counts: int) -> DiagnosticArray:
-    values = {"safety_state": state, **{messages.INTERVENTION + name: count for name, count in counts.items()}}
-    entries = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    values = {"mode": "policy", "safety_state": state}
+    values |= {messages.INTERVENTION + name: str(count) for name, count in counts.items()}
+    entries = [KeyValue(key=key, value=value) for key, value in values.items()]
     message = DiagnosticArray(status=[DiagnosticStatus(name="controller", values=entries)])
     message.header.stamp = convert.ns_to_stamp(s_to_ns(time_s))
     return message

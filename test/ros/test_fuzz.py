@@ -29,7 +29,7 @@ from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros import topics
+from vla_ros import config, topics
 from vla_ros.config import BagNodeConfig, CameraConfig, RecorderNodeConfig, to_parameters
 from vla_ros.policies import registry
 from vla_ros.recording.config import RecordingConfig
@@ -252,8 +252,10 @@ def test_inference(subject: Subject, monkeypatch: pytest.MonkeyPatch, policy: st
 def test_the_recorder(subject: Subject, tmp_path: Path) -> None:
     from vla_ros.ros.nodes.recorder import RecorderNode
 
-    config = RecorderNodeConfig(root=str(tmp_path / "set"), cameras=CAMERAS, recording=RecordingConfig(fps=10))
-    node = RecorderNode(**options(**{key.replace(".", "__"): value for key, value in to_parameters(config).items()}))
+    parameters = RecorderNodeConfig(root=str(tmp_path / "set"), cameras=CAMERAS, recording=RecordingConfig(fps=10))
+    node = RecorderNode(
+        **options(**{key.replace(".", "__"): value for key, value in to_parameters(parameters).items()})
+    )
     subject.begin(node)
     subject.is_attacked()
     assert not subject.guard.failed and not node._recording.failure and subject.guard.refused
@@ -263,10 +265,10 @@ def test_the_recorder(subject: Subject, tmp_path: Path) -> None:
 def test_the_bag(subject: Subject, tmp_path: Path) -> None:
     from vla_ros.ros.nodes.bag import BagNode
 
-    config = BagNodeConfig(path=str(tmp_path / "bag"), topics=(topics.CHUNK,))
+    parameters = BagNodeConfig(path=str(tmp_path / "bag"), topics=(topics.CHUNK,))
     peer = rclpy.node.Node("peer")
     peer.create_publisher(JointTrajectory, topics.CHUNK, 10)
-    node = BagNode(**options(**to_parameters(config)))
+    node = BagNode(**options(**to_parameters(parameters)))
     subject.begin(node)
     subject.until(lambda: any(sub.topic_name == topics.CHUNK for sub in node._subscriptions), subject.tick)
     subject.is_attacked(MESSAGES // 4)
@@ -289,3 +291,20 @@ def test_the_simulator(subject: Subject) -> None:
     assert subject.call(topics.SIMULATION_RESET).success
     before_ns = node._world.time_ns
     subject.until(lambda: node._world.time_ns > before_ns, lambda: time.sleep(0.01))
+
+
+@pytest.mark.parametrize("program", ["episodes", "dry run", "recording"])
+def test_what_an_operator_runs(subject: Subject, program: str) -> None:
+    from vla_ros.ros.episodes import Operator
+    from vla_ros.ros.recording_desk import RecordingDesk
+    from vla_ros.ros.watching import CommandWatcher
+
+    system, context = config.load("franka_upvla"), rclpy.get_default_context()
+    node = {
+        "episodes": lambda: Operator(system, context),
+        "dry run": lambda: CommandWatcher(system, context),
+        "recording": lambda: RecordingDesk(context, use_sim_time=True),
+    }[program]()
+    subject.begin(node)
+    subject.is_attacked(MESSAGES // 4)
+    assert not subject.guard.failed and subject.guard.refused

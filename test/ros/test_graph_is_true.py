@@ -19,12 +19,14 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 
 from vla_ros import config, graph
-from vla_ros.graph import NodeSpec
+from vla_ros.graph import Graph, NodeSpec
 from vla_ros.robots.panda import PANDA
 from vla_ros.robots.robot import Endpoint, EndpointKind
 from vla_ros.ros.supervising import Supervisor
 
-DISCOVERY_S = 40.0
+DISCOVERY_S, OBSERVERS = 20.0, 3
+#: The simulated robot listens on both of its command topics, as the real one does; the graph names the one in use.
+UNUSED = PANDA.endpoints["pose_desired"]
 #: What every ROS node has.
 COMMON = ("/rosout", "/parameter_events")
 OF_EVERY_NODE = (
@@ -66,30 +68,40 @@ def differences(observer: Any, node: NodeSpec) -> dict[str, Said]:
     return {verb: difference for verb, (ask, ends) in pairs.items() if (difference := seen(ask(*who), node) ^ ends)}
 
 
-def test_the_nodes_do_what_the_graph_says(ros_domain_id: int, tmp_path: Path) -> None:
-    recorded = config.override(config.load("franka_upvla"), record=str(tmp_path / "dataset"))
-    built = graph.build(recorded)
+def all_differences(built: Graph, within_s: float) -> dict[str, dict[str, Said]]:
+    """Of each node, as one observer sees them; of one that it does not see, that it is absent."""
     context = Context()
     rclpy.init(context=context)
     observer = rclpy.create_node("observer", context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(observer)
-    # The simulated robot listens on both of its command topics, as the real one does; the graph names the one in use.
-    unused = PANDA.endpoints["pose_desired"]
     try:
-        with Supervisor(built, os.environ):
-            deadline_s = time.monotonic() + DISCOVERY_S
-            while True:
-                present = set(observer.get_node_names_and_namespaces())
-                absent = [node.name for node in built.nodes if (node.name, node.namespace) not in present]
-                found = {} if absent else {node.name: differences(observer, node) for node in built.nodes}
-                if not absent and found["simulator"].get("subscribes") == {(unused.name, unused.type)}:
-                    del found["simulator"]["subscribes"]
-                if (not absent and not any(found.values())) or time.monotonic() > deadline_s:
-                    break
-                executor.spin_once(timeout_sec=0.1)  # discovery tells nobody when it is done
-        assert not absent
-        assert not any(found.values()), found
+        deadline_s = time.monotonic() + within_s
+        while True:
+            present = set(observer.get_node_names_and_namespaces())
+            found = {
+                node.name: differences(observer, node)
+                if (node.name, node.namespace) in present
+                else {"is absent": {(node.name, node.namespace)}}
+                for node in built.nodes
+            }
+            if found["simulator"].get("subscribes") == {(UNUSED.name, UNUSED.type)}:
+                del found["simulator"]["subscribes"]
+            if not any(found.values()) or time.monotonic() > deadline_s:
+                return found
+            executor.spin_once(timeout_sec=0.1)  # discovery tells nobody when it is done
     finally:
         observer.destroy_node()
         rclpy.try_shutdown(context=context)
+
+
+def test_the_nodes_do_what_the_graph_says(ros_domain_id: int, tmp_path: Path) -> None:
+    recorded = config.override(config.load("franka_upvla"), record=str(tmp_path / "dataset"))
+    built = graph.build(recorded)
+    with Supervisor(built, os.environ):
+        # A process that starts at the same time as another may never learn of its topics (see `ros.hearing`).
+        for _ in range(OBSERVERS):
+            found = all_differences(built, DISCOVERY_S)
+            if not any(found.values()):
+                break
+    assert not any(found.values()), found

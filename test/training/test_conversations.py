@@ -88,6 +88,7 @@ def test_pictures_stay_in_memory_while_there_is_room(folder: Path, monkeypatch: 
     [
         (5, "entry 0 should be an object"),
         ({"image": 3, "conversations": said(TURNS[0])}, "image should be a file"),
+        ({"image": "../0.png", "conversations": said(TURNS[0])}, r"image '\.\./0\.png' is not a path inside"),
         ({"image": "0.png"}, "conversations should be a list"),
         ({"image": "0.png", "conversations": said(TURNS[0])[:1]}, "human and gpt should take turns"),
         ({"image": "0.png", "conversations": said(TURNS[0])[::-1]}, "human and gpt should take turns"),

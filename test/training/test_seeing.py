@@ -92,6 +92,10 @@ def test_an_encoder_learns_where_things_are(path: Path, tmp_path: Path) -> None:
         ('{"images": ["a.png"], "measures": {"red.x": 1}}', "line 2 has 1 images; the model sees 2"),
         ('{"images": ["a.png", "b.png"], "measures": {"red.x": NaN}}', "should have measures by name, each a number"),
         ('{"images": ["a.png", "b.png"], "measures": {"x": 1}}', "line 2 measures x, not red.x"),
+        (
+            '{"images": ["a.png", "../b.png"], "measures": {"red.x": 1}}',
+            "line 2: image '../b.png' is not a path inside",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, line: str, said: str) -> None:

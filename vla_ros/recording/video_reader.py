@@ -286,7 +286,7 @@ def probe(path: Path, decode: bool = False) -> VideoInfo:
 def has_text(path: Path) -> bool:
     """Whether what a video says of itself, as the program that wrote it, is UTF-8; if not, others refuse the file."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(ordinary(path))) as container:
             return all(stream.metadata is not None for stream in container.streams)
     except UnicodeDecodeError:
         return False

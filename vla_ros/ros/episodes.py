@@ -17,7 +17,7 @@ from vla_ros.config import SystemConfig
 from vla_ros.control.limits import NORMAL_COUNTS
 from vla_ros.robots import catalogue
 from vla_ros.rollout.report import EpisodeRow, Percentiles, Report
-from vla_ros.ros import convert, operating, qos
+from vla_ros.ros import convert, guard, operating, qos
 from vla_ros.ros.operating import ANSWER_S, DEEP, OperatorNode, Unanswered
 from vla_ros.ros.tracing import Tracer
 from vla_ros.simulation.world import WorldState
@@ -78,6 +78,8 @@ class Operator(OperatorNode):
         self._measuring = False
         self._measured_ns = 0
         self._counts: Counter[str] = Counter()
+        self._acted: Counter[str] = Counter()  # what the safety stage counts, by name, as the controller said last
+        self._instructed = 0  # how many instructions inference has taken, as it said last
         self._stream_rates_hz: dict[str, list[float]] = defaultdict(list)
         self._latencies_ms: list[float] = []
         self._jitters_ms: list[float] = []
@@ -118,7 +120,7 @@ class Operator(OperatorNode):
         self._instruct(instruction)
         self._task = instruction
         self.hear_from("controller")
-        before = self._interventions()
+        before = self._acted
         self.before_start(seed, instruction)
         self.tracer.begin(instruction)
         self.call(topics.START)
@@ -131,17 +133,17 @@ class Operator(OperatorNode):
         self.tracer.end(success)
         self._measured_ns += duration_ns
         self.hear_from("controller")
-        acted = {name: count - before[name] for name, count in self._interventions().items() if count > before[name]}
+        acted = {name: count - before[name] for name, count in self._acted.items() if count > before[name]}
         return EpisodeRow(seed, instruction, success, ns_to_s(duration_ns), ended, acted)
 
     def _instruct(self, instruction: str) -> None:
         """Say the instruction and wait until the policy has taken it."""
         self.hear_from("inference")
-        taken_before = int(self.states["inference"]["instructed"])
+        taken_before = self._instructed
         self._instruction.publish(String(data=instruction))
         # Counted, as the same words may be said again, and the policy has to begin anew then too.
         self.wait(
-            lambda: int(self.states["inference"]["instructed"]) > taken_before,
+            lambda: self._instructed > taken_before,
             ANSWER_S,
             f"inference does not take {instruction!r} from {topics.INSTRUCTION}",
         )
@@ -193,12 +195,17 @@ class Operator(OperatorNode):
 
     def heard(self, node: str, state: Mapping[str, str], before: Mapping[str, str]) -> None:
         """Note what is measured while an episode runs."""
-        if self._measuring and node == "controller":
+        if node == "controller":
+            counts = {key: int(value) for key, value in state.items() if key.startswith(messages.INTERVENTION)}
+            names = {key.removeprefix(messages.INTERVENTION): count for key, count in counts.items()}
+            self._acted = Counter({name: count for name, count in names.items() if name not in _NORMAL})
             latency = state.get("chunk_latency_ms")
-            if latency is not None and latency != before.get("chunk_latency_ms"):
+            if self._measuring and latency is not None and latency != before.get("chunk_latency_ms"):
                 self._latencies_ms.append(float(latency))
-        elif self._measuring and node == "inference":
-            self._note_streams(state)
+        elif node == "inference":
+            self._instructed = int(state.get("instructed", self._instructed))
+            if self._measuring:
+                self._note_streams(state)
 
     def _note_streams(self, state: Mapping[str, str]) -> None:
         """The rates at which the inference node receives what it looks at, in its (simulated) time."""
@@ -212,13 +219,22 @@ class Operator(OperatorNode):
         return {**cameras, "joints": robot.endpoints["joint_states"].name}
 
     def _on_world(self, message: Float64MultiArray) -> None:
-        self._world = convert.array_to_world_state(message)
+        try:
+            self._world = convert.array_to_world_state(message)
+        except ValueError as error:
+            guard.of(self).refuse(topics.SIMULATION_STATE, error)
+            return
         self._count(topics.SIMULATION_STATE)
         self.tracer.on_world(self._world)
 
     def _on_chunk(self, message: JointTrajectory) -> None:
+        try:
+            chunk = messages.trajectory_to_chunk(message)
+        except ValueError as error:
+            guard.of(self).refuse(topics.CHUNK, error)
+            return
         self._count(topics.CHUNK)
-        self.tracer.on_chunk(messages.trajectory_to_chunk(message))
+        self.tracer.on_chunk(chunk)
 
     def _on_command(self, message: JointTrajectory) -> None:
         self._count(topics.COMMAND)
@@ -229,13 +245,3 @@ class Operator(OperatorNode):
 
     def _count(self, topic: str) -> None:
         self._counts[topic] += self._measuring
-
-    def _interventions(self) -> Counter[str]:
-        """What the safety stage counts, by name, as the controller said last."""
-        said = self.states["controller"].items()
-        counts = {
-            key.removeprefix(messages.INTERVENTION): int(value)
-            for key, value in said
-            if key.startswith(messages.INTERVENTION)
-        }
-        return Counter({name: count for name, count in counts.items() if name not in _NORMAL})

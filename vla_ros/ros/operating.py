@@ -13,14 +13,14 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from vla_ros import topics
-from vla_ros.ros import transport
+from vla_ros.ros import guard, transport
+from vla_ros.ros.guard import GuardedNode
 from vla_ros.ros.presence import Presence
 
 #: Wall time that the nodes have to appear, and that one of them has to answer.
@@ -68,7 +68,7 @@ def context() -> Iterator[Context]:
         rclpy.try_shutdown(context=made)
 
 
-class OperatorNode(Node):
+class OperatorNode(GuardedNode):
     """Spins itself, while it waits: nothing arrives in between."""
 
     def __init__(
@@ -87,7 +87,7 @@ class OperatorNode(Node):
         self.create_subscription(DiagnosticArray, topics.STATE, self._on_state, DEEP)
 
     def heard(self, node: str, state: Mapping[str, str], before: Mapping[str, str]) -> None:
-        """For those who want to know more: `node` said how it is, after having said `before`."""
+        """For those who want to know more: `node` said how it is, after having said `before`; ValueError: nonsense."""
 
     def now_ns(self) -> int:
         """The ROS time."""
@@ -189,4 +189,7 @@ class OperatorNode(Node):
             before = self.states.get(status.name, {})
             self.states[status.name] = state
             self._states_heard_s[status.name] = time.monotonic()
-            self.heard(status.name, state, before)
+            try:
+                self.heard(status.name, state, before)
+            except ValueError as error:
+                guard.of(self).refuse(topics.STATE, error)

@@ -9,7 +9,6 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
@@ -19,7 +18,8 @@ from vla_ros.config import SystemConfig
 from vla_ros.control import kinematics
 from vla_ros.control.limits import NORMAL_COUNTS, AxisLimits, refuse_meaningless
 from vla_ros.robots import catalogue
-from vla_ros.ros import qos
+from vla_ros.ros import guard, qos
+from vla_ros.ros.guard import GuardedNode
 from vla_ros.ros.polling import PolledSubscription
 from vla_ros.timing.stamps import ns_to_s
 from vla_ros.values import POSE_DIMENSIONS, ActionChunk, Array, Command
@@ -30,7 +30,7 @@ _CHUNKS_PER_S, _STATES_PER_S = 10.0, 10.0
 _DEEP = QoSProfile(depth=100)
 
 
-class CommandWatcher(Node):
+class CommandWatcher(GuardedNode):
     """Hears the controller, spun by `watch`; the joints are asked for with each command."""
 
     def __init__(self, system: SystemConfig, context: Context) -> None:
@@ -116,20 +116,16 @@ class CommandWatcher(Node):
         return np.array([self._kinematics.forward(row)[:3] for row in joint_positions]).reshape(-1, 3)
 
     def _on_state(self, message: DiagnosticArray) -> None:
-        stamp_ns = messages.stamp_to_ns(message.header.stamp)
-        for status in message.status:
-            if status.name != "controller":
-                continue
-            values = {entry.key: entry.value for entry in status.values}
-            if not self._states or self._states[-1][1] != values["safety_state"]:
-                self._states.append((stamp_ns, values["safety_state"]))
-            self._count(stamp_ns, values)
-
-    def _count(self, stamp_ns: int, values: dict[str, str]) -> None:
-        for key, value in values.items():
-            name = key.removeprefix(messages.INTERVENTION)
-            if name == key or name in NORMAL_COUNTS:
-                continue
-            if self._first_ns is not None and int(value) > self._counts.get(name, 0):
-                self._interventions.append((stamp_ns, name))
-            self._counts[name] = int(value)
+        try:
+            status = messages.status_to_controller(message)
+        except ValueError as error:
+            guard.of(self).refuse(topics.STATE, error)
+            return
+        if status is None:
+            return
+        if not self._states or self._states[-1][1] != status.safety.value:
+            self._states.append((status.time_ns, status.safety.value))
+        for name, count in status.counts.items():
+            if name not in NORMAL_COUNTS and self._first_ns is not None and count > self._counts.get(name, 0):
+                self._interventions.append((status.time_ns, name))
+        self._counts = status.counts

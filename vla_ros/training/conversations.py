@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_ros.training.pictures import Pictures, check_there
+from vla_ros.training.pictures import Pictures, check_there, paths_of
 
 _IMAGE = "<image>"  # where in a question LLaVA has its image; a model of ours always has it in front
 _HUMAN, _MODEL = "human", "gpt"
@@ -74,7 +74,7 @@ def _conversation(entry: Any, folder: Path, where: str) -> Conversation:
     if not said or speakers != [_HUMAN, _MODEL] * (len(said) // 2):
         raise ValueError(f"{where}: {_HUMAN} and {_MODEL} should take turns, {_HUMAN} first, not {speakers}")
     words = [" ".join(one["value"].replace(_IMAGE, " ").split()) for one in said]
-    return Conversation(tuple(folder / name for name in names), tuple(zip(words[::2], words[1::2], strict=True)))
+    return Conversation(paths_of(folder, names, where), tuple(zip(words[::2], words[1::2], strict=True)))
 
 
 class Conversations:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vla_ros.training.augmentation import AugmentationConfig, augment
 from vla_ros.training.batches import ALONE, Order, Share
-from vla_ros.training.pictures import Pictures, check_there
+from vla_ros.training.pictures import Pictures, check_there, paths_of
 from vla_ros.values import Array
 
 _LEAST_SPREAD = 1e-6
@@ -49,7 +49,7 @@ class Measured:
                 self.names = self.names or tuple(measures)
                 if tuple(measures) != self.names:
                     raise ValueError(f"{path}: line {number} measures {_said(measures)}, not {_said(self.names)}")
-                self._images.append(tuple(path.parent / name for name in images))
+                self._images.append(paths_of(path.parent, images, f"{path}: line {number}"))
                 rows.append(list(measures.values()))
             check_there((image for images in self._images[before:] for image in images), str(path))
         if not rows:

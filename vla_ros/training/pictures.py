@@ -12,8 +12,17 @@ from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 
 from vla_ros.policies.images import square
+from vla_ros.recording.files import inside
 
 _ROOM_BYTES = 2**31  # all of a small set, the first ones of a great one
+
+
+def paths_of(folder: Path, names: Iterable[str], where: str) -> tuple[Path, ...]:
+    """The files `names` in `folder`; raises ValueError, with `where` in front, for a name that leads elsewhere."""
+    try:
+        return tuple(inside(folder, name) for name in names)
+    except ValueError as error:
+        raise ValueError(f"{where}: image {error}") from None
 
 
 def check_there(paths: Iterable[Path], where: str) -> None:
