@@ -103,7 +103,7 @@ def test_check_tells_every_problem_of_every_file(tmp_path: Path) -> None:
         (("franka_upvla", "--no-sim"), "error: policy: scripted sees the simulated world's state; choose another one"),
         (("franka_upvla", "--instruction", "dance"), "error: instruction: no tabletop task: 'dance'; the forms are "),
         (("franka_upvla", "--seconds", "3"), "error: --seconds needs --dry-run\n"),
-        (("franka_upvla", "--dry-run", "--episodes", "1"), "error: --dry-run and --episodes: an arm that nothing is "),
+        (("franka_upvla", "--dry-run", "--episodes", "1"), "error: --dry-run and --episodes: a dry run sends "),
         (
             ("franka_upvla", "--report", "r.json"),
             "error: --report, --montage and --require-successes need --episodes\n",

@@ -206,12 +206,12 @@ def test_weights_of_ours_are_rounded(ours: Path, tmp_path: Path) -> None:
     assert told.exit_code == 0 and "bfloat16" in told.output
     assert load_manifest(tmp_path / "small") == load_manifest(ours)
     again = run(*given, "--dtype", "float16")
-    assert again.exit_code == 2 and "exists; a conversion makes a new folder" in again.stderr
+    assert again.exit_code == 2 and "already exists; give a new folder" in again.stderr
 
 
 def test_nothing_that_is_there_is_overwritten(sources: Path) -> None:
     result = run("convert", sources, sources / "phi", *with_tokenizers(sources))
-    assert result.exit_code == 2 and "exists; a conversion makes a new folder" in result.stderr
+    assert result.exit_code == 2 and "already exists; give a new folder" in result.stderr
 
 
 def test_tokenizers_have_to_be_given(sources: Path) -> None:

@@ -65,9 +65,9 @@ def test_help_says_the_defaults_that_hold() -> None:
     usual, samples = EvaluationConfig(), inspect.signature(compare).parameters["samples"].default
     for words, value in (
         ("Simulated episodes", usual.episodes), ("Of the first episode", usual.seed),
-        ("Successes and failures to film, of each", usual.films), ("Rows of the dataset, evenly", samples),
+        ("Successes and failures to film, of each", usual.films), ("Rows of the dataset, evenly spaced", samples),
     ):  # fmt: skip
-        assert f"{words}; otherwise {value}." in told
+        assert f"{words}; default: {value}." in told
 
 
 def test_an_expert_in_closed_loop_leaves_a_report_pictures_and_a_film(system: Path, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_an_expert_in_closed_loop_leaves_a_report_pictures_and_a_film(system: Pa
     assert [file.name for file in out.glob("*.mp4")] == ["success-seed-1000.mp4"]
     again = evaluate(system, "--episodes", 1, "--out", out)
     assert again.exit_code == 2
-    assert "has a report already, and nothing is overwritten" in again.stderr
+    assert "already has a report, which is not overwritten" in again.stderr
 
 
 def test_a_checkpoint_alone_says_which_policy_is_meant_and_a_control_is_reported(
@@ -99,7 +99,7 @@ def test_a_checkpoint_alone_says_which_policy_is_meant_and_a_control_is_reported
     )  # fmt: skip
     assert result.exit_code == 1, "none succeeded"
     assert "the task it was told instead" in result.output
-    assert "longer than was injected" in result.output
+    assert "longer than the injected delay" in result.output
     said = json.loads((tmp_path / "report.json").read_text())
     assert (said["policy"], said["config"]["control"]) == ("up_vla", "wrong-instruction")
     assert said["rows"][0]["asked"] == "lift the red cube"
@@ -159,10 +159,10 @@ def test_single_rows_that_no_arm_makes_are_warned_of(system: Path, checkpoint: P
     [
         (("--tasks", "sing"), "tasks: no tabletop task: 'sing'"),
         (("--control", "dark"), "control: Input should be 'wrong-instruction' or 'blank-image'"),
-        (("--dataset", "/nowhere", "--seed", "3", "--control", "dark"), "--seed, --control: of episodes that are run"),
+        (("--dataset", "/nowhere", "--seed", "3", "--control", "dark"), "--seed, --control: cannot be combined"),
         (("--dataset", "/nowhere"), "/nowhere is no LeRobot dataset"),
-        (("--card",), "--card: of a checkpoint that is judged without a control"),
-        (("--samples", "3"), "--samples, --config: of a dataset, and there is no --dataset"),
+        (("--card",), "--card: needs --checkpoint"),
+        (("--samples", "3"), "--samples, --config: need --dataset"),
         (("--out", "/etc/passwd/out"), "--out: /etc/passwd/out cannot be written to"),
         (("--policy", "dreamer"), "policy.name: unknown policy 'dreamer'"),
         (("--policy", "up_vla"), "policy.checkpoint: missing; policy up_vla needs weights; give their folder"),

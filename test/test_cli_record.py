@@ -43,7 +43,7 @@ def record(*arguments: str | Path) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--resume",), "error: --resume: {dataset} has no dataset to go on with\n"),
+        (("--resume",), "error: --resume: {dataset} contains no dataset to continue\n"),
         (("--no-ros",), "error: --no-ros needs --episodes\n"),
         (("--episodes", "2", "--noise", "0"), "error: --tasks, --noise and --mishaps need --no-ros\n"),
         (("--episodes", "2", "--tasks", "lift"), "error: --tasks, --noise and --mishaps need --no-ros\n"),
@@ -71,8 +71,8 @@ def test_a_dataset_must_be_named() -> None:
 @pytest.mark.parametrize(
     ("there", "told"),
     [
-        ("meta/info.json", "is a dataset already; --resume goes on with it"),
-        ("photo.jpg", "is not empty, and no dataset; give a new folder"),
+        ("meta/info.json", "is already a dataset; --resume appends to it"),
+        ("photo.jpg", "is not empty and not a dataset; give a new folder"),
         ("", "cannot be made: it is a file"),
     ],
 )
@@ -104,7 +104,7 @@ def test_the_view_says_how_the_recording_is() -> None:
         "recording   episode 3   127 frames   success",
         "stack the cups",
         "encoder backlog 5",
-        "disk left MB 65243",
+        "disk free MB 65243",
         "lag ms 61.2",
         "camera front: stalled, nothing usable for 200 ms",
         "start: stack the cups",
@@ -123,7 +123,7 @@ def test_no_figure_and_no_key_is_broken_at_a_lines_end(width: int) -> None:
     file = StringIO()
     Console(width=width, file=file).print(view(STATE, [], None))
     lines = file.getvalue().splitlines()
-    for what in ("disk left MB 65243", "repeated in a row 1", "a save anyway", "space start/pause", "q quit"):
+    for what in ("disk free MB 65243", "repeated in a row 1", "a save anyway", "space start/pause", "q quit"):
         assert any(what in line for line in lines), what
 
 

@@ -195,7 +195,7 @@ def test_the_command(dataset: Path, tmp_path: Path) -> None:
     assert run().exit_code == 2 and "say where to" in run().output
     assert run(str(tmp_path / "new"), "--in-place").exit_code == 2
     done = run(str(tmp_path / "new"))
-    assert done.exit_code == 0 and "16 files are 4 now" in done.output
+    assert done.exit_code == 0 and "16 files merged into 4" in done.output
     assert run("--in-place").exit_code == 0
     assert hashes(tmp_path / "new").keys() == hashes(dataset).keys()
     again = run(str(tmp_path / "new"))

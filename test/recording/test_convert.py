@@ -439,7 +439,7 @@ def test_what_cannot_be_done_is_said(motions: Path, tmp_path: Path, options: dic
 
 def test_a_dataset_that_is_there_is_left_alone(motions: Path, tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
-    with pytest.raises(DatasetError, match="exists; a conversion makes a new dataset"):
+    with pytest.raises(DatasetError, match="already exists; give a new folder"):
         convert(motions, tmp_path / "made", Conversion())
 
 
@@ -478,7 +478,7 @@ def test_the_command_converts(motions: Path, tmp_path: Path) -> None:
         "--still-rad",
         "0.15",
     )
-    assert code == 0 and "3 episodes, " in said and "videos were coded anew" in said
+    assert code == 0 and "3 episodes, " in said and "videos were re-encoded" in said
     reader = DatasetReader(tmp_path / "made")
     assert rows_seen(reader, 0)[0] == START  # 0.15 rad are reached at START + 2, 0.1 s before is one row
     assert (tmp_path / "made/meta/modality.json").is_file()
@@ -489,7 +489,7 @@ def test_the_command_converts(motions: Path, tmp_path: Path) -> None:
     [
         (["--episodes", "0,x"], 2, "'x' is neither a number"),
         (["--episodes", "3-1"], 2, "'3-1' is neither a number"),
-        (["--moved-rad", "0.1"], 2, "means something with --keyframes only"),
+        (["--moved-rad", "0.1"], 2, "needs --keyframes"),
         (["--trim-static", "--still-m", "0"], 2, "still.m: Input should be greater than 0"),
         (["--episodes", "9"], 2, "no episode 9"),
         (["--system", "franka_upvla"], 2, "are for bags"),
@@ -506,8 +506,8 @@ def test_the_command_looks_where_it_reads_and_writes(motions: Path, tmp_path: Pa
     assert "no meta/info.json" in command(tmp_path, tmp_path / "made")[1]
     (tmp_path / "bag").mkdir()
     (tmp_path / "bag/metadata.yaml").write_text("")
-    assert "say with --system" in command(tmp_path / "bag", tmp_path / "made")[1]
-    assert "becomes a v3.0 dataset" in command(tmp_path / "bag", tmp_path / "made", "--keyframes")[1]
+    assert "with --system" in command(tmp_path / "bag", tmp_path / "made")[1]
+    assert "converted to a v3.0 dataset" in command(tmp_path / "bag", tmp_path / "made", "--keyframes")[1]
 
 
 def test_the_command_converts_a_bag(tmp_path: Path) -> None:

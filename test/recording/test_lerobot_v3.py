@@ -562,9 +562,9 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(DatasetError, match=r"is not empty \(notes.txt\)"):
         DatasetWriter(tmp_path, tiny.FEATURES, tiny.CONFIG)
-    with pytest.raises(DatasetError, match="has no dataset to go on with"):
+    with pytest.raises(DatasetError, match="contains no dataset to continue"):
         DatasetWriter(tmp_path, tiny.FEATURES, tiny.CONFIG, resume=True)
-    with pytest.raises(DatasetError, match="has no dataset to go on with"):
+    with pytest.raises(DatasetError, match="contains no dataset to continue"):
         DatasetWriter(tmp_path / "nowhere", tiny.FEATURES, tiny.CONFIG, resume=True)
     assert paths(tmp_path) == ["notes.txt"]
     assert not (tmp_path / "nowhere").exists()

@@ -118,6 +118,6 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="front, wrist look at scenes, got side"):
         next(scenes(PANDA, WORLD, ("side",), ArmConfig(), 2, 0))
     there = CliRunner().invoke(app, ["scenes", "franka_upvla", "--out", str(tmp_path)])
-    assert (there.exit_code, "there is something already" in there.output) == (2, True)
+    assert (there.exit_code, "already exists; give a new folder" in there.output) == (2, True)
     unknown = CliRunner().invoke(app, ["scenes", "nothing", "--out", str(tmp_path / "new")])
     assert unknown.exit_code == 2

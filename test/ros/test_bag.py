@@ -91,5 +91,5 @@ def test_a_folder_that_is_there_already_is_left_alone(start_node: Callable[[Node
     (old / "precious").write_text("data")
     process = start_node(NodeSpec("bag", "bag", params={"path": str(old), "topics": ["/image"]}))
     assert process.exit_code() == 2
-    assert process.output == f"error: {old} exists already, and a recording overwrites nothing; give a new folder\n"
+    assert process.output == f"error: {old} already exists and is not overwritten; give a new folder\n"
     assert (old / "precious").read_text() == "data"

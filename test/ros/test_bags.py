@@ -44,5 +44,5 @@ def test_what_is_no_unfinished_bag_is_refused(tmp_path: Path, kind: str) -> None
         path.mkdir()
     else:
         path.touch()
-    with pytest.raises(ValueError, match="bag exists already, and a recording overwrites nothing; give a new folder"):
+    with pytest.raises(ValueError, match="bag already exists and is not overwritten; give a new folder"):
         RawBag(path)

@@ -303,15 +303,15 @@ def test_a_release_is_trained_further_as_it_was(dataset: Path, tmp_path: Path, h
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--stage", "3"), "--stage: 3 is none"),
-        (("--size", "up-vla-giant"), "up-vla-giant is none; there are"),
+        (("--stage", "3"), "--stage: unknown stage 3"),
+        (("--size", "up-vla-giant"), "unknown size up-vla-giant; should be one of"),
         (("--size", "up-vla-release"), "give a checkpoint to start from"),
         (("--precision", "half"), "precision"),
         (("--device", "tpu9"), "tpu9"),
         (("--start", "nowhere"), "nowhere"),
         (("--conversations", "nowhere.json"), "nowhere.json"),
         (("--config", "nowhere.yaml"), "--config: nowhere.yaml cannot be read"),
-        (("--resume",), "holds no training to continue"),
+        (("--resume",), "contains no training to continue"),
         (("--batch", "5"), "parts"),
     ],
 )

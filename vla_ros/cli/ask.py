@@ -10,7 +10,7 @@ from vla_ros.cli.common import clear_errors
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help='About the scene, as "where is the red cube?".')],
+    question: Annotated[str, typer.Argument(help='For example "where is the red cube?".')],
     timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for the answer.")] = 60.0,
 ) -> None:
     """Ask the running policy about what its cameras see."""

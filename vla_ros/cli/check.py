@@ -11,11 +11,11 @@ from vla_ros.cli.common import build_graph, check_policy, complete_policy, compl
 
 def check(
     systems: Annotated[list[str], typer.Argument(help="Systems by name or path.", autocompletion=complete_system)],
-    policy: Annotated[str, typer.Option(help="With another policy.", autocompletion=complete_policy)] = "",
-    checkpoint: Annotated[str, typer.Option(metavar="DIR", help="With these weights: do they fit the system?")] = "",
-    instruction: Annotated[str, typer.Option(help="With this task: can it be followed?")] = "",
+    policy: Annotated[str, typer.Option(help="Instead of the system's.", autocompletion=complete_policy)] = "",
+    checkpoint: Annotated[str, typer.Option(metavar="DIR", help="Check whether these weights fit the system.")] = "",
+    instruction: Annotated[str, typer.Option(help="Check whether the policy can follow this task.")] = "",
 ) -> None:
-    """Check systems: every error at once, with file, line and field; and whether a policy's weights fit them."""
+    """Check systems: list every error with file, line and field, and whether a policy's weights fit."""
     from vla_ros.config import ConfigError
 
     problems: list[str] = []

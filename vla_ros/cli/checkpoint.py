@@ -143,7 +143,7 @@ def convert(
     """
     with clear_errors(), checkpoint_errors():
         if out.exists():
-            refuse(f"{out} exists; a conversion makes a new folder")
+            refuse(f"{out} already exists; give a new folder")
         if problem := obstacle(out):
             refuse(f"{out}: {problem}")
         kept = dtype.value if dtype else None

@@ -60,12 +60,12 @@ def complete_robot(incomplete: str) -> list[str]:
 
 System = Annotated[
     str,
-    typer.Argument(help="A system by name, as franka_upvla, or the path of its .yaml.", autocompletion=complete_system),
+    typer.Argument(help="A system's name, such as franka_upvla, or its .yaml file.", autocompletion=complete_system),
 ]
 Simulate = Annotated[
     bool | None,
     typer.Option(
-        "--sim/--no-sim", help="In simulation or on the real robot; otherwise as the system says.", show_default=False
+        "--sim/--no-sim", help="In simulation or on the real robot; default: the system's.", show_default=False
     ),
 ]
 
@@ -127,7 +127,7 @@ def obstacle(path: Path) -> str:
     if not nearest.is_dir():
         return f"{nearest} is not a folder"
     if not os.access(nearest, os.W_OK):
-        return f"{nearest} is protected"
+        return f"{nearest} is not writable"
     return "it is a folder" if path.is_dir() else ""
 
 

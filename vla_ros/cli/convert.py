@@ -41,14 +41,14 @@ def convert(
         list[str] | None, typer.Option(help="Leave this camera out (depth, damaged); may be given more than once.")
     ] = None,
     trim_static: Annotated[
-        bool, typer.Option("--trim-static", help="Without the rows at head and tail in which nothing moves.")
+        bool, typer.Option("--trim-static", help="Remove rows without motion at the start and the end.")
     ] = False,
-    still_rad: Annotated[float | None, typer.Option(min=0, help="Trim: what a joint may move [rad].")] = None,
-    still_m: Annotated[float | None, typer.Option(min=0, help="Trim: what the gripper may move [m].")] = None,
+    still_rad: Annotated[float | None, typer.Option(min=0, help="Trim: largest motion of a still joint [rad].")] = None,
+    still_m: Annotated[float | None, typer.Option(min=0, help="Trim: largest motion of a still gripper [m].")] = None,
     still_other: Annotated[float | None, typer.Option(min=0, help="Trim: dimensions without a unit.")] = None,
-    margin: Annotated[float, typer.Option(min=0, max=10, help="Trim: what is kept around the motion [s].")] = 0.1,
+    margin: Annotated[float, typer.Option(min=0, max=10, help="Trim: time kept around the motion [s].")] = 0.1,
     keyframes: Annotated[
-        bool, typer.Option("--keyframes", help="Only rows between which the action has changed; fps stays as it is.")
+        bool, typer.Option("--keyframes", help="Only rows at which the action has changed; fps is kept.")
     ] = False,
     moved_rad: Annotated[float | None, typer.Option(min=0, help="Key frames: change of a joint [rad].")] = None,
     moved_m: Annotated[float | None, typer.Option(min=0, help="Key frames: change of the gripper [m].")] = None,
@@ -56,17 +56,17 @@ def convert(
     every: Annotated[
         float | None, typer.Option(metavar="S", min=0, help="One row every S seconds; 1/S is the new fps.")
     ] = None,
-    gr00t: Annotated[bool, typer.Option("--gr00t", help="Write GR00T's meta/modality.json, too (v2.1).")] = False,
-    system: Annotated[str, typer.Option(help="Bag: the system that it is of.", autocompletion=complete_system)] = "",
-    task: Annotated[str, typer.Option(help="Bag: the task in words; otherwise what it says.")] = "",
+    gr00t: Annotated[bool, typer.Option("--gr00t", help="Also write GR00T's meta/modality.json (v2.1).")] = False,
+    system: Annotated[str, typer.Option(help="Bag: the system that it shows.", autocompletion=complete_system)] = "",
+    task: Annotated[str, typer.Option(help="Bag: the task in words; default: its instruction.")] = "",
     split: Annotated[
-        Split, typer.Option(help="Bag: what ends an episode: what the recorder was told, the mode, or nothing.")
+        Split, typer.Option(help="Bag: what splits it: recorder commands, the mode, or nothing.")
     ] = Split.AUTO,
     save_anyway: Annotated[
-        bool, typer.Option("--save-anyway", help="Bag: keep episodes that are not well enough, too.")
+        bool, typer.Option("--save-anyway", help="Bag: also keep episodes beyond the health limits.")
     ] = False,
 ) -> None:
-    """Make a new dataset of a dataset, or of a bag: in another format, of some episodes, of some rows.
+    """Make a new dataset from a dataset or a bag: in another format, with some of the episodes or rows.
 
     Whole episodes stay what they are, bit by bit; where rows are left out, videos are coded anew.
     """
@@ -76,16 +76,16 @@ def convert(
         from vla_ros.recording.files import DatasetError
 
         if destination.exists():
-            refuse(f"{destination} exists; a conversion makes a new dataset")
+            refuse(f"{destination} already exists; give a new folder")
         if problem := obstacle(destination):
             refuse(f"{destination}: {problem}")
         if not source.exists():
-            refuse(f"{source}: there is no such folder")
+            refuse(f"{source}: no such folder")
         still = {"rad": still_rad, "m": still_m, "other": still_other}
         moved = {"rad": moved_rad, "m": moved_m, "other": moved_other}
         for given, is_on, name in ((still, trim_static, "--trim-static"), (moved, keyframes, "--keyframes")):
             if not is_on and any(value is not None for value in given.values()):
-                refuse(f"--{'still' if given is still else 'moved'}-...: means something with {name} only")
+                refuse(f"--{'still' if given is still else 'moved'}-...: needs {name}")
         values = {
             "to": to.value, "episodes": _numbers(episodes), "successes_only": successes_only,
             "without_cameras": without_camera or (),
@@ -95,12 +95,12 @@ def convert(
         try:
             if is_bag(source):
                 if conversion != _conversion({}, {}, {}):
-                    refuse("a bag becomes a v3.0 dataset of all its episodes: make it first, then convert the dataset")
+                    refuse("a bag is converted to a v3.0 dataset of all its episodes; convert that afterwards")
                 if not system:
-                    refuse(f"{source} is a bag: say with --system which robot and cameras it is of")
+                    refuse(f"{source} is a bag: give the system it was recorded from with --system")
                 _convert_bag(source, destination, load_system(system), task, split.value, save_anyway)
             elif system or task or save_anyway or split is not Split.AUTO:
-                refuse(f"--system, --task, --split and --save-anyway are for bags, and {source} is none")
+                refuse(f"--system, --task, --split and --save-anyway are for bags, but {source} is not a bag")
             else:
                 _say(_convert(source, destination, conversion), source, destination)
         except Unmakeable as error:
@@ -172,10 +172,10 @@ def _say(converted: Converted, source: Path, destination: Path) -> None:
     typer.echo(f"{destination}: {converted.episodes} episodes, {converted.frames} of {converted.of_frames} rows")
     if converted.parted:
         parted = ", ".join(map(str, converted.parted))
-        typer.echo(f"episodes {parted} of {source} had gaps in their timestamps: each is several episodes now")
+        typer.echo(f"episodes {parted} of {source} had gaps in their timestamps: each was split into several episodes")
     if converted.recoded:
-        typer.echo(f"{converted.recoded} videos were coded anew, with some loss")
+        typer.echo(f"{converted.recoded} videos were re-encoded, with some loss")
     for notice in converted.notices:
         typer.echo(notice)
     if converted.still:
-        typer.echo(f"left out, for nothing moves in them: episodes {', '.join(map(str, converted.still))} of {source}")
+        typer.echo(f"left out, as nothing moves in them: episodes {', '.join(map(str, converted.still))} of {source}")

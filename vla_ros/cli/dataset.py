@@ -33,10 +33,10 @@ def _options() -> None:
 @app.command()
 def check(
     path: Dataset,
-    decode: Annotated[bool, typer.Option("--decode", help="Decode every frame, too; slow.")] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Also decode every frame; slow.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print findings as JSON.")] = False,
 ) -> None:
-    """Find out whether a dataset (v3.0 or v2.1) can be loaded and is true. Exit code 1 if anything is wrong."""
+    """Check whether a dataset (v3.0 or v2.1) can be loaded and is consistent. Exit code 1 if anything is wrong."""
     with clear_errors(), dataset_errors():
         from vla_ros.recording.upkeep import checking
         from vla_ros.recording.upkeep.findings import Severity, errors, to_json
@@ -58,11 +58,11 @@ def check(
 def repair(
     path: Dataset,
     keep_open: Annotated[
-        bool, typer.Option("--keep-open", help="Make episodes of what was recorded and never saved.")
+        bool, typer.Option("--keep-open", help="Turn recordings that were never saved into episodes.")
     ] = False,
-    decode: Annotated[bool, typer.Option("--decode", help="Decode every frame, too; slow.")] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Also decode every frame; slow.")] = False,
 ) -> None:
-    """Mend a damaged dataset: rebuild metadata, set broken episodes aside (in .recording/aside). Deletes nothing."""
+    """Repair a damaged dataset: rebuild metadata, quarantine corrupt files (in .recording/aside). Deletes nothing."""
     with clear_errors(), dataset_errors():
         from vla_ros.recording.upkeep import repairing
 
@@ -78,19 +78,19 @@ def compact(
     destination: Annotated[
         Path | None, typer.Argument(help="A new folder for the compacted dataset.", show_default=False)
     ] = None,
-    in_place: Annotated[bool, typer.Option("--in-place", help="Replace PATH, when all is done and checked.")] = False,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Replace PATH, after the result was checked.")] = False,
     data_mb: Annotated[float, typer.Option(min=0.1, help="Largest file of rows [MB].")] = 100.0,
     video_mb: Annotated[float, typer.Option(min=0.1, help="Largest video [MB].")] = 200.0,
 ) -> None:
     """Merge the many small files of a dataset into LeRobot's large ones; rows and frames stay the same."""
     if (destination is None) != in_place:
-        refuse("say where to: a new folder, or --in-place (not both)")
+        refuse("give either a new folder or --in-place")
     with clear_errors(), dataset_errors():
         from vla_ros.recording.upkeep import compacting
 
         with progress() as say:
             done = compacting.compact(path, destination or path, data_mb=data_mb, video_mb=video_mb, on_progress=say)
-        typer.echo(f"{destination or path}: {done.before} files are {done.after} now")
+        typer.echo(f"{destination or path}: {done.before} files merged into {done.after}")
 
 
 def _show(findings: list[Finding], path: Path) -> None:

@@ -33,16 +33,16 @@ def show(
     path: Annotated[Path, typer.Argument(help="Folder of a LeRobot dataset.", metavar="PATH", show_default=False)],
     episode: Annotated[list[int] | None, typer.Option(help="Draw this episode; may be given more than once.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the pictures go; without --episode, of all episodes.")
+        Path | None, typer.Option(metavar="DIR", help="For the pictures; without --episode, of all episodes.")
     ] = None,
     camera: Annotated[list[str] | None, typer.Option(help="Draw this camera; may be given more than once.")] = None,
     without_camera: Annotated[
         list[str] | None, typer.Option(help="Leave this camera out (depth, damaged); may be given more than once.")
     ] = None,
-    html: Annotated[bool, typer.Option("--html", help="Write index.html with all of it, too, for a browser.")] = False,
-    moments: Annotated[int, typer.Option(min=1, max=40, help="Pictures of each camera.")] = 8,
+    html: Annotated[bool, typer.Option("--html", help="Also write everything into index.html.")] = False,
+    moments: Annotated[int, typer.Option(min=1, max=40, help="Number of pictures per camera.")] = 8,
 ) -> None:
-    """Show what a dataset (v3.0 or v2.1) holds: a table, and with --episode, --out or --html pictures."""
+    """Show what a dataset (v3.0 or v2.1) contains: a table, and with --episode, --out or --html pictures."""
     with clear_errors(), dataset_errors():
         from rich.console import Console
 
@@ -194,7 +194,7 @@ def _draw(
             pictures.append(dataset.render_signals(drawn, folder / f"episode-{number:06d}-joints.png"))
         written += pictures
         sections.append(page.Section(f"Episode {number}: {drawn.task}", drawn.note, pictures=pictures))
-        say("draws episodes", done + 1, len(chosen))
+        say("episodes drawn", done + 1, len(chosen))
     if html:
         tables = [
             page.Section("Episodes", _facts(summary), _EPISODE_COLUMNS, [_episode_cells(e) for e in summary.episodes]),

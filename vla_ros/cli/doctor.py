@@ -32,13 +32,13 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 def doctor(
     system: Annotated[
-        str, typer.Argument(help="Look at this system as it runs, too.", autocompletion=complete_system)
+        str, typer.Argument(help="Also check this running system.", autocompletion=complete_system)
     ] = "",
     sim: Simulate = None,
-    seconds: Annotated[float, typer.Option(min=0.5, max=300.0, help="Listen to the system so long.")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=0.5, max=300.0, help="How long to listen to the system.")] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print findings as JSON.")] = False,
 ) -> None:
-    """Find out why a robot does not move: this machine, or SYSTEM as it runs. Exit code 1 if anything fails."""
+    """Find out why a robot does not move: check this machine or the running SYSTEM. Exit code 1 if anything fails."""
     with clear_errors():
         from rich.console import Console
 

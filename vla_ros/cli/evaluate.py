@@ -46,28 +46,28 @@ def evaluate(
     context: typer.Context,
     system: Annotated[
         str,
-        typer.Argument(help="A system by name, or the path of its .yaml.", autocompletion=complete_system),
+        typer.Argument(help="A system's name, or its .yaml file.", autocompletion=complete_system),
     ] = "franka_upvla",
     checkpoint: Annotated[str, typer.Option(metavar="DIR", help="The policy's weights.")] = "",
-    policy: Annotated[str, typer.Option(help="Another policy than the system's.", autocompletion=complete_policy)] = "",
+    policy: Annotated[str, typer.Option(help="Instead of the system's.", autocompletion=complete_policy)] = "",
     episodes: Annotated[
-        int | None, typer.Option(min=1, help=f"Simulated episodes; otherwise {_EPISODES}.", show_default=False)
+        int | None, typer.Option(min=1, help=f"Simulated episodes; default: {_EPISODES}.", show_default=False)
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help=f"Of the first episode; otherwise {_SEED}.", show_default=False)
+        int | None, typer.Option(min=0, help=f"Of the first episode; default: {_SEED}.", show_default=False)
     ] = None,
     tasks: Annotated[
         list[str] | None,
-        typer.Option(help='What to do: lift, push left, push right, stack, or as "lift the red cube"; again for more.'),
+        typer.Option(help='lift, push left, push right, stack, or an instruction; may be given more than once.'),
     ] = None,
-    control: Annotated[str, typer.Option(help="A control that must fail: wrong-instruction or blank-image.")] = "",
+    control: Annotated[str, typer.Option(help="A negative control: wrong-instruction or blank-image.")] = "",
     delay_ms: Annotated[
         float | None,
-        typer.Option(min=0.0, help="From what is seen to the actions; otherwise as long as it takes here."),
+        typer.Option(min=0.0, help="Inference delay to inject; default: measured here."),
     ] = None,
     films: Annotated[
         int | None,
-        typer.Option(min=0, help=f"Successes and failures to film, of each; otherwise {_FILMS}.", show_default=False),
+        typer.Option(min=0, help=f"Successes and failures to film, of each; default: {_FILMS}.", show_default=False),
     ] = None,
     require_successes: Annotated[int, typer.Option(min=0, help="Exit with 1 if fewer episodes succeed.")] = 0,
     card: Annotated[
@@ -78,17 +78,17 @@ def evaluate(
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Rows of the dataset, evenly; otherwise {_SAMPLES}.", show_default=False),
+        typer.Option(min=1, help=f"Rows of the dataset, evenly spaced; default: {_SAMPLES}.", show_default=False),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(metavar="YAML", help="Of a dataset of others: section data, as for training (columns, cameras)."),
+        typer.Option(metavar="YAML", help="For a third-party dataset: section data, as for training."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where report, pictures and films go; otherwise runs/<time>/.")
+        Path | None, typer.Option(metavar="DIR", help="For report, pictures and films; default: runs/<time>/.")
     ] = None,
 ) -> None:
-    """Judge a policy: by the episodes in which it succeeds, or with --dataset by what was recorded."""
+    """Evaluate a policy: its success rate in simulation, or with --dataset its errors against recorded data."""
     with clear_errors(), dataset_errors():
         closed_loop = {
             "--episodes": episodes, "--seed": seed, "--tasks": tasks, "--control": control or None,
@@ -97,16 +97,16 @@ def evaluate(
         }  # fmt: skip
         given = [name for name, value in closed_loop.items() if value is not None]
         if dataset is not None and given:
-            refuse(f"{', '.join(given)}: of episodes that are run; with --dataset none is")
+            refuse(f"{', '.join(given)}: cannot be combined with --dataset, which runs no episodes")
         if dataset is None and (samples is not None or config is not None):
-            refuse("--samples, --config: of a dataset, and there is no --dataset")
+            refuse("--samples, --config: need --dataset")
         if card and (control or not checkpoint):
-            refuse("--card: of a checkpoint that is judged without a control; give --checkpoint, and no --control")
+            refuse("--card: needs --checkpoint, and cannot be combined with --control")
         folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
         if why := obstacle(folder / "report.json"):
             refuse(f"--out: {folder} cannot be written to: {why}")
         if (folder / "report.json").exists():
-            refuse(f"--out: {folder} has a report already, and nothing is overwritten; give a new folder")
+            refuse(f"--out: {folder} already has a report, which is not overwritten; give a new folder")
         chosen = _chosen(system, policy, checkpoint)
         if dataset is not None:
             from vla_ros.cli.evaluate_dataset import evaluate_dataset, read_mapping
@@ -139,7 +139,7 @@ def _chosen(name: str, policy: str, checkpoint: str) -> SystemConfig:
         with_weights = [other for other, entry in registry.POLICIES.items() if entry.needs_checkpoint]
         if not registry.POLICIES[own].needs_checkpoint:
             if len(with_weights) != 1:
-                refuse(f"--checkpoint: whose weights? give --policy, of {', '.join(with_weights)}")
+                refuse(f"--checkpoint: these weights are for which policy? --policy: {', '.join(with_weights)}")
             policy = with_weights[0]
     return load_system(name, policy=policy, checkpoint=checkpoint)
 
@@ -193,7 +193,7 @@ def _run(
     deprived = f", {config.control.value}" if config.control else ""
     out.print(f"{system.title}; {system.policy.name}{deprived}; episodes: {config.episodes}")
     if config.inference_delay_ms is None:
-        out.print("measuring how long an inference takes here")
+        out.print("measuring the inference delay on this machine")
     shown: list[Film] = []
     about = {"system": system.title, "checkpoint": system.policy.checkpoint}
     problem, is_interrupted = "", False
@@ -217,15 +217,15 @@ def _run(
         _draw(evaluation, shown, folder / "episodes.png", out)
         took_ms = evaluation.inference_ms.p50
         if took_ms is not None and took_ms > evaluation.delay_ms:
-            out.print(f"note: inference took {took_ms:.0f} ms here, longer than was injected")
+            out.print(f"note: inference took {took_ms:.0f} ms here, longer than the injected delay")
     if is_interrupted:
         rest = command_again(
             context, episodes=config.episodes - done, seed=config.seed + done, out=None,
             delay_ms=f"{evaluation.delay_ms:g}",
         )  # fmt: skip
         interrupted(
-            f"the report has {done} of {config.episodes} episodes" if done else "no episode was done",
-            f"the rest, with the same delay: {rest}",
+            f"the report has {done} of {config.episodes} episodes" if done else "no episode was finished",
+            f"to continue, with the same delay: {rest}",
         )
     if problem:
         typer.echo(f"error: {problem}, after {done} of {config.episodes} episodes", err=True)
@@ -246,9 +246,9 @@ def _slowness(evaluator: Evaluator, system: SystemConfig) -> list[str]:
         return []
     why = (
         f"warning: an inference takes {evaluator.delay_ms:.0f} ms on this machine, and a chunk lasts {chunk_ms:.0f} ms"
-        f"{busy}: what follows judges this machine as well as the policy"
+        f"{busy}: the results depend on this machine as well as on the policy"
     )
-    return [why, "to judge the policy alone give the delay that it will have, as --delay-ms 50"]
+    return [why, "to evaluate the policy alone, give the delay that it will have on the robot, such as --delay-ms 50"]
 
 
 def _record(system: SystemConfig, evaluation: Evaluation) -> None:
@@ -269,7 +269,7 @@ def _evaluator(system: SystemConfig, policy: Policy, config: EvaluationConfig) -
     from vla_ros.rollout.loop import RolloutConfig
 
     if system.world is None:
-        refuse("evaluate needs a simulated world; the system has no section simulation; or give a --dataset")
+        refuse("evaluate needs a simulated world, but the system has no section simulation; or give --dataset")
     rollout = RolloutConfig(
         inference_hz=system.inference.max_rate_hz,
         camera_hz=max(camera.rate_hz for camera in system.cameras.values()),

@@ -92,7 +92,7 @@ def evaluate_dataset(
     if found.samples < wanted:
         interrupted(
             f"the report has the first {found.samples} of {wanted} rows",
-            f"all of them: {command_again(context, out=None)}",
+            f"to compare all of them: {command_again(context, out=None)}",
         )
 
 
@@ -138,7 +138,7 @@ def _draw(found: OpenLoop, folder: Path, out: Console) -> None:
     title = f"{found.policy} against {Path(found.dataset).name}: mean error over {found.samples} rows"
     groups = [("each row's values, as the policy writes them", found.actions)]
     if found.path is not None:
-        groups.append(("where the arm would be by then, if it did exactly that", found.path))
+        groups.append(("where the arm would be at that row, if it followed exactly", found.path))
     notes = [
         f"{camera}, {score.frames} frames: predicted PSNR {score.psnr_db:.1f} dB, SSIM {score.ssim:.3f}; "
         f"copying the current frame {found.copied[camera].psnr_db:.1f} dB, {found.copied[camera].ssim:.3f}"

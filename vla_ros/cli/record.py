@@ -39,34 +39,34 @@ if TYPE_CHECKING:
 def record(
     context: typer.Context,
     system: System,
-    dataset: Annotated[Path, typer.Option(metavar="DIR", help="The dataset: a new folder, or with --resume one.")],
-    task: Annotated[str, typer.Option(help="What the episodes show, in words; otherwise the instruction.")] = "",
-    fps: Annotated[int, typer.Option(min=0, max=240, help="Rows a second; otherwise as the system says.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the dataset that is there.")] = False,
-    policy: Annotated[str, typer.Option(help="Another policy.", autocompletion=complete_policy)] = "",
+    dataset: Annotated[Path, typer.Option(metavar="DIR", help="A new folder, or with --resume a dataset.")],
+    task: Annotated[str, typer.Option(help="The episodes' task in words; default: the instruction.")] = "",
+    fps: Annotated[int, typer.Option(min=0, max=240, help="Rows per second; default: the system's.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Append to an existing dataset.")] = False,
+    policy: Annotated[str, typer.Option(help="Instead of the system's.", autocompletion=complete_policy)] = "",
     checkpoint: Annotated[str, typer.Option(help="The policy's weights.")] = "",
     sim: Simulate = None,
-    episodes: Annotated[int, typer.Option(min=0, help="Record so many simulated episodes, then stop.")] = 0,
+    episodes: Annotated[int, typer.Option(min=0, help="Record this many simulated episodes, then stop.")] = 0,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of the first simulated episode; otherwise 0, or after the dataset's.")
+        int | None, typer.Option(min=0, help="Of the first simulated episode; default: 0, or after the dataset's.")
     ] = None,
     keep_failures: Annotated[
-        bool, typer.Option("--keep-failures", help="Keep simulated episodes that failed; else others are tried.")
+        bool, typer.Option("--keep-failures", help="Keep simulated episodes that failed; else they are replaced.")
     ] = False,
     no_ros: Annotated[
-        bool, typer.Option("--no-ros", help="Scripted demonstrations in this process, as fast as it goes.")
+        bool, typer.Option("--no-ros", help="Scripted demonstrations in this process, without nodes.")
     ] = False,
     tasks: Annotated[
         list[str] | None, typer.Option(help="With --no-ros: lift, push left, push right, stack, or an instruction.")
     ] = None,
     noise: Annotated[
-        float | None, typer.Option(min=0.0, max=1.5, help="With --no-ros: scale of the arm's held offsets; 1 = usual.")
+        float | None, typer.Option(min=0.0, max=1.5, help="With --no-ros: scale of the action noise; 1 = default.")
     ] = None,
     mishaps: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="With --no-ros: share of episodes in which one happens.")
+        float | None, typer.Option(min=0.0, max=1.0, help="With --no-ros: share of episodes with an injected failure.")
     ] = None,
 ) -> None:
-    """Record episodes into a LeRobot dataset, by keys and services, or by themselves in simulation."""
+    """Record episodes into a LeRobot dataset, by keys and services, or automatically in simulation."""
     with clear_errors():
         chosen = _with_rate(load_system(system, policy=policy, instruction=task, checkpoint=checkpoint), fps)
         _refuse_unless_fit(dataset, resume)
@@ -86,7 +86,7 @@ def record(
                 refuse("--keep-failures and --seed need --episodes")
             run_live(graph, task, graph.is_simulated)
         elif not graph.is_simulated:
-            refuse("--episodes: only a simulation can be reset; without it a person records, with keys or services")
+            refuse("--episodes: only a simulation can be reset; leave it out to record by keys or services")
         else:
             _record_episodes(context, chosen, graph, dataset, episodes, first, keep_failures)
 
@@ -112,14 +112,14 @@ def _refuse_unless_fit(dataset: Path, resume: bool) -> None:
     """As the recorder would, but at once."""
     there = (dataset / "meta" / "info.json").is_file()
     if resume and not there:
-        refuse(f"--resume: {dataset} has no dataset to go on with")
+        refuse(f"--resume: {dataset} contains no dataset to continue")
     if not resume and there:
-        refuse(f"--dataset: {dataset} is a dataset already; --resume goes on with it")
+        refuse(f"--dataset: {dataset} is already a dataset; --resume appends to it")
     if dataset.is_dir():
         if not there and any(entry.name not in (".recording", "meta") for entry in dataset.iterdir()):
-            refuse(f"--dataset: {dataset} is not empty, and no dataset; give a new folder")
+            refuse(f"--dataset: {dataset} is not empty and not a dataset; give a new folder")
         if not os.access(dataset, os.W_OK):
-            refuse(f"--dataset: {dataset} is protected")
+            refuse(f"--dataset: {dataset} is not writable")
     elif why := "it is a file" if dataset.exists() else obstacle(dataset):
         refuse(f"--dataset: {dataset} cannot be made: {why}")
 
@@ -160,7 +160,7 @@ def _demonstrate(
 def _interrupted(context: typer.Context, kept: int, wanted: int) -> NoReturn:
     """Say what was kept, and exit."""
     rest = command_again(context, resume=True, episodes=wanted - kept, seed=None)
-    interrupted(f"{kept} of {wanted} episodes are kept", *([f"the rest: {rest}"] if kept else []))
+    interrupted(f"{kept} of {wanted} episodes are kept", *([f"to continue: {rest}"] if kept else []))
 
 
 # --- in simulation, over ROS ----------------------------------------------------------------------------------------

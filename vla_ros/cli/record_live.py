@@ -43,8 +43,8 @@ _STYLES = {
     "unsaved": "bold magenta",
 }
 _REFRESH_HZ = 10
-_SHOWN = (("rate_hz", "rows a second"), ("repeated_in_a_row", "repeated in a row"), ("skew_ms", "skew ms"),
-          ("lag_ms", "lag ms"), ("backlog", "encoder backlog"), ("disk_free_mb", "disk left MB"))  # fmt: skip
+_SHOWN = (("rate_hz", "rows per second"), ("repeated_in_a_row", "repeated in a row"), ("skew_ms", "skew ms"),
+          ("lag_ms", "lag ms"), ("backlog", "encoder backlog"), ("disk_free_mb", "disk free MB"))  # fmt: skip
 _SPIN_S = 0.02
 _DIGITS = re.compile(r"[0-9]+")
 #: What arrows and the like send, and a letter with Alt: no keys of ours, nor the letters in it.
@@ -52,7 +52,7 @@ _SEQUENCES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|O.|[^\[O\x1b])")
 #: The recorder says how it is ten times a second.
 _SILENT_S = 1.0
 _SHOWN_NEWS = 6
-_QUIT = "an episode is open: s saves it, d discards it; q again quits, and sets it aside for `vla-ros dataset repair`"
+_QUIT = "an episode is open: s saves it, d discards it; q again quits and leaves it to `vla-ros dataset repair`"
 
 
 def run_live(graph: Graph, task: str, simulate: bool) -> None:
@@ -137,7 +137,7 @@ def _show(desk: RecordingDesk, news: deque[str]) -> None:
                 elif key in KEYS:
                     desk.tell(KEYS[key][0])
                 elif key.isprintable():
-                    desk.note(f"{key} is not a key; there are: {', '.join(_HELP)}")
+                    desk.note(f"{key} is not a valid key; the keys are: {', '.join(_HELP)}")
             if time.monotonic() - drawn_s > 1.0 / _REFRESH_HZ:
                 drawn_s = time.monotonic()
                 live.update(view(desk.recorder, desk.said, typed, desk.silent_s), refresh=True)

@@ -41,7 +41,7 @@ def run_no_ros(
         tasks or (setup.world.instruction,) * bool(setup.world.instruction), noise, mishaps, keeps_failures
     )
     if (why := obstacle(destination)) and not destination.is_dir():
-        refuse(f"{destination}: cannot be made: {why}")
+        refuse(f"{destination}: cannot be created: {why}")
     out, kept = console(), 0
     out.print(f"{system.title}; scripted demonstrations: {episodes}; without ROS")
     with progress() as show:
@@ -64,9 +64,9 @@ def _setup(system: SystemConfig) -> Setup:
     from vla_ros.rollout.demonstrations import SOURCE, Setup
 
     if system.world is None:
-        refuse("--no-ros needs a simulated world; the system has no section simulation")
+        refuse("--no-ros needs a simulated world, but the system has no section simulation")
     if system.policy.name != SOURCE:
-        refuse(f"--no-ros records the policy {SOURCE}, the system has {system.policy.name}; give --policy {SOURCE}")
+        refuse(f"--no-ros records the policy {SOURCE}, but the system has {system.policy.name}; give --policy {SOURCE}")
     return Setup(
         robot=catalogue.find(system.robot),
         world=system.world,
@@ -114,10 +114,10 @@ def _table(summary: Summary) -> Table:
     table.add_column("recorded")
     table.add_column("value", justify="right")
     table.add_row("rows", str(sum(one.rows for one in summary.kept)))
-    table.add_row("shown", f"{sum(one.duration_s for one in summary.kept):.1f} s")
-    table.add_row("episodes a minute", f"{summary.per_minute:.1f}")
+    table.add_row("duration", f"{sum(one.duration_s for one in summary.kept):.1f} s")
+    table.add_row("episodes per minute", f"{summary.per_minute:.1f}")
     for instruction, times in sorted(Counter(one.instruction for one in summary.kept).items()):
         table.add_row(instruction, str(times))
     for mishap, times in sorted(Counter(str(one.details["mishap"]) for one in summary.kept if one.details).items()):
-        table.add_row(f"mishap: {mishap}", str(times))
+        table.add_row(f"injected failure: {mishap}", str(times))
     return table

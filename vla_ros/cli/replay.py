@@ -37,23 +37,23 @@ def replay(
     system: System,
     dataset: Annotated[Path, typer.Argument(help="A LeRobot dataset that was recorded in simulation.")],
     episode: Annotated[
-        list[int] | None, typer.Option("--episode", min=0, help="Which; again for more. Otherwise all.")
+        list[int] | None, typer.Option("--episode", min=0, help="May be given more than once; default: all.")
     ] = None,
     column: Annotated[
-        str, typer.Option(help="What is sent: command.sent (as it was) or action (as it is labelled).")
+        str, typer.Option(help="Column to send: command.sent (as executed) or action (the labels).")
     ] = "",
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Where the report goes; otherwise runs/<time>/.")
+        Path | None, typer.Option(metavar="FILE.json", help="File of the report; default: in runs/<time>/.")
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Where the plots go, one for each episode.")
+        Path | None, typer.Option(metavar="FILE.png", help="File of the plots, one per episode.")
     ] = None,
     require_successes: Annotated[int, typer.Option(min=0, help="Exit with 1 if fewer episodes succeed.")] = 0,
     ros: Annotated[
         bool, typer.Option("--ros/--no-ros", help="Through the nodes, in real time; or in this process, faster.")
     ] = False,
 ) -> None:
-    """Send recorded actions to the simulated robot, in the world as it was, and say how well it follows."""
+    """Send recorded actions to the simulated robot, in the recorded world, and report the tracking error."""
     with clear_errors():
         from vla_ros.recording.files import DatasetError
 
@@ -85,7 +85,7 @@ def _load(system: SystemConfig, dataset: Path, episodes: list[int], column: str)
     from vla_ros.rollout.replaying import load
 
     if system.simulation is None:
-        refuse("replay needs a simulated world; the system has no section simulation")
+        refuse("replay needs a simulated world, but the system has no section simulation")
     reader = DatasetReader(dataset, cameras=())
     robot = catalogue.find(system.robot)
     return [load(reader, number, robot, column) for number in episodes or range(len(reader.meta.episodes))]

@@ -44,26 +44,26 @@ if TYPE_CHECKING:
 def run(
     context: typer.Context,
     system: System,
-    policy: Annotated[str, typer.Option(help="Another policy.", autocompletion=complete_policy)] = "",
-    instruction: Annotated[str, typer.Option(help="What to do, in words.")] = "",
+    policy: Annotated[str, typer.Option(help="Instead of the system's.", autocompletion=complete_policy)] = "",
+    instruction: Annotated[str, typer.Option(help="The task in words.")] = "",
     checkpoint: Annotated[str, typer.Option(help="The policy's weights.")] = "",
-    robot: Annotated[str, typer.Option(help="Another arm.", autocompletion=complete_robot)] = "",
+    robot: Annotated[str, typer.Option(help="Instead of the system's.", autocompletion=complete_robot)] = "",
     sim: Simulate = None,
-    bag: Annotated[str, typer.Option(metavar="DIR", help="Write every topic into a new bag there.")] = "",
-    episodes: Annotated[int, typer.Option(min=0, help="Run so many simulated episodes, then stop.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first episode.")] = 0,
+    bag: Annotated[str, typer.Option(metavar="DIR", help="Write every topic into a new bag in this folder.")] = "",
+    episodes: Annotated[int, typer.Option(min=0, help="Run this many simulated episodes, then stop.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
     report: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.json", help="Where the report goes, and what comes with it; otherwise runs/<time>/."
+            metavar="FILE.json", help="File of the report; the log goes next to it. Default: in runs/<time>/."
         ),
     ] = None,
-    montage: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Where the picture goes.")] = None,
+    montage: Annotated[Path | None, typer.Option(metavar="FILE.png", help="File of the picture.")] = None,
     require_successes: Annotated[int, typer.Option(min=0, help="Exit with 1 if fewer episodes succeed.")] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Send nothing to the arm; draw what would have been sent.")
     ] = False,
-    seconds: Annotated[float, typer.Option(min=0.0, help="End the dry run after so many seconds of commands.")] = 0.0,
+    seconds: Annotated[float, typer.Option(min=0.0, help="End the dry run after this many seconds of commands.")] = 0.0,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print what the nodes log instead of a summary.")] = False,
 ) -> None:
     """Run a system until Ctrl-C, or for some episodes with a report and a picture."""
@@ -81,12 +81,12 @@ def run(
         if seconds and not dry_run:
             refuse("--seconds needs --dry-run")
         if episodes and dry_run:
-            refuse("--dry-run and --episodes: an arm that nothing is sent to does no episode; leave one out")
+            refuse("--dry-run and --episodes: a dry run sends nothing, so the arm cannot do an episode; leave one out")
         if not episodes:
             if report or montage or require_successes:
                 refuse("--report, --montage and --require-successes need --episodes")
             if (dry_run or verbose) and any(node.params.get("mode") == "hold" for node in graph.nodes):
-                typer.echo(f"the arm holds until it hears a task on {topics.INSTRUCTION} and {topics.START} is called")
+                typer.echo(f"the arm holds until a task arrives on {topics.INSTRUCTION} and {topics.START} is called")
             if dry_run:
                 run_dry(chosen, graph, seconds)
             else:
@@ -102,7 +102,7 @@ def _refuse_unless_new(bag: str) -> None:
     if not bag:
         return
     if Path(bag).exists():
-        refuse(f"bag: {bag} exists already, and a recording overwrites nothing; give a new folder")
+        refuse(f"bag: {bag} already exists and is not overwritten; give a new folder")
     if why := obstacle(Path(bag)):
         refuse(f"bag: {bag} cannot be made: {why}")
 
@@ -156,8 +156,8 @@ def _run_episodes(
     if isinstance(stopped, KeyboardInterrupt):
         rest = command_again(context, episodes=count - done, seed=seed + done, report=None, montage=None)
         interrupted(
-            f"the report has {done} of {count} episodes" if done else "no episode was done",
-            f"the rest: {rest}",
+            f"the report has {done} of {count} episodes" if done else "no episode was finished",
+            f"to continue: {rest}",
         )
     if stopped is not None:
         raise stopped
@@ -195,7 +195,7 @@ def _draw(trace: EpisodeTrace | None, file: Path, out: Console) -> None:
     from vla_ros.viewing.montage import render
 
     if trace is None:
-        out.print("montage    none: no episode left frames of every camera")
+        out.print("montage    none: no episode has frames of every camera")
         return
     try:
         out.print(f"montage    {render(trace, file)}", soft_wrap=True)

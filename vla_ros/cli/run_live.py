@@ -163,7 +163,7 @@ class Story:
             return []
         self._holds[reason] += 1
         if now == "stopped":
-            return [f"the arm is stopped: {reason}", f"  to leave that: {_call('/vla/resume')}"]
+            return [f"the arm is stopped: {reason}", f"  to continue: {_call('/vla/resume')}"]
         return [f"the arm holds: {reason}"]
 
     def _inference(self, state: Mapping[str, str], now_s: float) -> list[str]:
@@ -176,19 +176,19 @@ class Story:
 
     def _ways_to_start(self) -> list[str]:
         return [
-            "  a task: ros2 topic pub --once --qos-durability transient_local /vla/instruction std_msgs/msg/String "
-            "'data: lift the red cube'",
+            "  to set a task: ros2 topic pub --once --qos-durability transient_local /vla/instruction "
+            "std_msgs/msg/String 'data: lift the red cube'",
             f"  to let it move: {_call('/vla/start')}",
         ]
 
     def _next_commands(self) -> list[str]:
         name = shlex.quote(self._system)
-        asks = [] if self._policy == "scripted" else ['  ask it: vla-ros ask "where is the red cube?"']
+        asks = [] if self._policy == "scripted" else ['  to ask about the scene: vla-ros ask "where is the red cube?"']
         return [
             *asks,
-            f"  the next world: {_call('/vla/simulation/reset')}, then {_call('/vla/start')}",
-            f"  status and causes: vla-ros doctor {name}",
-            f"  measured, with a report and a picture: vla-ros run {name} --episodes 10",
+            f"  to run the next episode: {_call('/vla/simulation/reset')}, then {_call('/vla/start')}",
+            f"  to see status and faults: vla-ros doctor {name}",
+            f"  to measure it, with a report and a picture: vla-ros run {name} --episodes 10",
         ]
 
 

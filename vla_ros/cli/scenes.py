@@ -23,10 +23,10 @@ def scenes(
     context: typer.Context,
     system: System,
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.", show_default=False)],
-    count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 1000,
+    count: Annotated[int, typer.Option(min=1, help="Number of scenes.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the first scene; far from those of episodes.")] = 100_000,
 ) -> None:
-    """Render scenes of a simulated system, and say what is in them: in LLaVA's json, and in numbers.
+    """Render scenes of a simulated system, and describe them: as conversations in LLaVA's format, and as measurements.
 
     Most have the arm at random above the cubes; one of five is a moment of the scripted expert at its tasks.
     """
@@ -37,9 +37,9 @@ def scenes(
 
         chosen = load_system(system)
         if chosen.world is None:
-            refuse("scenes are of a simulated world; the system has no section simulation")
+            refuse("scenes needs a simulated world, but the system has no section simulation")
         if out.exists() or (problem := obstacle(out)):
-            refuse(f"{out}: there is something already" if out.exists() else f"{out}: cannot be made: {problem}")
+            refuse(f"{out}: already exists; give a new folder" if out.exists() else f"{out}: {problem}")
         robot = catalogue.find(chosen.robot)
         try:
             found = made.scenes(robot, chosen.world, tuple(chosen.cameras), chosen.controller, count, seed)
@@ -52,4 +52,4 @@ def scenes(
         if written < count:
             other = out.with_name(f"{out.name}-{seed + written}")
             rest = command_again(context, out=other, count=count - written, seed=seed + written)
-            interrupted(f"{written} of {count} scenes are kept, and can be learnt from", f"the rest: {rest}")
+            interrupted(f"{written} of {count} scenes are kept and can be used for training", f"to continue: {rest}")

@@ -38,44 +38,44 @@ def _models() -> None:
 @app.command("up_vla")
 def up_vla(
     context: typer.Context,
-    dataset: Annotated[list[Path], typer.Option(metavar="DIR", help="A LeRobot dataset; again for more.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes; the model into DIR/checkpoint.")],
+    dataset: Annotated[list[Path], typer.Option(metavar="DIR", help="A LeRobot dataset; may be given more than once.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder; the model goes to DIR/checkpoint.")],
     conversations: Annotated[
-        list[Path] | None, typer.Option(metavar="JSON", help="Images talked about, in LLaVA's form; again for more.")
+        list[Path] | None, typer.Option(metavar="JSON", help="Conversations in LLaVA's format; repeatable.")
     ] = None,
     measures: Annotated[
         list[Path] | None,
-        typer.Option(metavar="JSONL", help="Pictures with measures, to learn to see by; again for more."),
+        typer.Option(metavar="JSONL", help="Images with measurements for the vision encoder; repeatable."),
     ] = None,
     size: Annotated[str, typer.Option(help="up-vla-demo, or up-vla-release with --start.")] = "up-vla-demo",
     start: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A checkpoint to start from, with its tokenizers.")
     ] = None,
     stage: Annotated[
-        str, typer.Option(help=f"The last one to do: {', '.join(_STAGES)}. Those done before are not done again.")
+        str, typer.Option(help=f"The last stage to run: {', '.join(_STAGES)}. Finished ones are not repeated.")
     ] = "all",
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the training that is there.")] = False,
-    steps: Annotated[int, typer.Option(min=0, help="Updates of stage 2; otherwise as the size says.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the training in the folder.")] = False,
+    steps: Annotated[int, typer.Option(min=0, help="Updates of stage 2; default: the size's.")] = 0,
     steps_1: Annotated[int, typer.Option("--steps-1", min=0, help="Updates of stage 1.")] = 0,
     steps_see: Annotated[int, typer.Option(min=0, help="Updates of the vision encoder.")] = 0,
     steps_image: Annotated[int, typer.Option(min=0, help="Updates of the image tokenizer.")] = 0,
-    batch: Annotated[int, typer.Option(min=0, help="Windows an update, over all processes.")] = 0,
-    conversation_batch: Annotated[int, typer.Option(min=0, help="Conversations an update of stage 1.")] = 0,
-    parts: Annotated[int, typer.Option(min=0, help="Pieces a process runs its share in, to save memory.")] = 0,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="The highest; otherwise as the size says.")] = 0.0,
+    batch: Annotated[int, typer.Option(min=0, help="Windows per update, over all processes.")] = 0,
+    conversation_batch: Annotated[int, typer.Option(min=0, help="Conversations per update of stage 1.")] = 0,
+    parts: Annotated[int, typer.Option(min=0, help="Micro-batches per process and update, to save memory.")] = 0,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="The highest; default: the size's.")] = 0.0,
     config: Annotated[
         Path | None,
-        typer.Option(metavar="YAML", help="Of anything else: sections data (columns, cameras, action), recipe, run."),
+        typer.Option(metavar="YAML", help="All other settings: sections data (columns, cameras, action), recipe, run."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order and chance.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "",
-    parallel: Annotated[str, typer.Option(help="Under torchrun: ddp, or fsdp to divide the model as well.")] = "",
+    parallel: Annotated[str, typer.Option(help="Under torchrun: ddp, or fsdp to shard the model as well.")] = "",
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Keep fewer activations: less memory, a third more work.")
     ] = False,
 ) -> None:
-    """Train UP-VLA: tokenizers, see, predict and understand, describe, then act; in one go, or stage by stage."""
+    """Train UP-VLA, in all stages or some: tokenizers, vision encoder, prediction, descriptions, actions."""
     with clear_errors(), dataset_errors(), checkpoint_errors():
         run = {"seed": seed, "device": device, "precision": precision, "parallel": parallel, "recompute": recompute}
         stages: dict[str, dict[str, Any]] = {
@@ -87,7 +87,7 @@ def up_vla(
         for name in ("stage_1", "stage_2"):
             stages[name]["optimizer"] = {"learning_rate": learning_rate}
         if stage not in _STAGES:
-            refuse(f"--stage: {stage} is none; there are {', '.join(_STAGES)}")
+            refuse(f"--stage: unknown stage {stage}; should be one of {', '.join(_STAGES)}")
         _refuse_unless_fit(out, resume)
         given = _read(config)
         said = {"conversations": tuple(conversations or ()), "measures": tuple(measures or ())}
@@ -123,7 +123,7 @@ def _train(context: typer.Context, request: Request, until: Until) -> None:
         interrupted(str(stop), _how_to_continue(context))
     except KeyboardInterrupt:  # between two stages, or while frames are read
         if is_training(request.out):
-            interrupted(f"the stages that are done are kept in {request.out}", _how_to_continue(context))
+            interrupted(f"the finished stages are kept in {request.out}", _how_to_continue(context))
         interrupted("nothing has been trained yet")
     except (ValueError, FloatingPointError) as error:
         typer.echo(f"error: {error}", err=True)
@@ -156,7 +156,7 @@ def _request(where: dict[str, Any], size: str, wanted: dict[str, Any], given: di
 
     settled = {} if where["start"] is None else data_of(load_manifest(where["start"]))
     if size not in RECIPES:
-        refuse(f"--size: {size} is none; there are {', '.join(RECIPES)}")
+        refuse(f"--size: unknown size {size}; should be one of {', '.join(RECIPES)}")
     try:
         recipe = _over(RECIPES[size].model_dump(), given.get("recipe", {}), wanted.get("recipe", {}))
         return Request(
@@ -210,7 +210,7 @@ def _read(path: Path | None) -> dict[str, Any]:
     sections = ("data", "recipe", "run")
     if not isinstance(content, dict) or any(name not in sections for name in content):
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        refuse(f"--config: {path} has the sections {', '.join(sections)}, not {found}")
+        refuse(f"--config: {path} should have sections {', '.join(sections)} only, found {found}")
     if wrong := [name for name, section in content.items() if section is not None and not isinstance(section, dict)]:
         refuse(f"--config: {path}: {', '.join(wrong)} should be sections with names and values")
     return {name: section for name, section in content.items() if section is not None}
@@ -227,10 +227,10 @@ def _refuse_unless_fit(out: Path, resume: bool) -> None:
         return  # the first process has looked, and may have begun
     is_there = is_training(out)
     if is_there and not resume:
-        refuse(f"--out: {out} holds a training already; --resume continues it")
+        refuse(f"--out: {out} already contains a training; --resume continues it")
     if resume and not is_there:
-        refuse(f"--resume: {out} holds no training to continue")
+        refuse(f"--resume: {out} contains no training to continue")
     if not is_there and out.is_dir() and any(entry.name not in ("log", _LOCK) for entry in out.iterdir()):
-        refuse(f"--out: {out} is not empty, and no training; give a new folder")
+        refuse(f"--out: {out} is not empty and contains no training; give a new folder")
     if not out.is_dir() and (why := obstacle(out)):
-        refuse(f"--out: {out} cannot be made: {why}")
+        refuse(f"--out: {out} cannot be created: {why}")

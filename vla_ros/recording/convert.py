@@ -96,7 +96,7 @@ def convert(
     """
     _check(conversion)
     if destination.exists():
-        raise DatasetError(f"{destination} exists; a conversion makes a new dataset")
+        raise DatasetError(f"{destination} already exists; give a new folder")
     reader = DatasetReader(source, without=conversion.without_cameras)
     kept = list(_select(reader, conversion))
     still = tuple(part.episode for part in kept if not part.length)

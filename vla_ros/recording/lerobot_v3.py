@@ -241,7 +241,7 @@ class DatasetWriter:
         root = self._layout.root
         if resume:
             if not is_dataset(root):
-                raise DatasetError(f"{root} has no dataset to go on with")
+                raise DatasetError(f"{root} contains no dataset to continue")
             return
         with reported(f"{root} cannot be read"):
             found = sorted(entry.name for entry in root.iterdir()) if root.exists() else []

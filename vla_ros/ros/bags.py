@@ -40,7 +40,7 @@ class RawBag:
     def __init__(self, path: Path) -> None:
         self.path = _beside(path) if _is_unfinished(path) else path
         if self.path.exists():
-            raise ValueError(f"{path} exists already, and a recording overwrites nothing; give a new folder")
+            raise ValueError(f"{path} already exists and is not overwritten; give a new folder")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._types = get_typestore(Stores.EMPTY)
         self._writer = Writer(self.path, version=9, storage_plugin=StoragePlugin.MCAP)
