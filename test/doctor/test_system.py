@@ -161,7 +161,7 @@ def test_messages_that_were_lost_are_not_called_a_slow_camera(system: SystemConf
     arrivals = tuple(a for i, a in enumerate(stream(30.0, sender="f")) if i % 5 or i == 0)
     (found,) = problems(system, built, with_topic(fine, FRONT, lambda topic: replace(topic, arrivals=arrivals)))
     assert (found.level, found.subject) == (WARN, FRONT)
-    assert found.found == "29 of 150 messages were lost on the way here"
+    assert found.found == "29 of 150 messages were lost in transport"
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,8 @@ def test_qualities_of_service_that_do_not_match(
 
     (found,) = problems(system, built, with_topic(fine, FRONT, change))
     assert (found.level, found.subject) == (level, FRONT)
-    assert found.found == f"/realsense offers BEST_EFFORT, {subscriber} asks RELIABLE: they do not match"
-    assert found.right == f"RELIABLE from /realsense, or BEST_EFFORT asked by {subscriber}"
+    assert found.found == f"/realsense offers BEST_EFFORT, {subscriber} requests RELIABLE: incompatible"
+    assert found.right == f"RELIABLE from /realsense, or BEST_EFFORT requested by {subscriber}"
     assert found.remedy == f"ros2 topic info --verbose {FRONT}"
 
 
@@ -209,7 +209,7 @@ def test_a_driver_that_asks_more_than_is_offered(system: SystemConfig, built: Gr
 
     (found,) = problems(system, built, with_topic(fine, TARGETS, change))
     assert (found.level, found.subject) == (FAIL, TARGETS)
-    assert found.found == "/vla/controller offers VOLATILE, /driver asks TRANSIENT_LOCAL: they do not match"
+    assert found.found == "/vla/controller offers VOLATILE, /driver requests TRANSIENT_LOCAL: incompatible"
     (found,) = problems(system, built, with_topic(fine, topics.COMMAND, change))
     assert found.level is FAIL  # the inference node reads it
 
@@ -269,7 +269,7 @@ def test_a_camera_that_is_not_there_is_one_finding(system: SystemConfig, built: 
     silent = replace(silent, others={"/camera/camera/color/image_raw": "sensor_msgs/msg/Image", "/map": "x/msg/Y"})
     (found,) = problems(system, built, silent)
     assert (found.level, found.subject) == (FAIL, "camera wrist")
-    assert found.found == (f"is not there: no node publishes on {WRIST}; images are on /camera/camera/color/image_raw")
+    assert found.found == (f"not found: no node publishes on {WRIST}; images are on /camera/camera/color/image_raw")
 
 
 def test_a_driver_that_is_not_there_is_one_finding(system: SystemConfig, built: Graph, fine: Seen) -> None:
@@ -293,7 +293,7 @@ def test_a_service_that_is_not_there_or_of_another_type(system: SystemConfig, bu
     driver = "driver of the Franka Emika Panda"
     assert (found.level, found.subject, found.found) == (FAIL, driver, f"lacks the action {move}")
     (found,) = problems(system, built, replace(fine, actions={**fine.actions, move: ("franka_msgs/action/Grasp",)}))
-    assert (found.level, found.found) == (FAIL, "the action is of franka_msgs/action/Grasp")
+    assert (found.level, found.found) == (FAIL, "the action has type franka_msgs/action/Grasp")
 
 
 def test_nodes_that_do_not_run(system: SystemConfig, built: Graph, fine: Seen) -> None:
@@ -301,11 +301,11 @@ def test_nodes_that_do_not_run(system: SystemConfig, built: Graph, fine: Seen) -
     assert names == ["/vla/inference", "/vla/controller"]
     (found,) = problems(system, built, replace(fine, nodes=(), domain_id=3, other_domains=(0, 42)))
     assert found.found == (
-        "none of inference or controller runs in ROS domain 3 (on this machine there is somebody in 0 and 42)"
+        "none of inference or controller runs in ROS domain 3 (other nodes of this machine are in 0 and 42)"
     )
     found, *_ = problems(system, built, replace(fine, nodes=("/vla/controller",)))
     assert found.subject == "/vla/inference"
-    assert found.found.startswith(f"does not run, so nothing comes on {topics.CHUNK}")
+    assert found.found.startswith(f"does not run, so there are no messages on {topics.CHUNK}")
     found, *_ = problems(system, built, replace(fine, nodes=(*names, "/vla/controller")))
     assert (found.subject, found.found) == ("/vla/controller", "runs 2 times")
 

@@ -119,7 +119,7 @@ def test_everything_that_is_wrong_is_found(broken_robot: BrokenRobot, tmp_path: 
         return any((f.level, f.subject) == (level, subject) and told in f.found for f in findings)
 
     for level, subject, told in (
-        (WARN, FRONT, "/realsense offers BEST_EFFORT, /viewer asks RELIABLE: they do not match"),
+        (WARN, FRONT, "/realsense offers BEST_EFFORT, /viewer requests RELIABLE: incompatible"),
         (FAIL, FRONT, " Hz"),
         (FAIL, FRONT, "every image is the same"),
         (WARN, FRONT, "80x60 rgb8"),
@@ -128,9 +128,9 @@ def test_everything_that_is_wrong_is_found(broken_robot: BrokenRobot, tmp_path: 
         (FAIL, JOINTS, "a joint state lacks panda_joint1, "),
         (FAIL, FINGERS, "in the future"),
         (FAIL, TARGETS, "2 publishers: "),
-        (FAIL, DRIVER, f"is there, but does not publish {PANDA.endpoints['robot_state'].name}"),
+        (FAIL, DRIVER, f"is running, but does not publish {PANDA.endpoints['robot_state'].name}"),
         (FAIL, DRIVER, f"lacks the action {PANDA.endpoints['gripper_homing'].name}, "),
-        (FAIL, "/vla/inference", f"is there, but does not publish {topics.CHUNK} "),
+        (FAIL, "/vla/inference", f"is running, but does not publish {topics.CHUNK} "),
         (FAIL, "/vla/controller", f"lacks the service {topics.START}, "),
         (FAIL, "/vla/inference", "silent for 1.5 s"),
         (FAIL, "/vla/controller", "stopped: emergency stop"),
@@ -153,7 +153,7 @@ def test_of_the_simulated_system_nothing_is_wrong(
     said = {finding.subject: finding.found for finding in findings}
     assert said["nodes"] == "simulator, inference and controller run"
     for subject, told in ((FRONT, "256x256 rgb8"), (JOINTS, "1000.0 Hz")):
-        assert told in said[subject] or "lost on the way" in said[subject]
+        assert told in said[subject] or "lost in transport" in said[subject]
 
     watcher.create_publisher(Float64MultiArray, TARGETS, 1)
     (crowd,) = (f for f in examine(system, built, 1.0) if f.subject == TARGETS and f.level is FAIL)
@@ -162,7 +162,7 @@ def test_of_the_simulated_system_nothing_is_wrong(
 
 def _is_of_a_busy_machine(finding: Finding) -> bool:
     return finding.level is WARN and (
-        finding.subject in ("/clock", "/vla/controller", "/vla/inference") or "lost on the way" in finding.found
+        finding.subject in ("/clock", "/vla/controller", "/vla/inference") or "lost in transport" in finding.found
     )
 
 

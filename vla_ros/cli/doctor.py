@@ -31,9 +31,7 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def doctor(
-    system: Annotated[
-        str, typer.Argument(help="Also check this running system.", autocompletion=complete_system)
-    ] = "",
+    system: Annotated[str, typer.Argument(help="Also check this running system.", autocompletion=complete_system)] = "",
     sim: Simulate = None,
     seconds: Annotated[float, typer.Option(min=0.5, max=300.0, help="How long to listen to the system.")] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print findings as JSON.")] = False,
@@ -152,9 +150,9 @@ def _list(findings: Iterable[Finding]) -> Table:
     for finding in findings:
         lines = [f"[bold]{escape(finding.subject)}[/]: {escape(finding.found)}"]
         if finding.right:
-            lines.append(f"[dim]right:[/] {escape(finding.right)}")
+            lines.append(f"[dim]expected:[/] {escape(finding.right)}")
         if finding.remedy:
-            lines.append(f"[dim]try:[/]   [cyan]{escape(finding.remedy)}[/]")
+            lines.append(f"[dim]try:[/]      [cyan]{escape(finding.remedy)}[/]")
         table.add_row(_mark(finding), "\n".join(lines))
     return table
 

@@ -115,8 +115,8 @@ def _python(version: tuple[int, int, int]) -> Finding:
 def _load(load: float, cpus: int) -> Finding:
     found = f"load {load:.1f} on {cpus} processor{'s' if cpus != 1 else ''}"
     if load > _BUSY_LOAD_PER_CPU * cpus:
-        right = f"less than {_BUSY_LOAD_PER_CPU * cpus:.1f}, or what must be in time is late"
-        return warn("processor", found, right, "top, for what runs beside the robot")
+        right = f"less than {_BUSY_LOAD_PER_CPU * cpus:.1f}, or control deadlines are missed"
+        return warn("processor", found, right, "top, to see what else is running")
     return ok("processor", found)
 
 
@@ -124,8 +124,8 @@ def _governor(governors: tuple[str, ...]) -> Finding:
     slow = [name for name in governors if name != "performance"]
     if slow:
         remedy = "sudo cpupower frequency-set -g performance"
-        return warn("CPU governor", joined(slow), "performance: a core that must speed up first is late", remedy)
-    return ok("CPU governor", joined(governors) if governors else "not told here (a container, or a virtual machine)")
+        return warn("CPU governor", joined(slow), "performance: cores that must first speed up cause delays", remedy)
+    return ok("CPU governor", joined(governors) if governors else "unknown (a container or a virtual machine)")
 
 
 def _memory(machine: Machine) -> Iterator[Finding]:
@@ -138,7 +138,7 @@ def _memory(machine: Machine) -> Iterator[Finding]:
         yield ok("memory", found)
     if machine.swap_used_bytes > _USED_SWAP_BYTES:
         found = f"{_size(machine.swap_used_bytes)} in use"
-        yield warn("swap", found, "none: memory that was swapped out comes back late", "sudo swapoff -a")
+        yield warn("swap", found, "none: swapping causes delays", "sudo swapoff -a")
 
 
 def _real_time(machine: Machine) -> Finding:
@@ -149,7 +149,7 @@ def _real_time(machine: Machine) -> Finding:
     if machine.isolated_cpus:
         found += f"; isolated cores {machine.isolated_cpus}"
     if machine.real_time_kernel and machine.rtprio_limit == 0:
-        right = "rtprio 99 and memlock unlimited, or the kernel helps no process of yours"
+        right = "rtprio 99 and memlock unlimited, or your processes cannot use the real-time kernel"
         return warn("real time", found, right, "add your user's limits to /etc/security/limits.conf, log in again")
     return ok("real time", found if machine.real_time_kernel else f"{found}; needed where a 1 kHz driver runs")
 
@@ -159,7 +159,7 @@ def _buffers(buffers: Mapping[str, int]) -> Iterator[Finding]:
     found = ", ".join(f"{name.rpartition('.')[2]} {_size(size, binary=True)}" for name, size in buffers.items())
     if short:
         enough = _size(max(short.values()), binary=True)
-        right = f"{enough}, or images from other machines are lost (those of this one are not)"
+        right = f"{enough}, or images from other machines are lost (those of this machine are not)"
         remedy = "sudo sysctl -w " + " ".join(f"{name}={size}" for name, size in short.items())
         yield warn("kernel buffers", found, right, remedy)
     elif buffers:
@@ -168,7 +168,7 @@ def _buffers(buffers: Mapping[str, int]) -> Iterator[Finding]:
 
 def _clock(synchronized: bool | None) -> Iterator[Finding]:
     if synchronized is False:
-        right = "synchronised, or stamps of several machines mean nothing to each other (alone it does not matter)"
+        right = "synchronised, or stamps of several machines do not match (one machine alone is fine)"
         yield warn("clock", "not synchronised", right, "sudo apt install chrony; then: chronyc tracking")
     elif synchronized:
         yield ok("clock", "synchronised")
@@ -178,7 +178,7 @@ def _disk(path: str, free: int) -> Finding:
     found = f"{_size(free)} free for recordings in {path}"
     if free < _FREE_DISK_BYTES:
         say = fail if free < _SCARCE_DISK_BYTES else warn
-        return say("disk", found, f"at least {_size(_FREE_DISK_BYTES)}", "record to another disk, or make room: du -h")
+        return say("disk", found, f"at least {_size(_FREE_DISK_BYTES)}", "record to another disk, or free space: du -h")
     return ok("disk", found)
 
 
@@ -190,8 +190,8 @@ def _gpu(gpus: tuple[Gpu, ...], torch: Torch | None) -> Finding:
     if is_slow(torch.problem):
         return slow("PyTorch", f"{shown}; importing PyTorch: {torch.problem}")
     if torch.problem:
-        remedy = "install it again: pip install --force-reinstall torch"
-        return fail("PyTorch", f"does not work: {torch.problem}", "that it can be imported", remedy)
+        remedy = "reinstall it: pip install --force-reinstall torch"
+        return fail("PyTorch", f"does not work: {torch.problem}", "importable", remedy)
     if gpus and not usable:
         remedy = "install the CUDA build of PyTorch that fits the driver: https://pytorch.org/get-started/locally"
         return warn("GPU", f"{shown}, but PyTorch {torch.version} cannot use it", "a PyTorch that can", remedy)
@@ -199,7 +199,7 @@ def _gpu(gpus: tuple[Gpu, ...], torch: Torch | None) -> Finding:
 
 
 def _gpu_text(gpu: Gpu) -> str:
-    memory = _size(gpu.memory_bytes) if gpu.memory_bytes is not None else "memory not told"
+    memory = _size(gpu.memory_bytes) if gpu.memory_bytes is not None else "memory unknown"
     free = f", {_size(gpu.free_bytes)} free" if gpu.free_bytes is not None else ""
     driver = f", driver {gpu.driver}" if gpu.driver else ""
     return f"{gpu.name} ({memory}{free}{driver})"
@@ -212,7 +212,7 @@ def _cameras(cameras: tuple[Camera, ...]) -> Iterator[Finding]:
         found = f"{camera.name} on USB {camera.usb or '?'}"
         if camera.usb.startswith(("1", "2")):
             right = "USB 3: USB 2 carries 640x480 at 15 Hz or less"
-            remedy = "another cable or port; then lsusb -t says 5000M"
+            remedy = "another cable or port; then lsusb -t shows 5000M"
             yield warn(f"RealSense {camera.serial}", found, right, remedy)
         else:
             yield ok(f"RealSense {camera.serial}", found)
@@ -222,7 +222,7 @@ def _videos(videos: tuple[Video, ...]) -> Iterator[Finding]:
     locked = [video.path for video in videos if not video.readable]
     if locked:
         remedy = "sudo usermod -aG video $USER, then log in again"
-        yield warn("video devices", f"{joined(locked)} cannot be opened by you", "that you can read them", remedy)
+        yield warn("video devices", f"{joined(locked)} cannot be opened by you", "readable by you", remedy)
     elif videos:
         yield ok("video devices", ", ".join(f"{video.path} ({video.name})" for video in videos))
 

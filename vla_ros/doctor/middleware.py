@@ -64,7 +64,7 @@ def judge(middleware: Middleware) -> list[Finding]:
         return [slow("ROS 2", f"importing {middleware.problem}")]
     if middleware.problem:
         remedy = ". /opt/ros/<distro>/setup.bash, or make setup (ROS 2 as wheels into .venv)"
-        return [fail("ROS 2", f"not usable: {middleware.problem}", "that rclpy can be imported", remedy)]
+        return [fail("ROS 2", f"not usable: {middleware.problem}", "rclpy can be imported", remedy)]
     return [
         _installation(middleware),
         _transport(middleware),
@@ -79,16 +79,16 @@ def judge_loopback(loopback: Loopback) -> Finding:
     if is_slow(loopback.problem):
         return slow(subject, loopback.problem)
     if loopback.problem:
-        return fail(subject, f"could not be tried: {loopback.problem}", "that two processes find each other")
+        return fail(subject, f"could not be tried: {loopback.problem}", "two processes that find each other")
     hop = f", median {loopback.median_ms:.1f} ms" if loopback.median_ms is not None else ""
     found = f"{loopback.received} of {loopback.sent} arrived{hop}"
     share = loopback.received / loopback.sent if loopback.sent else 0.0
     if share < _DELIVERED:
         say = warn if share >= _MOSTLY_DELIVERED else fail
-        remedy = "unset FASTDDS_BUILTIN_TRANSPORTS FASTDDS_DEFAULT_PROFILES_FILE, and vla-ros uses the profile it ships"
-        return say(subject, found, "all of them: cameras would stutter", remedy)
+        remedy = "unset FASTDDS_BUILTIN_TRANSPORTS FASTDDS_DEFAULT_PROFILES_FILE, then vla-ros uses its own profile"
+        return say(subject, found, "all of them, or cameras stutter", remedy)
     if loopback.median_ms is not None and loopback.median_ms > _SLOW_HOP_MS:
-        return warn(subject, found, f"less than {_SLOW_HOP_MS:g} ms", "top, for what keeps the machine busy")
+        return warn(subject, found, f"less than {_SLOW_HOP_MS:g} ms", "top, to see what keeps the machine busy")
     return ok(subject, found)
 
 
@@ -97,7 +97,7 @@ def _installation(middleware: Middleware) -> Finding:
     found = f"{middleware.distro or 'unknown distro'}, {source} in {middleware.location}; {middleware.rmw}"
     sourced = middleware.variables.get("ROS_DISTRO", "")
     if middleware.from_wheels and sourced and sourced != middleware.distro:
-        right = f"one of both: this shell has sourced {sourced}, and the two do not mix"
+        right = f"one of the two: this shell has sourced {sourced}, and they cannot be mixed"
         return warn("ROS 2", found, right, "a new shell without setup.bash, or a Python without the wheels")
     return ok("ROS 2", found)
 
@@ -105,14 +105,14 @@ def _installation(middleware: Middleware) -> Finding:
 def _transport(middleware: Middleware) -> Finding:
     builtin = middleware.variables.get("FASTDDS_BUILTIN_TRANSPORTS", "")
     if not middleware.rmw.startswith(_FAST_DDS):
-        return ok("transport", f"that of {middleware.rmw}; the profile shipped is for Fast DDS")
+        return ok("transport", f"that of {middleware.rmw}; the bundled profile is for Fast DDS")
     if middleware.profile and not middleware.profile_exists:
-        right = "a file that is there; without it most best-effort images are lost"
+        right = "an existing file; without it most best-effort images are lost"
         return fail(
             "transport", f"{middleware.profile}, which does not exist", right, "unset FASTDDS_DEFAULT_PROFILES_FILE"
         )
     if middleware.profile_is_ours:
-        return ok("transport", "the profile shipped (shared memory, and UDP for other machines)")
+        return ok("transport", "the bundled profile (shared memory, and UDP for other machines)")
     if middleware.profile:
         return ok("transport", f"your profile {middleware.profile}")
     return ok("transport", f"FASTDDS_BUILTIN_TRANSPORTS={builtin}, as you set it")
@@ -135,7 +135,7 @@ def _shared_memory(middleware: Middleware) -> Iterator[Finding]:
     if middleware.dead_segments:
         dead = f"{middleware.dead_segments} of dead processes, {middleware.dead_bytes / _MEBIBYTE:.0f} MiB"
         if middleware.dead_bytes > _DEAD_BYTES:
-            yield warn("segments", dead, "none; they only take room", "the next vla-ros run removes yours")
+            yield warn("segments", dead, "none; they only take up memory", "the next vla-ros run removes yours")
         else:
             yield ok("segments", f"{dead}; the next vla-ros run removes yours")
 

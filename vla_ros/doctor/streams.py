@@ -67,12 +67,10 @@ def judge(system: SystemConfig, graph: Graph, written: Iterable[Endpoint], seen:
 def _simulated_time(seen: Seen) -> Finding:
     speed = seen.clock.speed
     if speed is None:
-        return fail(
-            "/clock", f"no time came in {seen.seconds:g} s", "the simulation's time", "end it and start it again"
-        )
+        return fail("/clock", f"no simulated time in {seen.seconds:g} s", "the simulation's time", "restart it")
     found = f"simulated time runs at {speed:.2f} of real time"
     if speed < _SLOW_TIME:
-        return warn("/clock", found, "1: the robot moves that much slower", "top, for what keeps the machine busy")
+        return warn("/clock", found, "1; below it the robot moves slower", "top, to see what keeps the machine busy")
     return ok("/clock", found)
 
 
@@ -83,7 +81,7 @@ def _stream(
     rate_hz = stream.rate_hz
     who = joined(sorted({peer.node for peer in topic.publishers}))
     if rate_hz is None:
-        found = f"{who} publishes it, but {len(stream) or 'no'} message{'s' if len(stream) > 1 else ''} came"
+        found = f"{who} publishes it, but {len(stream) or 'no'} message{'s' if len(stream) > 1 else ''} arrived"
         yield fail(
             name, f"{found} in {seen.seconds:g} s", f"{expected_hz:g} Hz", f"ros2 topic hz {name}; look at {who}"
         )
@@ -98,32 +96,32 @@ def _rate(name: str, rate_hz: float, expected_hz: float, stream: Stream, is_came
     gap_ns = stream.gap_ns(99.0)
     if rate_hz < _SLOW * expected_hz:
         say = fail if rate_hz < _TOO_SLOW * expected_hz else warn
-        cause = "exposure time, USB 3, bandwidth, its rate" if is_camera else "its rate"
+        cause = "exposure time, USB 3, bandwidth, frame rate" if is_camera else "its rate"
         yield say(name, found, right, f"{cause}, in the driver's settings; ros2 topic hz {name}")
     elif rate_hz > _FAST * expected_hz:
         yield warn(name, found, right, "rate_hz in the system's file, or the driver's rate")
     elif gap_ns is not None and gap_ns > _LATE_PERIODS * period_ns(expected_hz) and not stream.lost[0]:
-        found += f", but 1 % of its messages come {ns_to_ms(gap_ns):.0f} ms after the one before"
-        yield warn(name, found, f"every {1000.0 / expected_hz:.0f} ms", "top on its machine, for what keeps it busy")
+        found += f", but 1 % of its messages arrive {ns_to_ms(gap_ns):.0f} ms after the previous one"
+        yield warn(name, found, f"every {1000.0 / expected_hz:.0f} ms", "top on its machine, to see what keeps it busy")
     lost, published = stream.lost
     if lost > _LOST * published:
         say = fail if lost > _TOO_MANY_LOST * published else warn
-        found = f"{lost} of {published} messages were lost on the way here"
+        found = f"{lost} of {published} messages were lost in transport"
         yield say(name, found, "none", "vla-ros doctor (without a system) tests this machine's transport")
 
 
 def _stamps(name: str, stream: Stream, who: str) -> Iterator[Finding]:
-    remedy = f"the driver's settings of time stamps, in {who}"
+    remedy = f"the time stamp settings of {who}"
     count = len(stream)
     if stream.zero_stamps:
         found = f"{stream.zero_stamps} of {count} messages have no time stamp (0)"
         yield fail(name, found, "the time of capture in header.stamp: without it they are dropped", remedy)
     if stream.repeated_stamps:
-        found = f"{stream.repeated_stamps} of {count} messages repeat the stamp before"
-        yield fail(name, found, "a new stamp for each: the same one twice is dropped", remedy)
+        found = f"{stream.repeated_stamps} of {count} messages repeat the previous stamp"
+        yield fail(name, found, "a new stamp for each: repeated stamps are dropped", remedy)
     if stream.backward_stamps:
         found = f"the stamp goes back {stream.backward_stamps} times in {count} messages"
-        yield fail(name, found, "stamps that advance; are there two publishers, or a clock that is set?", remedy)
+        yield fail(name, found, "stamps that advance; are there two publishers, or was a clock set?", remedy)
 
 
 def _ages(name: str, stream: Stream, who: str, oldest_ns: int | None, simulated: bool) -> Iterator[Finding]:
@@ -137,12 +135,12 @@ def _ages(name: str, stream: Stream, who: str, oldest_ns: int | None, simulated:
         say = fail if least_ns < -_FUTURE_TOLERANCE_NS else warn
         found = f"stamped up to {ns_to_ms(-least_ns):.0f} ms in the future"
         right = (
-            f"never; more than {ns_to_ms(_FUTURE_TOLERANCE_NS):.0f} ms ahead is dropped. The clock of {who} is ahead"
+            f"never; more than {ns_to_ms(_FUTURE_TOLERANCE_NS):.0f} ms ahead is dropped: the clock of {who} is ahead"
         )
         yield say(name, found, right, _SYNCHRONISE)
     if oldest_ns is not None and median_ns > oldest_ns:
         found = f"{ns_to_ms(median_ns):.0f} ms old when it arrives (median)"
-        right = f"less than {ns_to_ms(oldest_ns):.0f} ms: older is not acted on (a clock that is behind looks the same)"
+        right = f"less than {ns_to_ms(oldest_ns):.0f} ms: older ones are not used (or a clock is behind)"
         yield fail(name, found, right, _SYNCHRONISE)
 
 
@@ -161,7 +159,7 @@ def _picture(name: str, camera: str, expected: CameraConfig, content: Content) -
 def _frozen(name: str, stream: Stream, is_at_rest: bool) -> Iterator[Finding]:
     """Of a real camera, which has noise; or of a simulated one while the robot moves."""
     if stream.is_frozen and not is_at_rest:
-        yield fail(name, "every image is the same", "noise at least", "the driver repeats a frame: start it again")
+        yield fail(name, "every image is the same", "sensor noise at least", "the driver repeats a frame: restart it")
 
 
 def _clocks(seen: Seen) -> Iterator[Finding]:
@@ -175,7 +173,7 @@ def _clocks(seen: Seen) -> Iterator[Finding]:
             found = f"its clock is at least {ns_to_ms(-offset_ns):.0f} ms ahead of this machine's"
             problems.append(warn(node, found, "less than 5 ms", _SYNCHRONISE))
         elif offset_ns > _DELIVERY_NS:
-            found = f"its messages take at least {ns_to_ms(offset_ns):.0f} ms, or its clock is behind by that"
+            found = f"its messages take at least {ns_to_ms(offset_ns):.0f} ms, or its clock is behind by that much"
             problems.append(warn(node, found, "less than 5 ms", _SYNCHRONISE))
     yield from problems
     if offsets and not problems:
@@ -189,7 +187,7 @@ def _summary(topic: Topic, seen: Seen) -> str:
     stream = Stream(topic.arrivals, seen.clock)
     ages_ns = sorted(stream.ages_ns.tolist())
     if stream.rate_hz is None:
-        return "nothing comes" if not len(stream) else "one message"
+        return "no messages" if not len(stream) else "one message"
     parts = [f"{stream.rate_hz:.1f} Hz"]
     if topic.content and topic.content.width:
         parts.append(f"{topic.content.width}x{topic.content.height} {topic.content.encoding}")

@@ -58,9 +58,9 @@ def is_present(member: Member, seen: Seen) -> bool:
 def _absent_system(graph: Graph, seen: Seen, name: str) -> Iterator[Finding]:
     found = f"none of {joined((node.name for node in graph.nodes), 'or')} runs in ROS domain {seen.domain_id}"
     if seen.other_domains:
-        found += f" (on this machine there is somebody in {joined(map(str, seen.other_domains))})"
-    remedy = f"vla-ros run {name}; if it runs already, export ROS_DOMAIN_ID as it has it"
-    yield fail("nodes", found, "that they run, in the same domain", remedy)
+        found += f" (other nodes of this machine are in {joined(map(str, seen.other_domains))})"
+    remedy = f"vla-ros run {name}; if it is already running, export the same ROS_DOMAIN_ID"
+    yield fail("nodes", found, "all of them, in the same domain", remedy)
 
 
 def _nodes(graph: Graph, seen: Seen, name: str) -> Iterator[Finding]:
@@ -69,11 +69,11 @@ def _nodes(graph: Graph, seen: Seen, name: str) -> Iterator[Finding]:
         full = full_name(node)
         if times[full] == 0:
             said = [end.name for end in _topics(node.writes) if end.name not in SHARED]
-            silent = f", so nothing comes on {joined(said)}" if said else ""
-            yield fail(full, f"does not run{silent}", "that it runs", f"look at what vla-ros run {name} printed")
+            silent = f", so there are no messages on {joined(said)}" if said else ""
+            yield fail(full, f"does not run{silent}", "running", f"see the output of vla-ros run {name}")
         elif times[full] > 1:
-            right = "once: two that command one arm fight over it"
-            yield fail(full, f"runs {times[full]} times", right, "end all but one of them, on every machine")
+            right = "once: two nodes would send conflicting commands"
+            yield fail(full, f"runs {times[full]} times", right, "end all but one of them, also on other machines")
     running = [node.name for node in graph.nodes if times[full_name(node)] == 1]
     if running:
         yield ok("nodes", f"{joined(running)} run")
@@ -84,15 +84,15 @@ def _externals(graph: Graph, seen: Seen) -> Iterator[Finding]:
         if external.name == _PERSON:
             continue
         if is_present(external, seen):
-            yield ok(external.title, "is there")
+            yield ok(external.title, "found")
             continue
         expected = [end.name for end in _topics(external.writes)]
         images = [name for name, kind in seen.others.items() if kind in _IMAGE_TYPES]
         is_camera = any(end.type in _IMAGE_TYPES for end in external.writes)
         elsewhere = f"; images are on {joined(images)}" if is_camera and images else ""
-        remedy = "start it, or put its topic into the system's file (cameras)" if is_camera else "start it"
-        found = f"is not there: no node publishes on {joined(expected, 'or')}{elsewhere}"
-        yield fail(external.title, found, "that it runs, in the same ROS domain", remedy)
+        remedy = "start it, or correct its topic in the system's file (cameras)" if is_camera else "start it"
+        found = f"not found: no node publishes on {joined(expected, 'or')}{elsewhere}"
+        yield fail(external.title, found, "running, in the same ROS domain", remedy)
 
 
 # --- who hears whom -------------------------------------------------------------------------------------------------
@@ -116,17 +116,17 @@ def _connections(system: SystemConfig, graph: Graph, present: list[Member], seen
     asked = [end for end in _served(present) if end.used]
     if not problems:
         yield ok("topics", f"{len(said)} topics, {pairs} connections: types and qualities of service match")
-        yield ok("services", f"{len(asked)} services and actions are there")
+        yield ok("services", f"{len(asked)} services and actions are available")
 
 
 def _missing_type(name: str) -> Finding:
     remedy = f"install the package {name.partition('/')[0]}, or source the workspace that has it"
-    return fail(name, "is not installed here, so its topics were not looked at", "that it is", remedy)
+    return fail(name, "not installed here, so its topics were not checked", "installed", remedy)
 
 
 def _types(end: Endpoint, seen: Seen) -> Iterator[Finding]:
     topic = seen.topic(end.name)
-    for verb, peers in (("publishes", topic.publishers), ("takes it for", topic.subscribers)):
+    for verb, peers in (("publishes", topic.publishers), ("expects", topic.subscribers)):
         for peer in peers:
             if peer.type != end.type:
                 yield fail(end.name, f"{peer.node} {verb} {peer.type}", end.type, _ASK_WHO + end.name)
@@ -150,19 +150,19 @@ def _silent(system: SystemConfig, present: list[Member], seen: Seen) -> Iterator
         wanted = (end.name for end in _topics(member.writes) if end.used and end.name not in optional)
         silent = [name for name in wanted if not seen.topic(name).publishers]
         if silent and member.name != _PERSON:
-            found = f"is there, but does not publish {joined(silent)}"
-            yield fail(_title(member), found, "that it does", "ros2 topic list; is it called otherwise, or remapped?")
+            found = f"is running, but does not publish {joined(silent)}"
+            yield fail(_title(member), found, "published", "ros2 topic list; is it renamed or remapped?")
 
 
 def _deaf(present: list[Member], seen: Seen) -> Iterator[Finding]:
     """Command topics to which nobody listens; our own nodes listen to what their policy needs."""
-    remedy = "ros2 control list_controllers; the one that takes this topic must be active"
+    remedy = "ros2 control list_controllers; the controller that subscribes to this topic must be active"
     for member in present:
         if isinstance(member, NodeSpec):
             continue
         for end in _topics(member.reads):
             if end.used and not seen.topic(end.name).subscribers:
-                yield fail(end.name, "no node subscribes", f"the {member.title} to listen", remedy)
+                yield fail(end.name, "no node subscribes", f"a subscriber: the {member.title}", remedy)
 
 
 def _crowd(end: Endpoint, graph: Graph, seen: Seen) -> Iterator[Finding]:
@@ -176,7 +176,7 @@ def _crowd(end: Endpoint, graph: Graph, seen: Seen) -> Iterator[Finding]:
     strangers = [name for name in publishers if name not in (*expected, _NAMELESS)]
     found = f"{len(publishers)} publishers: {joined(publishers)}"
     remedy = f"end {joined(sorted(set(strangers)))}" if expected and strangers else _ASK_WHO + end.name
-    yield fail(end.name, found, "one; what several say is mixed", remedy)
+    yield fail(end.name, found, "one; messages of several are mixed", remedy)
 
 
 def _name(node: str) -> str:
@@ -190,7 +190,7 @@ def _qualities(end: Endpoint, ours: set[str], seen: Seen) -> Iterator[Finding]:
             if publisher.type != subscriber.type:
                 continue
             for offered, asked in differences(publisher.quality, subscriber.quality):
-                found = f"{publisher.node} offers {offered}, {subscriber.node} asks {asked}: they do not match"
+                found = f"{publisher.node} offers {offered}, {subscriber.node} requests {asked}: incompatible"
                 # A stranger who does not hear us, or somebody else, is no reason why the robot stands.
                 matters = subscriber.node in ours or (publisher.node in ours and end.name not in topics.TABLE)
                 say = fail if matters else warn
@@ -198,7 +198,7 @@ def _qualities(end: Endpoint, ours: set[str], seen: Seen) -> Iterator[Finding]:
 
 
 def _right(publisher: Peer, subscriber: Peer, offered: str, asked: str) -> str:
-    return f"{asked} from {publisher.node}, or {offered} asked by {subscriber.node}"
+    return f"{asked} from {publisher.node}, or {offered} requested by {subscriber.node}"
 
 
 def _servers(present: list[Member], seen: Seen) -> Iterator[Finding]:
@@ -208,11 +208,11 @@ def _servers(present: list[Member], seen: Seen) -> Iterator[Finding]:
             ends = [end for end in _served([member]) if end.kind is kind]
             absent = [end.name for end in ends if end.used and end.name not in there]
             if absent:
-                yield fail(_title(member), f"lacks the {kind.value} {joined(absent)}", "that it is there", command)
+                yield fail(_title(member), f"lacks the {kind.value} {joined(absent)}", "available", command)
             for end in ends:
                 types = there.get(end.name, (end.type,))
                 if end.type not in types:
-                    yield fail(end.name, f"the {kind.value} is of {joined(types)}", end.type, command)
+                    yield fail(end.name, f"the {kind.value} has type {joined(types)}", end.type, command)
 
 
 # --- what they say --------------------------------------------------------------------------------------------------
@@ -229,13 +229,13 @@ def _states(present: list[Member], seen: Seen) -> Iterator[Finding]:
             continue
         state = said.get(member.name)
         if state is None or state.age_s > _SILENT_S:
-            right = f"what it says ten times a second on {topics.STATE}"
+            right = f"10 messages per second on {topics.STATE}"
             silence = f"silent for {state.age_s if state else seen.seconds:.3g} s"
-            yield fail(full_name(member), silence, right, "end it and start it again")
+            yield fail(full_name(member), silence, right, "restart it")
             continue
         yield _state(full_name(member), state)
         if state.values.get("dry_run") == "True":
-            remedy = "end it, and vla-ros run without --dry-run"
+            remedy = "end it, then vla-ros run without --dry-run"
             yield warn(full_name(member), "dry run: nothing is sent to the robot", "a real run, to move it", remedy)
 
 
@@ -244,14 +244,14 @@ def _state(node: str, state: State) -> Finding:
     if state.level is Level.OK and not remedy:
         return ok(node, state.message)
     say = fail if state.level is Level.FAIL else warn
-    return say(node, state.message, "at work", remedy or f"ros2 topic echo {topics.STATE}")
+    return say(node, state.message, "working", remedy or f"ros2 topic echo {topics.STATE}")
 
 
 def _remedy(state: State) -> str:
     """What an operator types to make an arm move that stands because it was told to, or not told otherwise."""
     call = "ros2 service call {} std_srvs/srv/Trigger"
     if state.values.get("safety_state") == "stopped":
-        return "see why, then " + call.format(topics.RESUME)
+        return "find the cause, then " + call.format(topics.RESUME)
     if state.values.get("mode") == "hold":
         return "to let it move: " + call.format(topics.START)
     if state.values.get("instruction") == "":
