@@ -98,7 +98,7 @@ def test_check_tells_every_problem_of_every_file(tmp_path: Path) -> None:
         ),
         (
             ("franka_upvla", "--policy", "up_vla", "--checkpoint", "nowhere"),
-            "error: policy.checkpoint: nowhere is not there\n",
+            "error: policy.checkpoint: nowhere does not exist\n",
         ),
         (("franka_upvla", "--no-sim"), "error: policy: scripted sees the simulated world's state; choose another one"),
         (("franka_upvla", "--instruction", "dance"), "error: instruction: no tabletop task: 'dance'; the forms are "),

@@ -45,7 +45,7 @@ def test_a_file_that_cannot_be_written_is_said_in_a_line() -> None:
         ),
         (
             ("hand-eye", "franka_upvla", "--camera", "front", "--views", "16"),
-            "error: --views: the arm by itself knows 15",
+            "error: --views: with --auto at most 15",
         ),
         (("hand-eye", "frank", "--camera", "front"), "error: frank: no such system"),
     ],

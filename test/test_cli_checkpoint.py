@@ -128,7 +128,7 @@ def test_a_release_is_converted_and_back(sources: Path) -> None:
     assert run("inspect", out).exit_code == 0
     result = run("convert", out, back, "--to", "released")
     assert result.exit_code == 0, result.output
-    assert "the official code has to be told: layers: 2 instead of 24" in result.output
+    assert "set in the official code: layers: 2 instead of 24" in result.output
     assert "conditioning" not in result.output  # it is the release's
     assert "scale: 0.02, 0.02, 0.02, 0.05, 0.05, 0.05, 1\n" in result.output
     one, other = (torch.load(folder / "unwrapped_model" / "pytorch_model.bin") for folder in (sources, back))
@@ -176,10 +176,10 @@ def test_training_starts_from_show_o(sources: Path) -> None:
         (("--gripper", "wide"), "gripper: Input should be 'none'"),
         (("--size", "up-vla-demo"), "error: values in state: 0, but model.state_dims: 8; vision: conditioning"),
         (("--size", "huge"), "huge: unknown size; there are up-vla-release"),
-        (("--to", "released"), "--image-tokenizer, --text, --size: a release is made of a checkpoint of ours alone"),
-        (("--seed", "4"), "--seed: nothing is drawn without --start"),
-        (("--conditioning", "paper"), "--conditioning: released weights were trained in the released one; a start"),
-        (("--conditioning", "paper", "--to", "released"), "--size, --conditioning: a release is made of a checkpoint"),
+        (("--to", "released"), "--image-tokenizer, --text, --size: cannot be combined with --to released"),
+        (("--seed", "4"), "--seed: needs --start"),
+        (("--conditioning", "paper"), "--conditioning: needs --start; that of released"),
+        (("--conditioning", "paper", "--to", "released"), "--size, --conditioning: cannot be combined with"),
         (("--conditioning", "both"), "Invalid value for '--conditioning'"),
         (("--camera", ""), "camera.name: String should have at least 1 character"),
     ],
@@ -194,7 +194,7 @@ def test_wrong_requests_are_refused(sources: Path, options: tuple[str, ...], sai
 def test_weights_of_ours_are_rounded(ours: Path, tmp_path: Path) -> None:
     given = ("convert", ours, tmp_path / "small")
     for options, said in (
-        ((), "is a checkpoint of vla_ros already, there is nothing to convert; --dtype rounds its weights, --to rele"),
+        ((), "is already a checkpoint of vla_ros, so there is nothing to convert; --dtype rounds"),
         (("--dtype", "bfloat16", "--seed", 3, "--text", tmp_path), "--text, --seed: "),
         (("--start", "--conditioning", "paper"), "--start, --conditioning: "),
     ):

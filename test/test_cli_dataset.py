@@ -171,7 +171,7 @@ def test_many_episodes_are_listed_at_both_ends(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_is_not_there_is_said(recorded: Path, tmp_path: Path) -> None:
     for arguments, code, told in (
-        ((tmp_path,), 1, f"error: {tmp_path} is no LeRobot dataset: it has no meta/info.json"),
+        ((tmp_path,), 1, f"error: {tmp_path} is not a LeRobot dataset: it has no meta/info.json"),
         ((recorded, "--episode", 2), 2, f"error: {recorded} has no episode 2; it has 2, from 0"),
         ((recorded, "--episode", -1), 2, f"error: {recorded} has no episode -1; it has 2, from 0"),
         ((recorded, "--camera", "rear"), 1, f"error: {recorded} has no camera rear; there are: front, wrist"),

@@ -160,7 +160,7 @@ def test_single_rows_that_no_arm_makes_are_warned_of(system: Path, checkpoint: P
         (("--tasks", "sing"), "tasks: no tabletop task: 'sing'"),
         (("--control", "dark"), "control: Input should be 'wrong-instruction' or 'blank-image'"),
         (("--dataset", "/nowhere", "--seed", "3", "--control", "dark"), "--seed, --control: cannot be combined"),
-        (("--dataset", "/nowhere"), "/nowhere is no LeRobot dataset"),
+        (("--dataset", "/nowhere"), "/nowhere is not a LeRobot dataset"),
         (("--card",), "--card: needs --checkpoint"),
         (("--samples", "3"), "--samples, --config: need --dataset"),
         (("--out", "/etc/passwd/out"), "--out: /etc/passwd/out cannot be written to"),
@@ -218,7 +218,7 @@ def test_a_film_that_cannot_be_written_is_named(system: Path, tmp_path: Path) ->
 def test_words_that_a_model_never_read_are_refused_before_anything_moves(system: Path, checkpoint: Path) -> None:
     result = evaluate(system, "--checkpoint", checkpoint, "--tasks", "lift the green cube")
     assert result.exit_code == 2
-    assert "never read green" in result.stderr
+    assert "does not know green" in result.stderr
     assert "seed 1000" not in result.output
 
 

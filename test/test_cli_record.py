@@ -132,10 +132,10 @@ def test_the_view_waits_for_a_recorder() -> None:
 
 
 def test_the_view_does_not_show_what_was_as_if_it_were() -> None:
-    text = printed(view(STATE, ["node recorder starts again in 0.5 s"], None, silent_s=3.0))
+    text = printed(view(STATE, ["node recorder restarts in 0.5 s"], None, silent_s=3.0))
     assert "no message from the recorder for 3 s; its last state was recording" in text
     assert "127 frames" not in text
-    assert "node recorder starts again in 0.5 s" in text
+    assert "node recorder restarts in 0.5 s" in text
 
 
 def test_the_view_takes_a_folders_name_as_it_is() -> None:

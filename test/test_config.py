@@ -99,8 +99,8 @@ def test_an_unknown_system_lists_those_there_are(given_name: str, text: str) -> 
         (b"title: !!bool x\n!!set a: !odd {b: 1}\n", ":1: title: has the tag !!bool; "),
         (b"a: " + b"[" * 5000, ":1: no valid YAML: brackets are nested too deeply"),
         (b"a: " + b"x" * 100_000, ": has 100003 bytes; a system has at most 50000"),
-        (_bomb(9), ": more than 10000 values, aliases counted wherever they stand; a system has fewer"),
-        (_bomb(60), ": more than 10000 values, aliases counted wherever they stand; a system has fewer"),
+        (_bomb(9), ": more than 10000 values, with every use of an alias counted; a system has fewer"),
+        (_bomb(60), ": more than 10000 values, with every use of an alias counted; a system has fewer"),
         (b"title: [\n", ":2: no valid YAML: "),
     ],
 )

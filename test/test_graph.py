@@ -155,7 +155,7 @@ SERVICE = Endpoint("/s", "std_srvs/srv/Trigger", EndpointKind.SERVICE)
 @pytest.mark.parametrize(
     ("nodes", "told"),
     [
-        ([NodeSpec("r", "reader", reads=(TEXT,))], "/a: reader reads it, but nobody writes it"),
+        ([NodeSpec("r", "reader", reads=(TEXT,))], "/a: reader reads it, but no node writes it"),
         ([NodeSpec("c", "caller", writes=(SERVICE,))], "/s: caller calls it, but no node serves it"),
         (
             [NodeSpec("w", "one", writes=(TEXT,)), NodeSpec("w", "two", writes=(TEXT,))],

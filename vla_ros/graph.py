@@ -86,7 +86,7 @@ class Restarts:
 
 def ending(node: NodeSpec, exit_code: int) -> str:
     """How a node ended, in words."""
-    how = f"was ended by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with exit code {exit_code}"
+    how = f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with exit code {exit_code}"
     return f"node {node.name} {how}"
 
 
@@ -428,7 +428,7 @@ def _silent_problems(graph: Graph) -> Iterator[str]:
     for node in graph.nodes:
         for end in node.reads:
             if end.kind is EndpointKind.TOPIC and end.name not in written:
-                yield f"{end.name}: {node.name} reads it, but nobody writes it"
+                yield f"{end.name}: {node.name} reads it, but no node writes it"
         for end in node.writes:
             if end.kind is not EndpointKind.TOPIC and end.name not in served:
                 yield f"{end.name}: {node.name} calls it, but no node serves it"

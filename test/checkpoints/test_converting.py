@@ -142,7 +142,7 @@ def test_numbers_that_are_none_are_not_converted(sources: Path, manifest: UpVlaM
 
 def test_what_is_ours_already_is_not_converted(sources: Path, manifest: UpVlaManifest) -> None:
     ours = convert(sources, manifest, sources / "ours")
-    with pytest.raises(CheckpointError, match="is a checkpoint of vla_ros already; --to released makes a release"):
+    with pytest.raises(CheckpointError, match="is a checkpoint of vla_ros already; --to released converts it"):
         from_release(ours, sources / "again", manifest, image_tokenizer=sources / "magvitv2", text=sources / "phi")
 
 

@@ -165,7 +165,7 @@ def test_only_checkpoints_are_replaced(tiny: Bundle, tmp_path: Path) -> None:
     (tmp_path / "work" / "thesis.txt").write_text("all of it")
     (tmp_path / "file").write_text("something")
     for name in ("work", "file"):
-        with pytest.raises(CheckpointError, match="is there, is not a checkpoint .* and is not replaced"):
+        with pytest.raises(CheckpointError, match="exists, is not a checkpoint .* and is not replaced"):
             save(tmp_path / name, tiny)
     assert (tmp_path / "work" / "thesis.txt").read_text() == "all of it"
     (tmp_path / "empty").mkdir()
@@ -225,7 +225,7 @@ def test_what_is_no_checkpoint_is_told(tmp_path: Path, saved: Path) -> None:
     release = tmp_path / "release" / "unwrapped_model" / "pytorch_model.bin"
     release.parent.mkdir(parents=True)
     torch.save({}, release)
-    assert refused(tmp_path / "release").endswith("make one of it with vla-ros checkpoint convert")
+    assert refused(tmp_path / "release").endswith("convert it with vla-ros checkpoint convert")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_all_that_does_not_fit_is_told_at_once(tmp_path: Path) -> None:
         "cameras: the checkpoint sees front, wrist",
         "policy up_vla acts in its checkpoint's space (ee_delta, base, axis_angle, 10 Hz, 10 rows)",
     ]
-    assert "the checkpoint never read stack, on; it reads blue, cube" in last
+    assert "the model does not know stack, on; it knows blue, cube" in last
     system["cameras"]["wrist"] = {**system["cameras"]["front"], "topic": "/wrist"}
     file.write_text(yaml.safe_dump({**system, "action": None}))
     result = CliRunner().invoke(app, ["run", str(file), *map(str, asked[:4]), "--instruction", "Lift the red cube."])

@@ -338,7 +338,7 @@ def test_a_process_that_paused_in_motion_begins_where_the_robot_came_to_rest(new
     bench.commands = []
     bench.run(0.5)
     assert bench.safety is SafetyState.HOLDING
-    assert bench.reason.startswith("clock jump: 0.70 s ahead, as nothing ran")
+    assert bench.reason.startswith("clock jump: 0.70 s ahead, as the process")
     assert (bench.path() == last).all()
 
 

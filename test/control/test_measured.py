@@ -87,7 +87,7 @@ def test_joint_states_that_come_but_are_never_believed_say_why(stamps_ms, offset
         arm.forget()
     for stamp_ms, offset_rad in zip(stamps_ms, offsets_rad, strict=True):
         arm.add(stamp_ms * MS, HOME + offset_rad * ELBOW, None)
-    assert arm.stale(0) == f"none {'since the clock jumped' if jumped else 'yet'} to rely on: {why}"
+    assert arm.stale(0) == f"none {'since the clock jumped' if jumped else 'yet'} that is reliable: {why}"
 
 
 def test_an_arm_that_is_elsewhere_for_good_has_jumped():

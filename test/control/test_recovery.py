@@ -52,7 +52,7 @@ def test_it_waits_until_the_arm_stands_and_one_attempt_has_ended():
     recovery = Recovery(by_itself=True)
     assert not recovery.due(0, is_needed=True, can_recover=True, is_at_rest=False)
     assert recovery.due(0, is_needed=True, can_recover=True, is_at_rest=True)
-    assert recovery.said == "recovers by itself, attempt 1 of 3"
+    assert recovery.said == "automatic recovery, attempt 1 of 3"
     assert not recovery.due(60 * S, is_needed=True, can_recover=True, is_at_rest=True)
 
 

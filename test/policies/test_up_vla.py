@@ -324,8 +324,8 @@ def test_as_released_it_neither_describes_nor_answers() -> None:
 @pytest.mark.parametrize(
     ("instruction", "message"),
     [
-        ("lift the grey cube", r"the checkpoint never read grey; it reads blue, cube, lift, red, the, as in 'lift the"),
-        ("hebe den roten Würfel", "the checkpoint never read hebe, den, roten, würfel; it reads blue"),
+        ("lift the grey cube", r"the model does not know grey; it knows blue, cube, lift, red, the, as in 'lift the"),
+        ("hebe den roten Würfel", "the model does not know hebe, den, roten, würfel; it knows blue"),
         ("подними красный куб", r"not written in Latin letters \(абдийкмн\); the model reads English"),
         ("举起红色方块", "not written in Latin letters"),
         ("", "there is no word in ''"),

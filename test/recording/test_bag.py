@@ -148,7 +148,7 @@ def test_episodes_are_while_the_controller_follows_somebody(tmp_path: Path, conv
     assert first["control.mode"] == [1] * 4 + [2] * 5 + [1] * 5
     assert first["control.intervened"] == [0] * 4 + [1] * 5 + [0] * 5
 
-    with pytest.raises(BagError, match="not tell of episodes by recorder: nobody told a recorder to start"):
+    with pytest.raises(BagError, match="not tell of episodes by recorder: no recorder was started"):
         convert(bag, split=Split.RECORDER, resume=True)
     assert [(it.index, it.frames) for it in convert(bag, split=Split.WHOLE, resume=True)] == [(2, 50)]
 
@@ -210,7 +210,7 @@ def test_files_of_a_bag_that_was_not_closed_are_read_in_their_order(
 
 def test_a_bag_in_simulated_time_is_read_by_its_clock(tmp_path: Path, convert: Callable[..., Any]) -> None:
     events = bags.stream(3.0, offset_ns=s_to_ns(5e8))
-    with pytest.raises(BagError, match="were received 500000000 s after their stamps, so by another clock"):
+    with pytest.raises(BagError, match="were received 500000000 s after their stamps, which come from another clock"):
         convert(bags.write(tmp_path / "without", events))
     clock, time = bags.kind("rosgraph_msgs/msg/Clock"), bags.kind("builtin_interfaces/msg/Time")
     for tick in range(310):
@@ -313,8 +313,8 @@ def stamped(change: Callable[[int], int], topic: str) -> list[bags.Event]:
     ("change", "said"),
     [
         (lambda ns: 0, "none of the [0-9]+ messages of {} has a stamp .all are 0."),
-        (lambda ns: ns + s_to_ns(7.0), "messages of {} were received 7.0 s before their stamps, so by another clock"),
-        (lambda ns: ns - s_to_ns(900.0), "messages of {} were received 900 s after their stamps, so by another clock"),
+        (lambda ns: ns + s_to_ns(7.0), "messages of {} were received 7.0 s before their stamps, which come from"),
+        (lambda ns: ns - s_to_ns(900.0), "messages of {} were received 900 s after their stamps, which come from"),
     ],
     ids=["zero", "ahead", "long ago"],
 )
@@ -436,7 +436,7 @@ def test_joints_and_a_task_are_needed(tmp_path: Path, convert: Callable[..., Any
         ("file.mcap", r"file\.mcap cannot be read: .*file\.mcap is not an MCAP file"),
         ("file.db3", r"file\.db3 cannot be read: Cannot open database"),
         ("notes.txt", r"notes\.txt is not a bag"),
-        ("old.bag", r"old\.bag is a bag of ROS 1; `rosbags-convert --src .*old\.bag --dst .*old` makes one of ROS 2"),
+        ("old.bag", r"old\.bag is a bag of ROS 1; `rosbags-convert --src .*old\.bag --dst .*old` converts it to ROS 2"),
     ],
 )
 def test_what_is_no_bag_is_refused(name: str, message: str, tmp_path: Path, convert: Callable[..., Any]) -> None:

@@ -302,7 +302,7 @@ def test_a_deviation_that_lerobot_loses_is_a_warning(dataset: Path) -> None:
         changed_value(EPISODES.format(1), f"stats/timing.skew/{name}", [float(value)], 0)(dataset)
     found = [one for one in check(dataset) if one.path == EPISODES.format(1)]
     assert [(one.severity, one.kind) for one in found] == [(WARNING, Kind.STATISTICS)]
-    assert "LeRobot loses" in found[0].what
+    assert "LeRobot's std is inexact" in found[0].what
 
 
 @pytest.fixture(scope="module")
@@ -441,7 +441,7 @@ def test_what_the_reader_refuses_is_found(name: str, dataset: Path) -> None:
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="is no LeRobot dataset"):
+    with pytest.raises(DatasetError, match="is not a LeRobot dataset"):
         check(tmp_path)
 
 
@@ -457,4 +457,4 @@ def test_the_command_says_what_is_wrong_and_what_helps(dataset: Path) -> None:
         0
     ].items()
     nothing = CliRunner().invoke(app, ["dataset", "check", str(dataset / "data")])
-    assert nothing.exit_code == 1 and "is no LeRobot dataset" in nothing.output
+    assert nothing.exit_code == 1 and "is not a LeRobot dataset" in nothing.output

@@ -152,7 +152,7 @@ def test_all_is_on_the_disk_before_the_old_files_go(dataset: Path, monkeypatch: 
 def test_where_a_disk_is_mounted_nothing_is_tried(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = hashes(dataset)
     monkeypatch.setattr(Path, "is_mount", lambda self: self == dataset)
-    with pytest.raises(DatasetError, match="is where a disk is mounted"):
+    with pytest.raises(DatasetError, match="is a mount point"):
         compact(dataset, dataset)
     assert hashes(dataset) == before
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_compacted_is_refused(dataset: Path, tools: Any, tmp_path
         compact(dataset, tmp_path)
     with pytest.raises(DatasetError, match="lies in the dataset itself"):
         compact(dataset, dataset / "compacted")
-    with pytest.raises(DatasetError, match="is no LeRobot dataset"):
+    with pytest.raises(DatasetError, match="is not a LeRobot dataset"):
         compact(dataset / "data", tmp_path / "compacted")
     with (
         DatasetWriter(dataset, tools.features(), RecordingConfig(fps=tools.FPS), resume=True),
@@ -192,7 +192,7 @@ def test_the_command(dataset: Path, tmp_path: Path) -> None:
     def run(*arguments: str) -> Any:
         return CliRunner().invoke(app, ["dataset", "compact", str(dataset), *arguments])
 
-    assert run().exit_code == 2 and "say where to" in run().output
+    assert run().exit_code == 2 and "either a new folder or --in-place" in run().output
     assert run(str(tmp_path / "new"), "--in-place").exit_code == 2
     done = run(str(tmp_path / "new"))
     assert done.exit_code == 0 and "16 files merged into 4" in done.output

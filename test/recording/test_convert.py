@@ -160,7 +160,7 @@ def test_depth_is_not_taken_for_images(motions: Path, tmp_path: Path) -> None:
     info = json.loads((source / "meta/info.json").read_text())
     info["features"]["observation.images.front"]["info"]["is_depth_map"] = True
     (source / "meta/info.json").write_text(json.dumps(info))
-    with pytest.raises(DatasetError, match="holds depth, and no images"):
+    with pytest.raises(DatasetError, match="holds depth, not colour images"):
         convert(source, tmp_path / "made", Conversion())
     assert DatasetReader(source, cameras=[]).row(0).images == {}
 

@@ -116,7 +116,7 @@ def go_on(root: Path, saved: int, first: int = 0, told: bool = True, torn: bool 
                 shutil.rmtree(folder)
                 continue
             assert not told or len(journal.read(folder / "rows.bin")) > 0
-            assert not told or f"({folder.name[16:]}) was found and set aside" in "".join(writer.notices)
+            assert not told or f"({folder.name[16:]}) was found and quarantined" in "".join(writer.notices)
             shutil.rmtree(folder)
     assert tiny.check_dataset(root, first=episode) == episode + 1
     assert not list(root.rglob("*.tmp"))
@@ -205,7 +205,7 @@ def test_a_power_cut_takes_little_of_an_open_episode(tmp_path: Path, monkeypatch
         shutil.rmtree(image, ignore_errors=True)
         disk.cut(image)
     with DatasetWriter(image, tiny.FEATURES, tiny.CONFIG, resume=True) as other:
-        assert "(episode-000001) was found and set aside" in other.notices[0]
+        assert "(episode-000001) was found and quarantined" in other.notices[0]
         assert tiny.check_dataset(image) == 1
     (aside,) = (image / ".recording/aside").iterdir()
     assert whole_rows(aside) == 60
@@ -245,8 +245,8 @@ def test_what_a_dead_recorder_left_is_told(recorder: Recorder, tmp_path: Path) -
     orphan.write_bytes(b"half")
     with DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True) as writer:
         behind, orphans = writer.notices
-        assert "made again of its 2 episodes, 13 frames" in behind
-        assert "1 files that belong to no episode were set aside in" in orphans
+        assert "rebuilt from its 2 episodes, 13 frames" in behind
+        assert "1 files that belong to no episode were quarantined in" in orphans
         assert not orphan.exists()
         assert tiny.check_dataset(root) == 2
         assert tiny.record_one(writer) == 2

@@ -343,7 +343,7 @@ def test_an_episode_that_is_recorded_again_is_there_until_the_next_is_saved(tmp_
         writer.close()
         root = copy
         writer = DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True)
-        assert "episode 2 was to be recorded again" in " ".join(writer.notices)
+        assert "episode 2 was being recorded again" in " ".join(writer.notices)
     else:
         {"discarded": writer.discard, "put back": writer.put_back, "closed": writer.close, "set aside": writer.close}[
             how
@@ -499,7 +499,7 @@ def test_totals_that_are_wrong_are_made_again(tmp_path: Path, lost: str) -> None
         (root / "meta" / lost).write_text(json.dumps({**content, "total_episodes": 4, "total_frames": 7}))
     with DatasetWriter(root, tiny.FEATURES, tiny.CONFIG, resume=True) as writer:
         (notice,) = writer.notices
-        assert "made again of its 5 episodes" in notice
+        assert "rebuilt from its 5 episodes" in notice
         compare_json(json.loads((root / "meta" / lost).read_text()), content)
         tiny.record_one(writer)
     assert tiny.check_dataset(root) == 6

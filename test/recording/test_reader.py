@@ -270,7 +270,7 @@ def test_no_image_in_a_table_is_said(tmp_path: Path) -> None:
         ("meta/info.json", '{"codebase_version": "v2.1", "fps": 3}', "info.json has no features, data_path"),
         ("meta/episodes.jsonl", 2 * '{"episode_index": 1, "tasks": [], "length": 3}\n', "has episode 1 after 1"),
         ("meta/episodes.jsonl", '\n{"episode_index": 0}', "line 2: length is None; it should be a whole number"),
-        ("meta/tasks.jsonl", "{", "tasks.jsonl, line 1: it is no JSON"),
+        ("meta/tasks.jsonl", "{", "tasks.jsonl, line 1: it is not valid JSON"),
         ("meta/tasks.jsonl", "", "meta/tasks has no task 0"),
         ("data/chunk-000/episode_000000.parquet", "PAR1", "episode_000000.parquet cannot be read"),
     ],

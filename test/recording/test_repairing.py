@@ -146,8 +146,8 @@ def test_later_episodes_get_new_numbers_and_details_follow(dataset: Path) -> Non
     truncated(DATA.format(1))(dataset)
     done = repair(dataset)
     assert repair(dataset) == [], "once is enough"
-    assert any("episode 1 is set aside" in line for line in done)
-    assert "episodes 2 to 3 have the numbers 1 to 2 now" in done
+    assert any("episode 1 is quarantined" in line for line in done)
+    assert "episodes 2 to 3 are now numbers 1 to 2" in done
     notes = [json.loads((dataset / DETAILS.format(index)).read_text())["notes"] for index in range(3)]
     assert notes == ["recorded as 0", "recorded as 2", "recorded as 3"]
     assert not (dataset / DETAILS.format(3)).exists()
@@ -299,7 +299,7 @@ def test_a_task_that_cannot_be_sets_its_episode_aside(
     number: int, dataset: Path, contents: list[Any], tools: Any
 ) -> None:
     changed_rows(DATA.format(1), lambda rows: [row.update(task_index=number) for row in rows])(dataset)
-    assert "episode 1 is set aside" in repair(dataset)[0]
+    assert "episode 1 is quarantined" in repair(dataset)[0]
     clean(dataset)
     same(dataset, contents, (0, 2, 3), tools)
 
@@ -322,7 +322,7 @@ def test_an_open_episode_without_rows_stays(interrupted: Path) -> None:
     rows = interrupted / ".recording/episode-000004/rows.bin"
     rows.write_bytes(b"no rows")
     (said,) = repair(interrupted, keep_open=True)
-    assert "stays as it is" in said and rows.exists()
+    assert "is left unchanged" in said and rows.exists()
 
 
 def test_a_dataset_that_is_being_written_is_refused(dataset: Path, tools: Any) -> None:
@@ -416,7 +416,7 @@ def test_where_no_episode_is_whole_everything_stays(dataset: Path) -> None:
     for episode in ALL:
         truncated(DATA.format(episode))(dataset)
     before = hashes(dataset)
-    with pytest.raises(DatasetError, match="no episode is whole, so it stays as it is"):
+    with pytest.raises(DatasetError, match="no episode is intact, so nothing was changed"):
         repair(dataset)
     assert hashes(dataset) >= before and not (dataset / ".recording/aside").exists()
 
@@ -425,7 +425,7 @@ def test_versions_that_are_not_known_are_refused(dataset: Path, tmp_path: Path) 
     changed_json("meta/info.json", lambda info: info.update(codebase_version="v2.1"))(dataset)
     with pytest.raises(DatasetError, match=r"version v2\.1; only v3\.0 is repaired"):
         repair(dataset)
-    with pytest.raises(DatasetError, match="is no LeRobot dataset"):
+    with pytest.raises(DatasetError, match="is not a LeRobot dataset"):
         repair(tmp_path / "nothing")
 
 
@@ -433,9 +433,9 @@ def test_the_command_says_what_it_did(dataset: Path) -> None:
     assert "nothing to mend" in CliRunner().invoke(app, ["dataset", "repair", str(dataset)]).output
     truncated(DATA.format(1))(dataset)
     result = CliRunner().invoke(app, ["dataset", "repair", str(dataset)])
-    assert result.exit_code == 0 and "episode 1 is set aside" in result.output
+    assert result.exit_code == 0 and "episode 1 is quarantined" in result.output
     nothing = CliRunner().invoke(app, ["dataset", "repair", str(dataset / "data")])
-    assert nothing.exit_code == 1 and "is no LeRobot dataset" in nothing.output
+    assert nothing.exit_code == 1 and "is not a LeRobot dataset" in nothing.output
 
 
 def files_of(episode: int) -> Iterator[str]:

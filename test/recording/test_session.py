@@ -98,7 +98,7 @@ def test_an_episode_from_start_to_save(open_studio: Callable[..., Studio], tmp_p
     assert studio.session.status(studio.now_ns).problem == ""
     studio.session.task = "what comes next"
     status = studio.session.status(studio.now_ns)
-    assert (status.task, status.problem) == (TASK, "the task is 'what comes next' by now, the episode keeps its own")
+    assert (status.task, status.problem) == (TASK, "the task is now 'what comes next', the episode keeps its own")
     assert not status.grave
     studio.session.seed = 5
     studio.pass_time(2.0)
@@ -196,7 +196,7 @@ def test_words_at_the_wrong_time_change_nothing(open_studio: Callable[..., Studi
     assert studio.tell("pause") == (False, "nothing is being recorded, the state is idle")
     assert studio.tell("resume") == (False, "no episode is paused, the state is idle")
     assert studio.tell("rerecord")[1].startswith("no episode is open, and none was saved by this recorder")
-    assert studio.tell("strat")[1].startswith("unknown word 'strat'; there are: save, save_anyway, start, discard, ")
+    assert studio.tell("strat")[1].startswith("unknown command 'strat'; there are: save, save_anyway, start, discard, ")
     studio.tell("start")
     assert studio.tell("start") == (False, "an episode is recording: save or discard it first")
     assert studio.tell("resume") == (False, "no episode is paused, the state is recording")
@@ -230,12 +230,12 @@ def test_no_episode_without_every_stream_or_on_a_full_disk(open_studio: Callable
     studio = open_studio(HealthConfig(min_disk_free_mb=NO_SUCH_DISK_MB))
     success, said = studio.tell("start")
     assert not success and said.startswith("the disk is nearly full: ")
-    assert f"at least {NO_SUCH_DISK_MB:.0f} MB should be" in said
+    assert f"at least {NO_SUCH_DISK_MB:.0f} MB are needed" in said
     assert studio.session.status(studio.now_ns).grave
     studio.has_camera = False
     studio.pass_time(1.0)
     success, said = studio.tell("start")
-    assert not success and said.startswith("not everything is there: camera front: stalled")
+    assert not success and said.startswith("not everything is ready: camera front: stalled")
 
 
 def test_what_is_beyond_the_limits_waits_for_a_decision(open_studio: Callable[..., Studio], tmp_path: Path) -> None:
@@ -272,9 +272,9 @@ def test_an_episode_in_which_the_simulation_was_reset_is_refused(open_studio: Ca
     studio.pass_time(1.0)
     studio.session.world_was_reset(studio.now_ns, studio.now_ns)
     assert studio.state is EpisodeState.UNSAVED
-    assert studio.session.status(studio.now_ns).problem == "the simulation was reset in this episode"
+    assert studio.session.status(studio.now_ns).problem == "the simulation was reset during this episode"
     success, said = studio.tell("save")
-    assert not success and said.startswith("not saved: the simulation was reset in this episode. ")
+    assert not success and said.startswith("not saved: the simulation was reset during this episode. ")
     assert studio.tell("discard")[0]
 
 
@@ -311,7 +311,7 @@ def test_rerecord_takes_back_what_was_saved_last_and_no_more(
     assert [episode.task for episode in DatasetMeta.load(tmp_path / "dataset").episodes] == ["one"]
     studio.pass_time(0.5)
     success, said = studio.tell("discard")
-    assert success and said.endswith("; episode 1 is in the dataset as it was before")
+    assert success and said.endswith("; episode 1 is restored in the dataset")
     assert not studio.tell("rerecord")[0]
     assert [episode.task for episode in DatasetMeta.load(tmp_path / "dataset").episodes] == ["one", "two"]
 
@@ -340,7 +340,7 @@ def test_notes_have_a_size(open_studio: Callable[..., Studio]) -> None:
         studio.session.note("too early")
     studio.tell("start")
     studio.session.note("x" * 999)
-    with pytest.raises(ValueError, match="at most 1000 characters, with this 1001"):
+    with pytest.raises(ValueError, match="at most 1000 characters; these have 1001"):
         studio.session.note("y")
 
 

@@ -132,7 +132,7 @@ def test_the_command_writes_a_report_and_a_picture(dataset: DatasetReader, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["franka_upvla", "/nowhere"], "is no LeRobot dataset"),
+        (["franka_upvla", "/nowhere"], "is not a LeRobot dataset"),
         (["franka_upvla", "/nowhere", "--picture", "a.jpg"], "a.jpg should end in .png"),
         (["franka_upvla", "/nowhere", "--report", "/etc/passwd/report.json"], "is not a folder"),
     ],

@@ -238,7 +238,7 @@ def test_every_mode_says_whether_the_robot_follows(bench: Bench) -> None:
     silent = f"nothing on {NAMES['robot_state']} for 1"
     bench.spin(lambda: bench.heard.conditions[-1].reason.startswith(silent), "the robot state is missed")
     state = FrankaState(robot_mode=FrankaState.ROBOT_MODE_REFLEX)
-    assert condition_of(state, "").reason == "reflex: no error named"
+    assert condition_of(state, "").reason == "reflex: no error reported"
 
 
 # --- against the simulated side ---
@@ -324,7 +324,7 @@ def test_a_reflex_and_the_way_out(bench: Bench, simulated: tuple[Tabletop, Panda
     done: list[tuple[bool, str]] = []
     driver.recover(lambda *answer: done.append(answer))
     driver.recover(lambda *answer: done.append(answer))
-    assert done == [(False, "error recovery has not ended")]
+    assert done == [(False, "error recovery is still in progress")]
     bench.spin(lambda: len(done) == 2, "the whole sequence ends")
     assert done[1] == (True, "")
     assert bench.heard.following is Following.FOLLOWS

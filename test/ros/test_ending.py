@@ -96,7 +96,7 @@ class Observer:
 
         Where the machine did not run the controller for a while, the arm rests at the last command, however fast.
         """
-        if any("as nothing ran for as long" in said for said in self._watcher.said["controller"]):
+        if any("as the process was paused" in said for said in self._watcher.said["controller"]):
             return
         velocities = np.array([command.points[0].velocities[:7] for command in self._commands])
         stamps_s = np.array([messages.stamp_to_ns(command.header.stamp) for command in self._commands]) * 1e-9

@@ -218,7 +218,7 @@ def test_up_vla_acts_shows_what_it_expects_and_answers(make_watcher: Callable[[]
     watcher.spin_too(node)
     watcher.until_said("inference", "waiting: no instruction")
     tell(watcher, "lift the grey cube")
-    refusal = "refusing: instruction 'lift the grey cube': the checkpoint never read grey; it reads blue, cube, lift"
+    refusal = "refusing: instruction 'lift the grey cube': the model does not know grey; it knows blue, cube, lift"
     watcher.until_said("inference", refusal)
     assert not chunks
     tell(watcher, tiny_up_vla.INSTRUCTIONS[0])

@@ -235,7 +235,7 @@ def test_the_arm_is_held_whoever_is_killed(
                 segments.update(segments_of([*life.processes().values()]))
                 life.survive(name)
 
-    with pytest.raises(NodeDied, match="^node controller was ended by SIGKILL"):
+    with pytest.raises(NodeDied, match="^node controller was killed by SIGKILL"):
         live()
     # What drives the arm goes on without us, with the last target it got.
     life.assert_held("controller")
@@ -262,7 +262,7 @@ def test_the_end_of_the_whole_graph_in_mid_motion(
                 nodes.wait()
 
     if killed:
-        with pytest.raises(NodeDied, match="^node simulator was ended by SIGKILL"):
+        with pytest.raises(NodeDied, match="^node simulator was killed by SIGKILL"):
             live()
     else:
         live()

@@ -155,18 +155,18 @@ def test_what_may_start_again_does_so_by_the_supervisors_rules() -> None:
         again = next(nodes)
         assert again.given["additional_env"] == {"VLA_ROS_PARENT": str(os.getpid()), "VLA_ROS_RESTARTED": "1"}
         assert given(again) | {"additional_env": {}} == given(first) | {"additional_env": {}}
-    with pytest.raises(RuntimeError, match="node inference was ended by SIGKILL, and with it the system"):
+    with pytest.raises(RuntimeError, match="node inference was killed by SIGKILL, so the system ends"):
         next(nodes)
 
 
 @pytest.mark.parametrize(
     ("executable", "restarts", "code", "how"),
-    [("controller", False, -9, "was ended by SIGKILL"), ("inference", True, 2, "ended with exit code 2")],
+    [("controller", False, -9, "was killed by SIGKILL"), ("inference", True, 2, "ended with exit code 2")],
 )
 def test_the_end_of_another_ends_all_with_a_failure(executable: str, restarts: bool, code: int, how: str) -> None:
     """Launch ends with 1 where an event's handler raises, and with 0 after a Shutdown."""
     node = next(lives(NodeSpec(executable, executable, restarts=restarts)))
-    with pytest.raises(RuntimeError, match=f"node {executable} {how}, and with it the system"):
+    with pytest.raises(RuntimeError, match=f"node {executable} {how}, so the system ends"):
         node.given["on_exit"](Exited(code), LaunchContext())
 
 
@@ -198,7 +198,7 @@ def test_remappings_are_passed_on() -> None:
 
 
 def test_a_wrong_argument_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(config.ConfigError, match="policy.checkpoint: .*/weights is not there"):
+    with pytest.raises(config.ConfigError, match="policy.checkpoint: .*/weights does not exist"):
         launched(LAUNCH_FILES[0], policy="up_vla", checkpoint=str(tmp_path / "weights"))
     with pytest.raises(
         config.ConfigError, match="policy.checkpoint: missing; policy up_vla needs weights; give their folder"

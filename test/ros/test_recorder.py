@@ -228,7 +228,7 @@ def test_what_was_published_is_recorded_row_for_row(desk: Desk, start_node: Star
     root = tmp_path / "new" / "dataset"
     desk.robot.silent.add("wrist")
     node = start_node(spec(root))
-    assert desk.tell("start") == (False, "there is no task: say in words what the episode will show")
+    assert desk.tell("start") == (False, "there is no task: describe in words what the episode will show")
     assert desk.tell("save") == (False, "no episode is open; to begin one: start")
     desk.robot.instruct(TASK)
     desk.until(lambda: desk.value("task") == TASK, "the task to be taken")
@@ -308,7 +308,7 @@ def test_what_is_not_well_is_kept_on_a_word_only(desk: Desk, start_node: StartNo
     desk.record(20)
     desk.robot.reset_the_simulation()
     desk.until(
-        lambda: desk.said.startswith("unsaved: the simulation was reset in this episode"), "the reset to be seen"
+        lambda: desk.said.startswith("unsaved: the simulation was reset during this episode"), "the reset to be seen"
     )
     assert desk.tell("discard")[0]
 
@@ -350,7 +350,7 @@ def test_a_person_leads_it_from_a_desk(desk: Desk, start_node: StartNode, tmp_pa
         return person.count > answers
 
     person.tell("start")
-    assert list(person.said) == ["start: the recorder is not there yet"]
+    assert list(person.said) == ["start: the recorder is not running yet"]
     node = start_node(spec(tmp_path / "dataset"))
     until(lambda: person.recorder.get("message") == "idle", "the recorder")
     person.instruct(TASK)
@@ -364,7 +364,7 @@ def test_a_person_leads_it_from_a_desk(desk: Desk, start_node: StartNode, tmp_pa
     desk.robot.control("discard")  # somebody else's word is told, too
     until(lambda: person.said[-1] == "discard: no episode is open; to begin one: start", "what was said to a pedal")
     desk.robot.control("seed " + 500 * "9")
-    until(lambda: "unknown word 'seed 999" in person.said[-1], "a number beyond reason to be refused")
+    until(lambda: "unknown command 'seed 999" in person.said[-1], "a number beyond reason to be refused")
     desk.robot.babble()
     unread = "1 messages of /vla/command cannot be read (a command has the dimensions panda_joint1"
     until(lambda: unread in person.recorder["message"], "what nobody can read to be told")
@@ -407,5 +407,5 @@ def test_a_kill_takes_no_saved_episode(desk: Desk, start_node: StartNode, tmp_pa
     node = start_node(spec(root))
     desk.until(partial(desk.is_at, kills), "the last recorder")
     assert node.end() == 0
-    assert "was found and set aside in" in node.output
+    assert "was found and quarantined in" in node.output
     assert len([*(root / ".recording" / "aside").iterdir()]) == kills

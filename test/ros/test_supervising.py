@@ -158,7 +158,7 @@ def test_a_node_that_fails_at_start_stops_the_rest_and_is_quoted(environment: di
 def test_a_node_ended_by_a_signal_is_named_with_it(environment: dict[str, str]) -> None:
     with pytest.raises(NodeDied) as caught, supervise(environment, Log(), "aborting") as nodes:
         nodes.wait()
-    assert str(caught.value) == "node aborting_0 was ended by SIGABRT; its last output:\n  here I am"
+    assert str(caught.value) == "node aborting_0 was killed by SIGABRT; its last output:\n  here I am"
 
 
 # --- second lives -----------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_a_killed_node_starts_again_in_its_place_and_the_user_is_told(environmen
         assert second.split()[2:] == first.split()[2:]  # with the same parameters
         assert all(map(is_alive, others))
     assert [text for who, text in log.lines if who == "told"] == [
-        f"node obedient_1 was ended by SIGKILL; its last output:\n  {first}\nnode obedient_1 starts again in 0.01 s"
+        f"node obedient_1 was killed by SIGKILL; its last output:\n  {first}\nnode obedient_1 restarts in 0.01 s"
     ]
     assert [name for name, line in log.lines if line == "ended by SIGINT"] == ["obedient_2", "obedient_1", "obedient_0"]
     assert not any(map(is_alive, [*others, int(second.split()[1])]))
@@ -191,7 +191,7 @@ def test_a_killed_node_starts_again_in_its_place_and_the_user_is_told(environmen
 def test_a_node_that_does_not_live_is_dead_after_a_few_attempts(environment: dict[str, str]) -> None:
     log = Log()
     supervisor = supervise(environment, log, "obedient", "aborting", restarts=True)
-    with pytest.raises(NodeDied, match="node aborting_1 was ended by SIGABRT"), supervisor as nodes:
+    with pytest.raises(NodeDied, match="node aborting_1 was killed by SIGABRT"), supervisor as nodes:
         nodes.wait()
     assert log.lines.count(("aborting_1", "here I am")) == 3
     assert ("obedient_0", "ended by SIGINT") in log.lines

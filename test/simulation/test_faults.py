@@ -56,10 +56,10 @@ def test_every_kind_passes_through_flat_ros_parameters_both_ways() -> None:
     ("fault", "told"),
     [
         ({"kind": "camera_stall", "at_s": 1.0}, "camera_stall needs camera and for_s (given none)"),
-        ({"kind": "reflex", "at_s": 1.0, "for_s": 1.0}, "reflex takes no for_s; beside at_s it takes none"),
+        ({"kind": "reflex", "at_s": 1.0, "for_s": 1.0}, "reflex takes no for_s; besides at_s it takes none"),
         (
             {"kind": "joint_dropout", "at_s": 1.0, "for_s": 1.0, "camera": "front", "probability": 0.5},
-            "joint_dropout takes no camera or probability; beside at_s it takes for_s",
+            "joint_dropout takes no camera or probability; besides at_s it takes for_s",
         ),
         ({"kind": "message_loss", "at_s": 1.0, "for_s": 1.0, "probability": 1.5}, "probability"),
         ({"kind": "joint_dropout", "at_s": -1.0, "for_s": 1.0}, "at_s"),

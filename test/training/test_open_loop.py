@@ -198,7 +198,7 @@ def test_a_model_is_compared_like_anyone(dataset: Path) -> None:
     assert found.predicted["front"].psnr_db < found.copied["front"].psnr_db, "random weights"
     assert found.actions.policy.shape == (10, 7)
     of_others = UpVlaPolicy(tiny_up_vla.bundle(words=("lift", "the", "blue", "cube")), PANDA)
-    with pytest.raises(ValueError, match="never read red"):
+    with pytest.raises(ValueError, match="does not know red"):
         compare("up_vla", of_others, PANDA, dataset, 4)
 
 
@@ -330,7 +330,7 @@ def test_joints_that_are_not_the_arms_lead_nowhere() -> None:
 
 def test_what_cannot_be_compared_is_refused(dataset: Path, tmp_path: Path) -> None:
     known = Knowing(dataset)
-    with pytest.raises(DatasetError, match="is no LeRobot dataset"):
+    with pytest.raises(DatasetError, match="is not a LeRobot dataset"):
         compare("tried", known, PANDA, tmp_path)
     known.window_spec = replace(known.window_spec, cameras=("front", "rear"))  # type: ignore[misc]
     with pytest.raises(DatasetError, match="has no camera rear, at which the policy looks; there are: front, wrist"):

@@ -139,7 +139,7 @@ def estimate_intrinsics(board: Board, views: Sequence[Corners], width: int, heig
     if deviation_px > _FOCAL_TOLERANCE * focal_px:
         raise ValueError(
             f"these views leave the focal length open by {deviation_px:.0f} of {focal_px:.0f} pixels: bring the board "
-            "nearer, tilt it more and show it in the corners of the picture; or calibrate the camera by itself"
+            "nearer, tilt it more and show it in the corners of the picture; or calibrate the camera separately"
         )
     return Intrinsics(_floats(matrix), _floats(distortion).ravel())
 

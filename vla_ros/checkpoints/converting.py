@@ -133,7 +133,7 @@ def from_release(
     release's. Raises CheckpointError; then there is no `folder`.
     """
     if (source / MANIFEST).is_file():
-        raise CheckpointError(f"{source} is a checkpoint of vla_ros already; --to released makes a release of it")
+        raise CheckpointError(f"{source} is a checkpoint of vla_ros already; --to released converts it to a release")
     file, tokens = find_weights(source), find_weights(image_tokenizer)
     tensors, tokenizer = read_tensors(file), read_tensors(tokens)
     if is_show_o(manifest.model, shapes_of(tensors)):

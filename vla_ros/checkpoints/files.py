@@ -152,7 +152,7 @@ def replacing_folder(folder: Path, mark: str) -> Iterator[Path]:
         with writing(folder):
             folder = folder.resolve()
             if folder.exists() and not (folder / mark).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-                raise CheckpointError(f"{folder} is there, is not a checkpoint (it has no {mark}), and is not replaced")
+                raise CheckpointError(f"{folder} exists, is not a checkpoint (it has no {mark}), and is not replaced")
             new = staging.stage_new(folder)
         try:
             yield new

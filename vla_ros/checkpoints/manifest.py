@@ -256,6 +256,6 @@ def _unequal(what: str, value: float, other: str, wanted: int) -> list[str]:
 
 def _no_checkpoint(folder: Path) -> str:
     if (folder / RELEASED_FILE).exists():
-        hint = "it is a release of UP-VLA: make one of it with vla-ros checkpoint convert"
+        hint = "it is a release of UP-VLA: convert it with vla-ros checkpoint convert"
         return f"{folder} is not a checkpoint of vla_ros: there is no {MANIFEST} in it; {hint}"
     return why_no_checkpoint(folder)

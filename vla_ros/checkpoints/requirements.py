@@ -140,7 +140,7 @@ class Requirements(Config):
         unknown = [word for word in words_of(instruction) if word not in self.words]
         if unknown:
             example = f", as in {self.instructions[0]!r}" if self.instructions else ""
-            raise ValueError(f"the checkpoint never read {listed(unknown)}; it reads {listed(self.words)}{example}")
+            raise ValueError(f"the model does not know {listed(unknown)}; it knows {listed(self.words)}{example}")
         trained = {plain_instruction(text): text for text in self.instructions}
         return trained.get(plain_instruction(instruction), plain_instruction(instruction))
 

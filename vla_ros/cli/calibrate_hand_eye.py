@@ -37,7 +37,7 @@ def board(
     file: Annotated[Path, typer.Argument(metavar="FILE.pdf|.png", help="Where it goes.")],
     board: BoardOption = "",
 ) -> None:
-    """Write a ChArUco board to print true to scale; as it is by default it fits A4."""
+    """Write a ChArUco board to print at true scale; the default fits A4."""
     with clear_errors():
         from vla_ros.calibration import sheet
 
@@ -49,7 +49,7 @@ def board(
         except ValueError as error:
             refuse(str(error))
         typer.echo(f"{file}: {chosen}; {1000 * width_m:.0f} x {1000 * height_m:.0f} mm")
-        typer.echo("print at 100 %, not fitted to the page; measure the ruler; fix it to something flat and stiff")
+        typer.echo("print at 100 %, not fitted to the page; check the ruler; mount it on something flat and stiff")
 
 
 def hand_eye(
@@ -65,7 +65,7 @@ def hand_eye(
     ] = "",
     link: Annotated[str, typer.Option(help="The link that carries the camera or the board; otherwise the hand.")] = "",
     board: BoardOption = "",
-    views: Annotated[int, typer.Option(min=5, help="How many views are taken; the arm by itself knows 15.")] = 15,
+    views: Annotated[int, typer.Option(min=5, help="Number of views; with --auto at most 15.")] = 15,
     auto: Annotated[
         bool, typer.Option("--auto", help="The arm moves itself, by some centimetres and degrees.")
     ] = False,
@@ -73,9 +73,7 @@ def hand_eye(
         bool, typer.Option("--intrinsics", help="Estimate them from the same views, instead of camera_info's.")
     ] = False,
     sim: Simulate = None,
-    folder: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the views go; otherwise runs/<time>/.")
-    ] = None,
+    folder: Annotated[Path | None, typer.Option(metavar="DIR", help="For the views; default: runs/<time>/.")] = None,
     recompute: Annotated[
         Path | None, typer.Option("--from", metavar="DIR", help="Take no views; use those of an earlier calibration.")
     ] = None,
@@ -103,7 +101,7 @@ def hand_eye(
                 taken = taken.model_copy(update={"matrix": ()}) if intrinsics else taken
             else:
                 if (where / kept.FILE).exists() or obstacle(where / kept.FILE):
-                    refuse(f"--folder: {where} holds views already, or cannot be made; give a new one")
+                    refuse(f"--folder: {where} already contains views, or cannot be created; give a new one")
                 simulates = (chosen.simulation is not None) if sim is None else sim
                 plan = _plan(chosen, camera, mounting, link, _board(board), views, auto or simulates, intrinsics)
                 taken = _take(chosen, plan, where, simulates, yes)
@@ -152,7 +150,7 @@ def _plan(
     if link and link not in robot.links:
         refuse(f"--link: the {robot.title} has none of that name (given {link}); there are {', '.join(robot.links)}")
     if auto and count > MOST_POSES:
-        refuse(f"--views: the arm by itself knows {MOST_POSES} poses (given {count})")
+        refuse(f"--views: with --auto at most {MOST_POSES} (given {count})")
     carrier = link or robot.gripper.frame
     return Plan(camera, _mounting(system, camera, mounting), carrier, board, count, auto, None, intrinsics)
 

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 def latency(
     system: System,
     sim: Simulate = None,
-    joint: Annotated[int, typer.Option(min=1, help="The joint that sways, from the base.")] = 1,
-    amplitude: Annotated[float, typer.Option(min=0.02, max=0.2, help="How far it sways to either side [rad].")] = 0.08,
-    duration: Annotated[float, typer.Option(min=4.0, max=60.0, help="How long it sways [s].")] = 8.0,
-    strokes: Annotated[int, typer.Option(min=0, max=20, help="How often the gripper shuts and opens.")] = 3,
-    write: Annotated[bool, typer.Option("--write", help="Put what was measured into the system's file.")] = False,
+    joint: Annotated[int, typer.Option(min=1, help="Number of the joint to move, from the base.")] = 1,
+    amplitude: Annotated[float, typer.Option(min=0.02, max=0.2, help="How far it moves to either side [rad].")] = 0.08,
+    duration: Annotated[float, typer.Option(min=4.0, max=60.0, help="How long it moves [s].")] = 8.0,
+    strokes: Annotated[int, typer.Option(min=0, max=20, help="How often the gripper closes and opens.")] = 3,
+    write: Annotated[bool, typer.Option("--write", help="Write the results into the system's file.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a real arm moves.")] = False,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw what was compared.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Plot the compared signals.")] = None,
     filmed_stamp: Annotated[
-        bool, typer.Option("--filmed-stamp", help="Real cameras only, by a clock on this screen that they film.")
+        bool, typer.Option("--filmed-stamp", help="Real cameras only: they film a clock on this screen.")
     ] = False,
 ) -> None:
     """Measure how late cameras, arm and gripper are, by moving the arm a little.

@@ -11,7 +11,9 @@ from vla_ros.cli.common import build_graph, check_policy, complete_policy, compl
 
 def check(
     systems: Annotated[list[str], typer.Argument(help="Systems by name or path.", autocompletion=complete_system)],
-    policy: Annotated[str, typer.Option(help="Instead of the system's.", autocompletion=complete_policy)] = "",
+    policy: Annotated[
+        str, typer.Option(help="Use this policy, not the system's.", autocompletion=complete_policy)
+    ] = "",
     checkpoint: Annotated[str, typer.Option(metavar="DIR", help="Check whether these weights fit the system.")] = "",
     instruction: Annotated[str, typer.Option(help="Check whether the policy can follow this task.")] = "",
 ) -> None:

@@ -135,9 +135,9 @@ def convert(
 
     With --dtype, a checkpoint of ours is copied with its weights rounded, all but the image tokenizer's.
 
-    Weights are only renamed, tensor by tensor: back again they are the same, bit by bit.
+    Weights are only renamed, tensor by tensor; converted back they are the same, bit for bit.
 
-    They do not tell what an action means: say it. The defaults are CALVIN's, on which the release was trained:
+    They do not define what an action means: set it by options. The defaults are those of CALVIN, the training data:
 
     relative actions of 0.02 m and 0.05 rad, 30 a second, in the base's frame, the gripper from -1 closed to 1 open.
     """
@@ -156,25 +156,25 @@ def convert(
         }  # fmt: skip
         if to is Names.RELEASED:
             if wrong := _said(given):
-                refuse(f"{wrong}: a release is made of a checkpoint of ours alone")
+                refuse(f"{wrong}: cannot be combined with --to released")
             _to_release(source, out)
             return
         if _is_ours(source):
             if wrong := _said({**given, "dtype": None}):
-                refuse(f"{wrong}: {source} is a checkpoint of vla_ros already; its weights can be rounded (--dtype)")
+                refuse(f"{wrong}: {source} is already a checkpoint of vla_ros; only --dtype applies to it")
             _round(source, out, kept)
             return
         if seed is not None and not start:
-            refuse("--seed: nothing is drawn without --start")
+            refuse("--seed: needs --start")
         if conditioning is not None and not start:
-            refuse("--conditioning: released weights were trained in the released one; a start (--start) has a choice")
+            refuse("--conditioning: needs --start; that of released weights is fixed")
         missing = [
             name
             for name, value in (("--image-tokenizer", image_tokenizer), ("--text", text), ("--clip", clip))
             if value is None and (name != "--clip" or start)
         ]
         if image_tokenizer is None or text is None or missing:
-            refuse(f"{', '.join(missing)}: missing; say where the local copy is (see --help)")
+            refuse(f"{', '.join(missing)}: missing; give the folder of a local copy (see --help)")
         manifest = _manifest(given, clip is not None)
         if start:
             drawn = {"seed": seed, "dtype": kept}
@@ -203,8 +203,8 @@ def _round(source: Path, out: Path, dtype: str | None) -> None:
 
     if dtype is None:
         refuse(
-            f"{source} is a checkpoint of vla_ros already, there is nothing to convert; --dtype rounds its weights, "
-            "--to released makes a release of it"
+            f"{source} is already a checkpoint of vla_ros, so there is nothing to convert; --dtype rounds its weights, "
+            "--to released converts it to a release"
         )
     with progress() as say:
         rounding.round_checkpoint(source, out, dtype, say)
@@ -282,11 +282,11 @@ def _to_release(source: Path, out: Path) -> None:
     with progress() as say:
         manifest = converting.to_release(source, out, say)
     typer.echo(f"{out}: released names, of {source}")
-    typer.echo("the official code scales no action; what is real = offset + scale * action has to be done after it:")
+    typer.echo("the official code does not scale actions; after it, apply real = offset + scale * action:")
     for name, each in manifest.normalization:
         typer.echo(f"  {name}: {', '.join(f'{value:.6g}' for value in each)}")
     for change in converting.changes(manifest.model, SIZES["up-vla-release"]):
-        typer.echo(f"the official code has to be told: {change}")
+        typer.echo(f"set in the official code: {change}")
 
 
 def _motion(manifest: UpVlaManifest) -> str:

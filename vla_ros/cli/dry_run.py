@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _WHAT_IT_DOES = """\
 dry run: all of it runs, but nothing is sent to the arm or its gripper, and a reflex is not recovered
 what would have been sent is drawn at the end, the last 10 minutes of it; end it with Ctrl-C"""
-_NOTE = "the arm stood, so each chunk begins where it stands, and what is commanded begins anew with each chunk"
+_NOTE = "the arm did not move, so each chunk begins at its pose, and the command restarts with each chunk"
 
 
 def run_dry(system: SystemConfig, graph: Graph, for_s: float) -> None:

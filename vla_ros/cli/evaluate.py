@@ -49,7 +49,9 @@ def evaluate(
         typer.Argument(help="A system's name, or its .yaml file.", autocompletion=complete_system),
     ] = "franka_upvla",
     checkpoint: Annotated[str, typer.Option(metavar="DIR", help="The policy's weights.")] = "",
-    policy: Annotated[str, typer.Option(help="Instead of the system's.", autocompletion=complete_policy)] = "",
+    policy: Annotated[
+        str, typer.Option(help="Use this policy, not the system's.", autocompletion=complete_policy)
+    ] = "",
     episodes: Annotated[
         int | None, typer.Option(min=1, help=f"Simulated episodes; default: {_EPISODES}.", show_default=False)
     ] = None,
@@ -58,7 +60,7 @@ def evaluate(
     ] = None,
     tasks: Annotated[
         list[str] | None,
-        typer.Option(help='lift, push left, push right, stack, or an instruction; may be given more than once.'),
+        typer.Option(help="lift, push left, push right, stack, or an instruction; may be given more than once."),
     ] = None,
     control: Annotated[str, typer.Option(help="A negative control: wrong-instruction or blank-image.")] = "",
     delay_ms: Annotated[
@@ -139,7 +141,7 @@ def _chosen(name: str, policy: str, checkpoint: str) -> SystemConfig:
         with_weights = [other for other, entry in registry.POLICIES.items() if entry.needs_checkpoint]
         if not registry.POLICIES[own].needs_checkpoint:
             if len(with_weights) != 1:
-                refuse(f"--checkpoint: these weights are for which policy? --policy: {', '.join(with_weights)}")
+                refuse(f"--checkpoint: give --policy as well, one of {', '.join(with_weights)}")
             policy = with_weights[0]
     return load_system(name, policy=policy, checkpoint=checkpoint)
 
@@ -323,7 +325,7 @@ def _table(evaluation: Evaluation) -> Table:
     took = evaluation.inference_ms
     if took.p50 is not None:
         table.add_row("inference on this machine: p50, p99", f"{took.p50:.0f}, {took.p99:.0f} ms")
-    table.add_row("injected from what is seen to the actions", f"{evaluation.delay_ms:.0f} ms")
+    table.add_row("injected inference delay", f"{evaluation.delay_ms:.0f} ms")
     for name, times in evaluation.report.interventions.items():
         table.add_row(f"intervention: {name}", str(times))
     return table

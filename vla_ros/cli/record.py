@@ -43,7 +43,9 @@ def record(
     task: Annotated[str, typer.Option(help="The episodes' task in words; default: the instruction.")] = "",
     fps: Annotated[int, typer.Option(min=0, max=240, help="Rows per second; default: the system's.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Append to an existing dataset.")] = False,
-    policy: Annotated[str, typer.Option(help="Instead of the system's.", autocompletion=complete_policy)] = "",
+    policy: Annotated[
+        str, typer.Option(help="Use this policy, not the system's.", autocompletion=complete_policy)
+    ] = "",
     checkpoint: Annotated[str, typer.Option(help="The policy's weights.")] = "",
     sim: Simulate = None,
     episodes: Annotated[int, typer.Option(min=0, help="Record this many simulated episodes, then stop.")] = 0,

@@ -52,7 +52,7 @@ _SEQUENCES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|O.|[^\[O\x1b])")
 #: The recorder says how it is ten times a second.
 _SILENT_S = 1.0
 _SHOWN_NEWS = 6
-_QUIT = "an episode is open: s saves it, d discards it; q again quits and leaves it to `vla-ros dataset repair`"
+_QUIT = "an episode is open: s saves it, d discards it; q again quits; `dataset repair --keep-open` restores it"
 
 
 def run_live(graph: Graph, task: str, simulate: bool) -> None:

@@ -44,10 +44,12 @@ if TYPE_CHECKING:
 def run(
     context: typer.Context,
     system: System,
-    policy: Annotated[str, typer.Option(help="Instead of the system's.", autocompletion=complete_policy)] = "",
+    policy: Annotated[
+        str, typer.Option(help="Use this policy, not the system's.", autocompletion=complete_policy)
+    ] = "",
     instruction: Annotated[str, typer.Option(help="The task in words.")] = "",
     checkpoint: Annotated[str, typer.Option(help="The policy's weights.")] = "",
-    robot: Annotated[str, typer.Option(help="Instead of the system's.", autocompletion=complete_robot)] = "",
+    robot: Annotated[str, typer.Option(help="Use this robot, not the system's.", autocompletion=complete_robot)] = "",
     sim: Simulate = None,
     bag: Annotated[str, typer.Option(metavar="DIR", help="Write every topic into a new bag in this folder.")] = "",
     episodes: Annotated[int, typer.Option(min=0, help="Run this many simulated episodes, then stop.")] = 0,

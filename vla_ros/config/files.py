@@ -144,7 +144,7 @@ class _Document:
             root = loader.get_single_node()
             if root is not None and _count(root, {}) > _MOST_NODES:
                 raise ConfigError(
-                    [f"{file}: more than {_MOST_NODES} values, aliases counted wherever they stand; a system has fewer"]
+                    [f"{file}: more than {_MOST_NODES} values, with every use of an alias counted; a system has fewer"]
                 )
             wrong = list(self._visit(root, ())) if root is not None else []
             if wrong:

@@ -213,7 +213,7 @@ class ArmController:
         """A message that cannot even be read, to be a `chunk` or a `teleop` target."""
         self._interventions.count(f"{what}_malformed")
         if self._intake.mode is (Mode.TELEOP if what == "teleop" else Mode.POLICY):
-            self._watchdog.on(self._last_tick_ns or 0, Event.MEANINGLESS, f"a message that is no {what}")
+            self._watchdog.on(self._last_tick_ns or 0, Event.MEANINGLESS, f"an invalid {what} message")
 
     def on_policy_lost(self, now_ns: int, detail: str = "") -> None:
         """Nobody plans ahead any more, as `detail` says how one knows; the next chunk shows that somebody does."""
@@ -394,7 +394,7 @@ class ArmController:
         if has_jumped_back:
             detail = "" if last_ns is None else f"{-elapsed_s:.2f} s back"
         elif elapsed_s > _LONGEST_TICK_S and moves:
-            detail = f"{elapsed_s:.2f} s ahead" + (", as nothing ran for as long" if paused_s > _LONGEST_TICK_S else "")
+            detail = f"{elapsed_s:.2f} s ahead" + (", as the process was paused" if paused_s > _LONGEST_TICK_S else "")
         else:
             return
         self._watchdog.on(now_ns, Event.CLOCK_JUMPED, detail)

@@ -125,7 +125,7 @@ class Measured:
         """What is wrong with the age of the newest state, in words; "" when it is fresh."""
         if (state := self.state) is None:
             none = "none since the clock jumped" if self._forgot else "none yet"
-            return f"{none} to rely on: {self._why_none}" if self._why_none else none
+            return f"{none} that is reliable: {self._why_none}" if self._why_none else none
         age_ms = ns_to_ms(now_ns - state.stamp_ns)
         return f"{age_ms:.0f} ms old" if abs(age_ms) > self._max_age_ms else ""
 

@@ -51,7 +51,7 @@ class Recovery:
             self._said = "recovers on the operator's word"
         else:
             self._attempts += 1
-            self._said = f"recovers by itself, attempt {self._attempts} of {_MOST_ATTEMPTS}"
+            self._said = f"automatic recovery, attempt {self._attempts} of {_MOST_ATTEMPTS}"
         self._is_asked_for, self._goes_on = False, True
         return True
 

@@ -37,7 +37,7 @@ def names() -> tuple[str, ...]:
 def problems(name: str, checkpoint: str) -> list[str]:
     """What can be known, before anything is loaded, to keep the policy `name` from its weights at `checkpoint`."""
     if checkpoint and not Path(checkpoint).exists():
-        return [f"policy.checkpoint: {checkpoint} is not there"]
+        return [f"policy.checkpoint: {checkpoint} does not exist"]
     if _find(name).needs_checkpoint and not checkpoint:
         return [f"policy.checkpoint: missing; policy {name} needs weights; give their folder"]
     return []

@@ -51,8 +51,8 @@ _LONGEST_SETTLING_NS = s_to_ns(6.0)  # more than `settle_ms` may be
 #: Why a message is not used, by `Drop`; one that comes twice is no loss, nor one of more than are kept.
 _WHY = {
     Drop.ZERO.value: "they have no stamp (it is 0)",
-    Drop.FUTURE.value: "their stamps are later than their receipt, so of another clock",
-    Drop.LATE.value: "they came too late",
+    Drop.FUTURE.value: "their stamps are later than their reception, so they come from another clock",
+    Drop.LATE.value: "they arrived too late",
     Drop.INVALID.value: "their values are not finite, or cannot be read",
 }
 
@@ -301,8 +301,8 @@ class _Stream:
         if not -_AHEAD_NS <= found.usual_ns <= _OTHER_CLOCK_NS:
             apart = f"{abs(usual_s):.{0 if abs(usual_s) >= 10 else 1}f} s {'after' if usual_s > 0 else 'before'}"
             raise BagError(
-                f"messages of {topic} were received {apart} their stamps, so by another clock; in simulated time "
-                "record with --use-sim-time, or record /clock too; otherwise synchronise the clocks of both "
+                f"messages of {topic} were received {apart} their stamps, which come from another clock; in simulated "
+                "time record with --use-sim-time, or record /clock too; otherwise synchronise the clocks of both "
                 "computers (chrony, PTP)"
             )
         if 2 * max(found.late_ns) > self._settle_ns:
@@ -311,7 +311,7 @@ class _Stream:
             found.last_ns -= found.late_ns[-1]
             self.notices.append(
                 f"messages of {topic} were received up to {most_s:.2f} s after their stamps ({usual_s:.2f} s usually), "
-                "and are taken in the order of their stamps; if another clock made these, they do not belong to the "
+                "and are taken in the order of their stamps; if they come from another clock, they do not match the "
                 "other topics"
             )
             return
@@ -320,7 +320,7 @@ class _Stream:
             self.notices.append(
                 f"messages of {topic} were received {ns_to_ms(abs(found.usual_ns)):.0f} ms "
                 f"{'after' if usual_s > 0 else 'before'} their stamps (median; {ns_to_ms(least_ns):.0f} to "
-                f"{ns_to_ms(most_ns):.0f} ms is usual); if another clock made these, this topic is off by as much "
+                f"{ns_to_ms(most_ns):.0f} ms is usual); if they come from another clock, this topic is off by as much "
                 "in every row: synchronise the clocks of both computers (chrony, PTP), and record again"
             )
 
@@ -464,7 +464,7 @@ def _words(stream: _Stream, split: Split) -> Words:
         if split in (way, Split.AUTO) and any(word == "start" for _, word in words):
             return words
     lacking = {
-        Split.RECORDER: f"nobody told a recorder to start, neither on {topics.STATE} nor on {topics.RECORDER_CONTROL}",
+        Split.RECORDER: f"no recorder was started, neither on {topics.STATE} nor on {topics.RECORDER_CONTROL}",
         Split.MODE: f"on {topics.STATE} no controller follows anybody",
     }
     raise BagError(f"the bag does not tell of episodes by {split.value}: {lacking[split]}; its whole may be one")

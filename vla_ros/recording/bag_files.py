@@ -161,8 +161,8 @@ class Bag:
         if not stored:
             if old := next((file for file in files if is_ros1(file)), None):
                 raise BagError(
-                    f"{old} is a bag of ROS 1; `rosbags-convert --src {old} --dst {old.with_suffix('')}` makes one of "
-                    "ROS 2 of it (it is installed with this package)"
+                    f"{old} is a bag of ROS 1; `rosbags-convert --src {old} --dst {old.with_suffix('')}` converts it "
+                    "to ROS 2 (it is installed with this package)"
                 )
             there = ", ".join(file.name for file in files) or "nothing"
             raise BagError(f"{path} is not a bag: it should have an .mcap or .db3 file, and has {there}")
@@ -189,7 +189,7 @@ class Bag:
         missing = [one.name for one in listed if not one.exists()]
         if missing:
             self._notice(
-                f"{self.path} is not as its metadata.yaml says ({', '.join(missing)} missing); its files are read one "
+                f"{self.path} does not match its metadata.yaml ({', '.join(missing)} missing); its files are read one "
                 "by one"
             )
             return there

@@ -118,6 +118,6 @@ def _decode(data: bytes, where: str) -> Image:
     except (av.FFmpegError, StopIteration) as error:
         raise DatasetError(f"{where} is not a decodable image: {error}") from None
     if is_depth(frame.format):
-        raise DatasetError(f"{where} holds depth ({frame.format.name}), and no image; {LEAVE_OUT}")
+        raise DatasetError(f"{where} holds depth ({frame.format.name}), not a colour image; {LEAVE_OUT}")
     image: Image = frame.to_ndarray(format="rgb24")
     return image

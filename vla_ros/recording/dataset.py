@@ -114,7 +114,7 @@ def read_info(root: Path) -> dict[str, Any]:
     """The content of info.json; raises DatasetError where there is none, or it is not of v3.0."""
     path = Layout(root).info
     if not path.is_file():
-        raise DatasetError(f"{root} is no LeRobot dataset: it has no meta/info.json")
+        raise DatasetError(f"{root} is not a LeRobot dataset: it has no meta/info.json")
     info = _read_json(path)
     version = info.get("codebase_version") if isinstance(info, dict) else None
     if version != VERSION:
@@ -132,7 +132,7 @@ def read_features(root: Path, info: Mapping[str, Any]) -> Features:
     except ValueError as error:
         raise DatasetError(f"{Layout(root).info}: {error}") from error
     if not found.features:
-        raise DatasetError(f"{Layout(root).info}: features has none but LeRobot's own; there should be at least one")
+        raise DatasetError(f"{Layout(root).info}: features has only LeRobot's own columns; others are needed")
     return found
 
 
@@ -240,7 +240,7 @@ def lines_of(table: pa.Table) -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = table.to_pylist()
         return lines
     except ValueError as error:
-        raise DatasetError(f"it has a text that is no UTF-8: {error}") from None
+        raise DatasetError(f"it has a text that is not UTF-8: {error}") from None
 
 
 def _episode_columns(path: Path) -> list[str]:

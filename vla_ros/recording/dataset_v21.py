@@ -73,7 +73,7 @@ def load_meta(root: Path) -> DatasetMeta:
 def _info(root: Path) -> Mapping[str, Any]:
     path = Layout(root).info
     if not path.is_file():
-        raise DatasetError(f"{root} is no LeRobot dataset: it has no meta/info.json")
+        raise DatasetError(f"{root} is not a LeRobot dataset: it has no meta/info.json")
     return read_object(path)
 
 
@@ -100,7 +100,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
             try:
                 found = json.loads(line)
             except (ValueError, RecursionError) as error:
-                found = DatasetError(f"it is no JSON: {error}")
+                found = DatasetError(f"it is not valid JSON: {error}")
             yield number, found if isinstance(found, dict | DatasetError) else DatasetError("it should be an object")
 
 

@@ -351,7 +351,7 @@ class DatasetReader:
     def _refuse_depth(self, feature: Feature) -> None:
         made = self.meta.info["features"][feature.key].get("info")
         if isinstance(made, dict) and (made.get("is_depth_map") or made.get("video.is_depth_map")):
-            raise DatasetError(f"{feature.key} of {self.meta.root} holds depth, and no images; {LEAVE_OUT}")
+            raise DatasetError(f"{feature.key} of {self.meta.root} holds depth, not colour images; {LEAVE_OUT}")
 
     def _be_in_this_process(self) -> None:
         """After a fork: files are shared with the parent, down to where each is read; this process opens its own."""

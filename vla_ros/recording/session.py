@@ -22,7 +22,7 @@ _CLOCK_LAG_NS = s_to_ns(
     0.2
 )  # how late simulated time may come: an episode that begins after a reset must not seem to be before it
 #: What there is to decide of an episode that is not saved.
-DECISION = ". save_anyway keeps the episode as it is, discard forgets it"
+DECISION = ". save_anyway keeps the episode as it is, discard deletes it"
 _SEED, _MOST_DIGITS = "seed ", 90
 
 #: Gets whether what was asked for was done, and what there is to say of it.
@@ -120,7 +120,7 @@ class Session:
                 self._obeyed.append(f"{word}@{now_ns}")
                 return
             if word not in self._words:
-                raise Refused(f"unknown word {word!r}; there are: save, save_anyway, {', '.join(self._words)}")
+                raise Refused(f"unknown command {word!r}; there are: save, save_anyway, {', '.join(self._words)}")
             said = self._words[word](now_ns)
             self._obeyed.append(f"{word}@{now_ns}")
         except Exception as error:  # whoever asked is told; the next word may be obeyed
@@ -149,7 +149,7 @@ class Session:
     def world_was_reset(self, reset_ns: int, now_ns: int) -> None:
         """A simulated world jumped at `reset_ns`: an episode that was open then shows what no robot could do."""
         if self.state in (EpisodeState.RECORDING, EpisodeState.PAUSED) and reset_ns > self._begun_ns + _CLOCK_LAG_NS:
-            self._failure = "the simulation was reset in this episode"
+            self._failure = "the simulation was reset during this episode"
             self._assembler.stop(now_ns)
             self.state = EpisodeState.UNSAVED
 
@@ -158,7 +158,7 @@ class Session:
         self._require_open()
         length = len("\n".join([*self._notes, text]))
         if length > MOST_CHARACTERS:
-            raise Refused(f"notes of an episode have at most {MOST_CHARACTERS} characters, with this {length}")
+            raise Refused(f"notes of an episode have at most {MOST_CHARACTERS} characters; these have {length}")
         self._notes.append(text)
 
     def close(self, now_ns: int) -> list[str]:
@@ -179,7 +179,7 @@ class Session:
             grave += health.problems(self._config.health.model_copy(update=so_far))
         lacking = self._reason(now_ns)
         if self.state is EpisodeState.RECORDING and self.task != self._task:
-            lacking = "; ".join(filter(None, [f"the task is {self.task!r} by now, the episode keeps its own", lacking]))
+            lacking = "; ".join(filter(None, [f"the task is now {self.task!r}, the episode keeps its own", lacking]))
         return SessionStatus(
             state=self.state,
             episode=self._writer.episodes,
@@ -270,7 +270,7 @@ class Session:
         self._assembler.stop(now_ns)
         self._writer.discard(is_repeated)
         self.state, self._failure = EpisodeState.IDLE, ""
-        back = f"; episode {saved} is in the dataset as it was before" if self._writer.episodes > saved else ""
+        back = f"; episode {saved} is restored in the dataset" if self._writer.episodes > saved else ""
         return f"{frames} frames discarded{back}"
 
     def _begin_saving(self, now_ns: int, as_it_is: bool, answer: Answer) -> None:
@@ -317,9 +317,9 @@ class Session:
 
     def _require_startable(self, now_ns: int, task: str) -> None:
         if not task.strip():
-            raise Refused("there is no task: say in words what the episode will show")
+            raise Refused("there is no task: describe in words what the episode will show")
         if lacking := self._reason(now_ns):
-            raise Refused(f"not everything is there: {lacking}")
+            raise Refused(f"not everything is ready: {lacking}")
         if full := self._low_disk():
             raise Refused(full)
 
@@ -327,7 +327,7 @@ class Session:
         free_mb, least_mb = self._writer.disk_free_mb, self._config.health.min_disk_free_mb
         if free_mb >= least_mb:
             return ""
-        return f"the disk is nearly full: {free_mb:.0f} MB are free, at least {least_mb:.0f} MB should be"
+        return f"the disk is nearly full: {free_mb:.0f} MB are free, at least {least_mb:.0f} MB are needed"
 
 
 def _why(error: Exception) -> str:

@@ -64,7 +64,7 @@ def _check_size(path: Path, rows: int, values_bytes: int) -> None:
     if values_bytes > max(_ROOM_BYTES, _RATIO * size):
         raise DatasetError(
             f"{path} has {rows} rows, which take {values_bytes / 1e6:.0f} MB or more, in {size} bytes: it is damaged, "
-            "or made to fill the memory"
+            "or crafted to exhaust the memory"
         )
 
 

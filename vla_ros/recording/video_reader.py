@@ -342,9 +342,7 @@ def _append(
         if (this := _kind(source, stream)) != kind:
             there, here = (" ".join(each[:-1]) for each in (kind, this))
             here = here if here != there else f"{here} with other parameters of the codec"
-            raise DatasetError(
-                f"{source} cannot follow the others without coding it anew: they are {there}, it is {here}"
-            )
+            raise DatasetError(f"{source} cannot follow the others without re-encoding: they are {there}, it is {here}")
         ticks = 1 / (fps * copied.time_base)
         for packet in _packets(container, stream):
             if limit is not None and count == limit:
@@ -458,7 +456,7 @@ def _time_error(path: Path, stream: Any, fps: int, shown_s: Fraction) -> Dataset
 def refuse_depth(path: Path, stream: Any) -> None:
     """Raises DatasetError where pixels are single numbers of more than 8 bits: distances, and no colour."""
     if is_depth(stream.codec_context.format):
-        raise DatasetError(f"{path} holds depth ({stream.codec_context.pix_fmt}), and no images; {LEAVE_OUT}")
+        raise DatasetError(f"{path} holds depth ({stream.codec_context.pix_fmt}), not colour images; {LEAVE_OUT}")
 
 
 def is_depth(pixels: Any) -> bool:

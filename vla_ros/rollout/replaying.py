@@ -122,7 +122,7 @@ def load(reader: DatasetReader, episode: int, robot: Robot, column: str = "") ->
     if len(segments) > 1:
         raise DatasetError(
             f"episode {episode} has a gap in time after row {segments[0][-1]} (recording was paused, or rows are "
-            "missing), so it is not known how the arm moved there; replay episodes without one"
+            "missing), so it is unknown how the arm moved there; replay episodes without a gap"
         )
     columns = reader.columns(episode, [STATE, column])
     actions = np.asarray(columns[column], dtype=np.float64)

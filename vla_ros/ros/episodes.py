@@ -145,7 +145,7 @@ class Operator(OperatorNode):
         self.wait(
             lambda: self._instructed > taken_before,
             ANSWER_S,
-            f"inference does not take {instruction!r} from {topics.INSTRUCTION}",
+            f"inference did not receive {instruction!r} on {topics.INSTRUCTION}",
         )
         message = self.states["inference"]["message"]
         if message.startswith("refusing"):

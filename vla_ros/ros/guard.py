@@ -179,11 +179,11 @@ def read(message_type: Any, topic: str, data: bytes) -> Any:
     try:
         return deserialize_message(data, message_type)
     except Exception as error:  # of the middleware's own kinds
-        raise ValueError(f"no {message_type.__name__}: {error}") from None
+        raise ValueError(f"not a valid {message_type.__name__}: {error}") from None
 
 
 def refuse_large(topic: str, data: bytes) -> None:
     """Raise ValueError for more bytes than that topic may bring."""
     most = _OTHERWISE.get(topic, _MOST_BYTES)
     if len(data) > most:
-        raise ValueError(f"it has {len(data)} bytes, and at most {most} are taken")
+        raise ValueError(f"it has {len(data)} bytes, and at most {most} are accepted")

@@ -32,12 +32,12 @@ from vla_ros.ros import transport
 #: Arguments of every launch file: name -> what it is. Empty means: as the system's YAML says.
 ARGUMENTS = {
     "system": "a system: the path of your own .yaml, or the name of one of this package",
-    "robot": "the arm, by name",
-    "policy": "the policy, by name",
-    "instruction": "what to do, in words",
+    "robot": "name of the robot",
+    "policy": "name of the policy",
+    "instruction": "the task in words",
     "checkpoint": "the policy's weights: a folder or a file",
     "sim": "true: in simulation; false: on the real robot",
-    "record": "folder of a LeRobot dataset: a new one, or one to go on with",
+    "record": "folder of a LeRobot dataset: a new one, or an existing one to append to",
     "bag": "folder of a new bag with every topic in it",
     "dry_run": "true: send nothing to the arm; `vla-ros run --dry-run` also draws what would have been sent",
 }
@@ -105,11 +105,11 @@ def _node(node: NodeSpec, restarts: Restarts, again: bool = False) -> Node:
         pause_s = restarts.pause_s(event.returncode, time.monotonic() - begun_s)
         if pause_s is not None:
             next_life = OpaqueFunction(function=lambda _: [_node(node, restarts, again=True)])
-            told = LogInfo(msg=f"{how}; it starts again in {pause_s:g} s")
+            told = LogInfo(msg=f"{how}; it restarts in {pause_s:g} s")
             return [told, TimerAction(period=pause_s, actions=[next_life])]
         if event.returncode == 0:  # by a signal that somebody sent to it alone
             return [Shutdown(reason=how)]
-        raise RuntimeError(f"{how}, and with it the system")  # what makes launch itself end with 1
+        raise RuntimeError(f"{how}, so the system ends")  # what makes launch itself end with 1
 
     return Node(
         package=graph.PACKAGE,

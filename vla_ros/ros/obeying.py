@@ -138,7 +138,7 @@ class Orders:
         else:
             self._driver.home_gripper(lambda success, message: self._on_homed(success, message, failures))
         response.success = not failures
-        response.message = failures[0] if failures else "the gripper is being homed; the log says how it ended"
+        response.message = failures[0] if failures else "the gripper is homing; the log will report the result"
         return response
 
     def _on_homed(self, success: bool, message: str, failures: list[str]) -> None:

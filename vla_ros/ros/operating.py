@@ -126,7 +126,7 @@ class OperatorNode(GuardedNode):
     def hear_from(self, node: str) -> None:
         """Wait until a node says anew how it is."""
         self.states.pop(node, None)
-        self.wait(partial(self.states.__contains__, node), APPEAR_S, f"{node} says nothing on {topics.STATE}")
+        self.wait(partial(self.states.__contains__, node), APPEAR_S, f"{node} reports nothing on {topics.STATE}")
 
     def call(self, name: str) -> str:
         """Call a Trigger service; what it answered. Raises Unanswered where it refused."""
@@ -165,7 +165,7 @@ class OperatorNode(GuardedNode):
         for topic, ours in ((topics.CHUNK, self.get_name()), (topics.COMMAND, "controller")):
             # A publisher is discovered a moment before the name of its node.
             named = partial(self._are_named, topic)
-            self.wait(named, ANSWER_S, f"somebody publishes {topic} and gives no name: end what else runs here")
+            self.wait(named, ANSWER_S, f"a program without a name publishes {topic}: end what else runs here")
             publishers = self._publisher_names(topic)
             # A controller that was killed is listed next to its successor, for 20 s.
             reporting = self._presence.processes(f"{topics.NAMESPACE}/{ours}")

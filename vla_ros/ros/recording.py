@@ -189,7 +189,7 @@ class Recording:
         return [
             *([self.failure] if self.failure else []),
             *self._too_large.values(),
-            *(f"{count} messages of {topic} were not taken: too many waited" for topic, count in crowded),
+            *(f"{count} messages of {topic} were dropped: too many were waiting" for topic, count in crowded),
             *(  # by ours alone: a robot may say on one topic what is no business of this one
                 f"{unread.count} messages of {topic} cannot be read ({unread.reason})"
                 for topic, unread in self._intake.unreadable.copy().items()

@@ -48,7 +48,7 @@ class RecordingDesk(OperatorNode):
     def tell(self, word: str) -> None:
         """Have the recorder do one of topics.RECORDER_WORDS; `said` will have its answer."""
         if not self.recorder:
-            self.note(f"{word}: the recorder is not there yet")
+            self.note(f"{word}: the recorder is not running yet")
             return
         future = self.ask(topics.recorder(word))
         self._asked[future] = word

@@ -161,8 +161,8 @@ def refuse_a_robot(node: Node, joint_states: str, within_s: float = 0.0, twins: 
     remedy = "or choose another ROS_DOMAIN_ID"
     if drivers:
         raise RuntimeError(
-            f"{' and '.join(drivers)} publishes {joint_states}: a robot is in this ROS domain, and would follow what "
-            f"the simulated one is sent; end its driver, {remedy}"
+            f"{' and '.join(drivers)} publishes {joint_states}: a robot is in this ROS domain, and would follow the "
+            f"targets of the simulated one; end its driver, {remedy}"
         )
     raise RuntimeError(f"another simulator runs in this ROS domain: {', '.join(others)}; end it, {remedy}")
 

@@ -119,7 +119,7 @@ class Streams:
     def _subscribe_camera(self, name: str, camera: CameraConfig) -> None:
         def on_image(message: Any) -> None:
             if len(message.data) > _MOST_IMAGE_BYTES:
-                why = f"its image has {len(message.data)} bytes, and at most {_MOST_IMAGE_BYTES} are taken"
+                why = f"its image has {len(message.data)} bytes, and at most {_MOST_IMAGE_BYTES} are accepted"
                 guard.of(self._node).refuse(camera.topic, why)
                 return
             stamp_ns = messages.stamp_to_ns(message.header.stamp)

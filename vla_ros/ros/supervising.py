@@ -141,7 +141,7 @@ class Supervisor:
             self._give_up(child.epitaph())
             return
         with contextlib.suppress(OSError):
-            self._tell(f"{child.epitaph()}\nnode {child.node.name} starts again in {pause_s:g} s")
+            self._tell(f"{child.epitaph()}\nnode {child.node.name} restarts in {pause_s:g} s")
         if not self._stopping.wait(pause_s):
             self._to_start.put(child.node)
 
@@ -154,7 +154,7 @@ class Supervisor:
                 try:
                     self._children[node.name] = self._start(node, is_restarted=True)
                 except OSError as error:
-                    self._give_up(f"node {node.name} cannot be started again: {error}")
+                    self._give_up(f"node {node.name} cannot be restarted: {error}")
 
     def _give_up(self, why: str) -> None:
         """Tell the main thread by what interrupts whatever it does."""

@@ -67,7 +67,7 @@ def profile_path() -> Path:
     for path in (here.parents[2] / "config" / PROFILE, *installed):
         if path.is_file():
             return path
-    raise FileNotFoundError(f"config/{PROFILE} is neither beside {here.parents[1]} nor in a share/vla_ros above it")
+    raise FileNotFoundError(f"config/{PROFILE} is neither next to {here.parents[1]} nor in a share/vla_ros above it")
 
 
 @contextmanager

@@ -80,7 +80,9 @@ class FaultConfig(Config):
         if lacking := sorted(needs - given):
             raise ValueError(f"{self.kind.value} needs {' and '.join(lacking)} (given {_listed(given)})")
         if beyond := sorted(given - takes):
-            raise ValueError(f"{self.kind.value} takes no {' or '.join(beyond)}; beside at_s it takes {_listed(takes)}")
+            raise ValueError(
+                f"{self.kind.value} takes no {' or '.join(beyond)}; besides at_s it takes {_listed(takes)}"
+            )
         if self.shift_s is not None and self.at_s + self.shift_s < 0.0:
             raise ValueError(f"a clock cannot jump back to before 0 (given {self.shift_s:g} s at {self.at_s:g} s)")
         return self

@@ -30,9 +30,9 @@ def check_steps(spec: ActionSpec, robot: Robot, fps: int, episodes: Mapping[int,
         if beyond.sum() > _SHARE * len(every):
             usual = np.median(every[beyond])
             raise ValueError(
-                f"{what} of {beyond.mean():.0%} of the rows is beyond {most:.3g} {unit}, {usual:.3g} {unit} as a rule, "
-                f"as {spec.space.value} at {fps} rows a second; no arm does that. If the values are scaled or in "
-                f"another unit, set data.action.{scale} to how much 1.0 is"
+                f"{what} of {beyond.mean():.0%} of the rows is beyond {most:.3g} {unit} (median {usual:.3g} {unit}), "
+                f"read as {spec.space.value} at {fps} rows per second; no arm does that. If the values are scaled or "
+                f"in another unit, set data.action.{scale} to how much 1.0 is"
             )
         if beyond.any():
             episode = next(number for number, those in values.items() if (those > most).any())

@@ -225,9 +225,7 @@ def _draw_lines(axes: Axes, episode: RecordedEpisode, lines: list[tuple[str, Mas
     if not lines:
         labels.append("")
         text = (
-            "nothing was repeated, nobody stepped in"
-            if episode.repeated or episode.acted
-            else "no marks in this dataset"
+            "no repeated frames, no interventions" if episode.repeated or episode.acted else "no marks in this dataset"
         )
         axes.text(episode.length_s / 2, len(labels) - 1, text, size=9, color=_QUIET, ha="center", va="center")
     axes.set_yticks(range(len(labels)), labels)

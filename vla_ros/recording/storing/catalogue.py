@@ -103,7 +103,7 @@ class Catalogue:
         if not is_written:
             catalogue.restore()
             notices.append(
-                f"info.json and stats.json did not agree with meta/episodes; made again of its {totals.episodes} "
+                f"info.json and stats.json did not agree with meta/episodes; rebuilt from its {totals.episodes} "
                 f"episodes, {totals.frames} frames"
             )
         return catalogue

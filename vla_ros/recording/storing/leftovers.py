@@ -27,13 +27,13 @@ def clear(catalogue: Catalogue) -> list[str]:
             catalogue.take_back(folder)
         where = move_aside(layout, folder)
         notices.append(
-            f"an episode that was not saved ({folder.name}) was found and set aside in {where}; "
+            f"an episode that was not saved ({folder.name}) was found and quarantined in {where}; "
             "`vla-ros dataset repair` makes an episode of it"
         )
     notices += _put_back(catalogue)
     orphans = layout.aside / f"{_now()}-files-of-no-episode"
     if moved := catalogue.take_back(orphans):
-        notices.append(f"{len(moved)} files that belong to no episode were set aside in {orphans}")
+        notices.append(f"{len(moved)} files that belong to no episode were quarantined in {orphans}")
     return notices
 
 
@@ -57,11 +57,11 @@ def _put_back(catalogue: Catalogue) -> list[str]:
     """Give the dataset back an episode that was to be recorded again, which broke off; what was done, in words."""
     layout = catalogue.layout
     notices = [
-        f"episode {index} was to be recorded again, which was not finished; it is in the dataset as it was"
+        f"episode {index} was being recorded again, which was not finished; the dataset keeps the previous one"
         for index in catalogue.put_back()
     ]
     for folder in sorted(layout.trash.glob("episode-*")):  # recorded again, as far as it went
-        notices.append(f"what {folder.name} was before it was recorded again is in {move_aside(layout, folder)}")
+        notices.append(f"the previous recording of {folder.name} is in {move_aside(layout, folder)}")
     return notices
 
 

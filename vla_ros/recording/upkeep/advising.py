@@ -15,7 +15,7 @@ from vla_ros.recording.upkeep.rebuilding import usable_info
 from vla_ros.recording.upkeep.salvaging import has_gap, salvage
 from vla_ros.recording.upkeep.scanning import DETAILS, V21, Scan, scan
 
-_LOST = "get the dataset again from its source: no command can make this one whole"
+_LOST = "get the dataset again from its source: no command can repair this one"
 #: What `convert` makes again.
 _MADE_AGAIN = (Kind.INFO, Kind.STATISTICS, Kind.TIMESTAMP, Kind.ORPHAN, Kind.EPISODES)
 

@@ -59,7 +59,7 @@ def check(root: Path, *, decode: bool = False, on_progress: Progress | None = No
     recorded. Raises DatasetError where there is no dataset.
     """
     if not any((root / folder).is_dir() for folder in ("meta", "data")):
-        raise DatasetError(f"{root} is no LeRobot dataset: it has neither a folder meta nor data")
+        raise DatasetError(f"{root} is not a LeRobot dataset: it has neither a folder meta nor a folder data")
     found = scan(root)
     return advised(found, check_scan(found, decode, on_progress), decode)
 
@@ -80,7 +80,7 @@ def _check(found: Scan, decoding: bool, on_progress: Progress) -> Iterator[Findi
         yield from _check_details(found)
     yield from _check_open(found)
     for path in links_out(found.root):
-        said = "it is a link to a folder outside of the dataset: nothing that writes here would follow it"
+        said = "it is a link to a folder outside of the dataset; no command writes through it"
         yield warning(Kind.LINK, path, said, remedy=f"move the folder itself to PATH/{path}")
     for broken in found.broken:
         if broken.path.startswith(DETAILS):
@@ -102,13 +102,13 @@ def _check_info(found: Scan) -> Iterator[Finding]:
         yield error(Kind.INFO, INFO, f"there is no {', '.join(missing)}")
     if found.version not in (V30, V21):
         remedy = "use the LeRobot that wrote it, or its converter"
-        yield error(Kind.INFO, INFO, f"codebase_version {found.version}; this knows {V30} and {V21}", remedy=remedy)
+        yield error(Kind.INFO, INFO, f"codebase_version {found.version}; supported: {V30}, {V21}", remedy=remedy)
     try:
         whole_fps(info.get("fps"))
     except ValueError as failure:
         yield error(Kind.INFO, INFO, str(failure).removeprefix("info.json: "))
     if not found.features.keys() - set(_DEFAULTS):
-        yield error(Kind.INFO, INFO, "features has none but LeRobot's own")
+        yield error(Kind.INFO, INFO, "features has only LeRobot's own columns")
     lacking = [key for key in _DEFAULTS if key not in found.features]
     if lacking:
         yield error(Kind.INFO, INFO, f"features lack {', '.join(lacking)}")
@@ -126,12 +126,12 @@ def _check_info(found: Scan) -> Iterator[Finding]:
         if len(ends) != len(splits) or max(ends, default=0) != len(found.episodes):
             yield error(Kind.INFO, INFO, f"splits are {splits}, there are {len(found.episodes)} episodes")
     elif "splits" not in info:
-        yield warning(Kind.INFO, INFO, "there is no splits")
+        yield warning(Kind.INFO, INFO, "splits are missing")
 
 
 def _check_tasks(found: Scan) -> Iterator[Finding]:
     if found.version == V30 and list(found.tasks) != list(range(len(found.tasks))):
-        said = f"its numbers are {_few(list(found.tasks))}; LeRobot finds a text by its place, and needs 0, 1, 2, ..."
+        said = f"task numbers are {_few(list(found.tasks))}; LeRobot finds tasks by position, and needs 0, 1, 2, ..."
         yield error(Kind.TASK, TASKS, said)
 
 
@@ -146,7 +146,7 @@ def _metadata_broken(found: Scan) -> bool:
 
 def _check_episodes(found: Scan) -> Iterator[Finding]:
     if not found.episodes and not _metadata_broken(found) and found.files("data", ".parquet"):
-        yield error(Kind.EPISODES, "meta/episodes", "there is none, though there are data")
+        yield error(Kind.EPISODES, "meta/episodes", "it is missing, although there are data")
     first, indices = 0, [episode.index for episode in found.episodes]
     if indices != list(range(len(indices))):
         there = set(indices)
@@ -163,7 +163,7 @@ def _check_episodes(found: Scan) -> Iterator[Finding]:
             yield error(Kind.EPISODES, episode.source, f"length is {episode.length}", episode.index)
         if (episode.first, episode.last) != (first, first + episode.length):
             right = f"{first} to {first + episode.length}"
-            said = f"it is rows {episode.first} to {episode.last}; by the ones before it would be {right}"
+            said = f"it is rows {episode.first} to {episode.last}; by the previous episodes it should be {right}"
             yield error(Kind.EPISODES, episode.source, said, episode.index)
         first = max(first, episode.last)
         for key in found.video_keys:
@@ -186,7 +186,7 @@ def _check_data(found: Scan, decoding: bool, on_progress: Progress) -> Iterator[
         of_file.setdefault(episode.data, []).append(episode)
     there = found.files("data", ".parquet")
     for path in (path for path in there if path not in of_file):
-        yield error(Kind.ORPHAN, path, "no episode of the metadata has its rows here, and LeRobot reads every file")
+        yield error(Kind.ORPHAN, path, "no episode in the metadata refers to it, but LeRobot reads every file")
     merged: dict[str, dict[str, Array]] = {}
     unclear: set[str] = set()
     offsets = Offsets(found)
@@ -210,7 +210,7 @@ def _check_data(found: Scan, decoding: bool, on_progress: Progress) -> Iterator[
             offsets.add(episode, of_episode)
         known = [episode.index for episode in episodes]
         if belongs is not None and len(episodes) > 1 and (strange := set(belongs.reshape(-1).tolist()) - set(known)):
-            yield error(Kind.ROWS, path, f"it has rows of the episodes {sorted(strange)[:8]}, which are not here")
+            yield error(Kind.ROWS, path, f"it has rows of episodes {sorted(strange)[:8]}, which belong elsewhere")
         for key, entry in found.features.items():
             values = numbers(rows, key) if is_number(entry) else None
             if values is None or not is_finite(values):
@@ -246,7 +246,7 @@ def _check_statistics(found: Scan, merged: Mapping[str, Mapping[str, Array]]) ->
     for key, entry in found.features.items():
         if key not in found.statistics:
             if found.episodes:
-                yield error(Kind.STATISTICS, STATS, f"there are none of {key}")
+                yield error(Kind.STATISTICS, STATS, f"statistics of {key} are missing")
         elif not is_number(entry):
             yield from check_image_statistics(STATS, key, found.statistics[key])
         elif key in merged and not data_broken:
@@ -260,7 +260,7 @@ def _check_videos(found: Scan, decoding: bool, on_progress: Progress) -> Iterato
             of_file.setdefault((segment.path, key), []).append((episode, segment))
     there = set(found.files("videos", ".mp4"))
     for path in sorted(there - {path for path, _ in of_file}):
-        yield warning(Kind.ORPHAN, path, "no episode of the metadata has its frames here")
+        yield warning(Kind.ORPHAN, path, "no episode in the metadata refers to it")
     for number, ((path, key), clips) in enumerate(sorted(of_file.items(), key=lambda item: item[0])):
         on_progress("videos", number, len(of_file))
         if path not in there:
@@ -282,12 +282,12 @@ def _check_details(found: Scan) -> Iterator[Finding]:
     indices = {episode.index for episode in found.episodes}
     for index in sorted(set(found.details) - indices):
         path = f"{DETAILS}/episode-{index:06d}.json"
-        yield warning(Kind.ORPHAN, path, "there is no such episode")
+        yield warning(Kind.ORPHAN, path, "no episode has this number")
     for episode in found.episodes:
         path = f"{DETAILS}/episode-{episode.index:06d}.json"
         details = found.details.get(episode.index)
         if details is None and not found.is_broken(path):
-            yield warning(Kind.DETAILS, path, "there are none of this episode", episode.index)
+            yield warning(Kind.DETAILS, path, "this episode has no details", episode.index)
         elif details is not None and details.get("task", *episode.tasks[:1]) not in episode.tasks:
             said = f"task is {details['task']!r}, that of the metadata {list(episode.tasks)}"
             yield warning(Kind.DETAILS, path, said, episode.index)

@@ -19,7 +19,7 @@ def check_depth(found: Scan) -> Iterator[Finding]:
     """Cameras that info.json says hold distances: readers refuse them."""
     for key in depth_keys(found):
         remedy = f"vla-ros convert PATH PATH-new --without-camera {key.removeprefix(IMAGES)}"
-        yield warning(Kind.CAMERA, INFO, f"{key} holds depth, and no images", remedy=remedy)
+        yield warning(Kind.CAMERA, INFO, f"{key} holds depth, not colour images", remedy=remedy)
 
 
 def depth_keys(found: Scan) -> list[str]:

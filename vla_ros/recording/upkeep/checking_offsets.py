@@ -84,15 +84,13 @@ class Offsets:
             if not off:
                 continue
             usual = float(np.median([*off.values()])) * scale
-            said = (
-                f"action of {name} is {usual:+.3f} rad ({np.degrees(usual):+.1f} degrees) off {keys.STATE}, steadily "
-            )
-            said += f"while that follows it, in episodes {ranges(sorted(off))}"
+            said = f"action of {name} is {usual:+.3f} rad ({np.degrees(usual):+.1f} degrees) off {keys.STATE}, "
+            said += f"although the state follows its motion, in episodes {ranges(sorted(off))}"
             said += ", if its values are degrees" if in_degrees else ""
             remedy = (
                 "compare the zero positions of leader and follower, and record these episodes again, or subtract it "
             )
-            remedy += f"from their {keys.ACTION}: a policy would begin with a jump by it"
+            remedy += f"from their {keys.ACTION}: otherwise a policy begins with a jump of that size"
             yield warning(Kind.OFFSET, "data", said, remedy=remedy)
 
     def _compare(self, episode: int, state: Array, action: Array) -> None:

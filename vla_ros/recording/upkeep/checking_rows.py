@@ -31,10 +31,10 @@ def check_schema(found: Scan, path: str, schema: pa.Schema) -> Iterator[Finding]
     """Columns against info.json."""
     wanted = {key: entry for key, entry in found.features.items() if entry.get("dtype") != "video"}
     for name in [name for name in schema.names if name not in wanted]:
-        yield error(Kind.SCHEMA, path, f"column {name} is none of the features of info.json")
+        yield error(Kind.SCHEMA, path, f"column {name} is not among the features of info.json")
     for key, entry in wanted.items():
         if key not in schema.names:
-            yield error(Kind.SCHEMA, path, f"there is no column {key}, which info.json has", remedy=_CONVERT)
+            yield error(Kind.SCHEMA, path, f"column {key} is missing, but info.json has it", remedy=_CONVERT)
         elif is_number(entry) and not _fits(schema.field(key).type, entry):
             said = f"{entry['dtype']} {list(entry['shape'])}"
             yield error(Kind.SCHEMA, path, f"{key} is {schema.field(key).type}, info.json says {said}", remedy=_CONVERT)
@@ -90,7 +90,7 @@ def _check_times(found: Scan, episode: Episode, times_s: Array) -> Iterator[Find
             yield error(Kind.TIMESTAMP, episode.data, said, episode.index, remedy)
             return
     elif len(gaps := first_rows(times_s, steps, found.fps)) > 1 and keys.STAMP not in found.features:
-        said += f": there is a gap before row {gaps[1]}, where `vla-ros convert` parts the episode"
+        said += f": there is a gap before row {gaps[1]}, where `vla-ros convert` splits the episode"
     else:
         said += f", but up to {1000 * off_s[row]:.1f} ms off it (row {row})"
     yield error(Kind.TIMESTAMP, episode.data, said, episode.index)
@@ -134,7 +134,7 @@ def _check_tasks(found: Scan, episode: Episode, rows: pa.Table) -> Iterator[Find
     texts = [found.tasks.get(int(number)) for number in np.unique(used)]
     if found.tasks and None in texts:
         unknown = [int(number) for number in np.unique(used) if int(number) not in found.tasks]
-        yield error(Kind.TASK, episode.data, f"tasks {unknown} are none of meta/tasks.parquet", episode.index)
+        yield error(Kind.TASK, episode.data, f"tasks {unknown} are not in meta/tasks.parquet", episode.index)
     elif found.tasks and set(texts) != set(episode.tasks):
         said = f"its rows have the tasks {texts}, {episode.source} says {list(episode.tasks)}"
         yield error(Kind.TASK, episode.data, said, episode.index)
@@ -146,7 +146,7 @@ def _check_values(found: Scan, episode: Episode, rows: pa.Table) -> Iterator[Fin
             said = f"{key} has rows of unequal length, or without a value"
             yield error(Kind.SCHEMA, episode.data, said, episode.index, _CONVERT)
             continue
-        said = f"{key} has values that are no numbers in {count} rows"
+        said = f"{key} has values that are not finite in {count} rows"
         severe = error if key in _NORMALISED else warning
         yield severe(Kind.NAN, episode.data, said, episode.index)
     stamps, repeated = numbers(rows, keys.STAMP), numbers(rows, keys.REPEATED)
@@ -157,7 +157,7 @@ def _check_values(found: Scan, episode: Episode, rows: pa.Table) -> Iterator[Fin
     for number, camera in enumerate(cameras[: min(stamps.shape[1], repeated.shape[1])]):
         unmarked = (np.diff(stamps[:, number]) == 0) & (repeated[1:, number] == 0)
         if unmarked.sum() > max(1, _UNMARKED * len(stamps)):
-            said = f"{unmarked.sum()} rows show the frame of {camera} before them, and {keys.REPEATED} does not say so"
+            said = f"{unmarked.sum()} rows repeat the previous frame of {camera}, but {keys.REPEATED} does not mark it"
             remedy = f"record at a lower rate than the camera's, or find out why {camera} was slow"
             yield warning(Kind.REPEATED, episode.data, said, episode.index, remedy)
 
@@ -167,7 +167,7 @@ def _check_statistics(found: Scan, episode: Episode, rows: pa.Table) -> Iterator
         values = numbers(rows, key) if is_number(entry) else None
         if key not in episode.statistics:
             severe = error if key in _NORMALISED else warning
-            yield severe(Kind.STATISTICS, episode.source, f"there are none of {key}", episode.index)
+            yield severe(Kind.STATISTICS, episode.source, f"statistics of {key} are missing", episode.index)
         elif values is not None and len(values) and is_finite(values):
             yield from compare(episode.source, key, episode.statistics[key], summary(values), episode.index)
         elif not is_number(entry):
@@ -200,7 +200,7 @@ def compare(
         yield error(Kind.STATISTICS, path, f"{key} has no {', '.join(missing)}", episode)
         return
     if any(not np.isfinite(values).all() for values in said.values()):
-        yield error(Kind.STATISTICS, path, f"{key} has values that are no numbers", episode)
+        yield error(Kind.STATISTICS, path, f"{key} has values that are not finite", episode)
         return
     if any(said[name].reshape(-1).shape != true[name].shape for name in (*_PER_STATISTICS, "count")):
         yield error(Kind.STATISTICS, path, f"{key} has statistics of another size than its rows", episode)
@@ -220,7 +220,7 @@ def compare(
         if wrong.any():
             yield (warning if key in COUNTED else error)(Kind.STATISTICS, path, text, episode)
         else:
-            yield warning(Kind.STATISTICS, path, f"{text} (LeRobot loses the deviation of large values)", episode)
+            yield warning(Kind.STATISTICS, path, f"{text} (LeRobot's std is inexact for large values)", episode)
     if not _quantiles_in_order(said, _ROUNDING * scale):
         yield error(Kind.STATISTICS, path, f"the quantiles of {key} are not in order", episode)
 
@@ -233,7 +233,7 @@ def check_image_statistics(
     if missing:
         yield error(Kind.STATISTICS, path, f"{key} has no {', '.join(missing)}", episode)
     elif any(not np.isfinite(values).all() for values in said.values()):
-        yield error(Kind.STATISTICS, path, f"{key} has values that are no numbers", episode)
+        yield error(Kind.STATISTICS, path, f"{key} has values that are not finite", episode)
     elif said["min"].min() < 0 or said["max"].max() > 1 or not _quantiles_in_order(said, np.array(0.02)):
         yield error(Kind.STATISTICS, path, f"{key} has values beyond 0 to 1, or out of order", episode)
     elif (said["std"] < 1e-3).any() and (said["max"] - said["min"] > 0.05)[said["std"] < 1e-3].all():

@@ -44,10 +44,10 @@ def check_video(found: Scan, key: str, path: str, clips: list[tuple[Episode, Seg
         return
     episode = clips[0][0].index if len(clips) == 1 else None
     if read.promised > read.frames:
-        said = f"it has {read.frames} whole frames of the {read.promised} that its index names: it is torn"
+        said = f"it has {read.frames} complete frames, but its index lists {read.promised}: it is truncated"
         yield error(Kind.UNREADABLE, path, said, episode)
     if not read.has_text:
-        said = "what it says of itself is no UTF-8, and LeRobot's reader refuses it: damage beside the frames"
+        said = "its tags are not UTF-8, so LeRobot's reader refuses it; the frames are not affected"
         yield error(Kind.VIDEO_FORMAT, path, said, episode)
     parts = sorted((round(segment.from_s * found.fps), one.length) for one, segment in clips)
     for (first, length), (following, _) in pairwise(parts):
@@ -66,7 +66,7 @@ def check_video(found: Scan, key: str, path: str, clips: list[tuple[Episode, Seg
 def _check_format(found: Scan, key: str, path: str, read: Video, episode: int | None) -> Iterator[Finding]:
     if not read.can_decode:
         remedy = "install an FFmpeg (PyAV) that has its decoder"
-        yield error(Kind.VIDEO_FORMAT, path, f"there is no decoder for its codec {read.codec!r} here", episode, remedy)
+        yield error(Kind.VIDEO_FORMAT, path, f"no decoder for its codec {read.codec!r} is installed", episode, remedy)
     feature = found.features[key]
     if list(feature.get("shape") or ())[:2] != [read.height, read.width]:
         said = f"frames are {read.height} x {read.width}, info.json says {feature.get('shape')}"

@@ -73,7 +73,7 @@ def compact(
     if destination.exists():
         raise DatasetError(f"{destination} is there already; choose a new folder")
     if root in destination.parents:
-        raise DatasetError(f"{destination} lies in the dataset itself; choose a folder beside it")
+        raise DatasetError(f"{destination} lies in the dataset itself; choose a folder outside it")
     found = _sound(root)
     folder = stage_new(destination)
     try:
@@ -87,7 +87,7 @@ def compact(
 
 def _sound(root: Path) -> Scan:
     if not (root / INFO).is_file():
-        raise DatasetError(f"{root} is no LeRobot dataset: it has no meta/info.json")
+        raise DatasetError(f"{root} is not a LeRobot dataset: it has no meta/info.json")
     found = scan(root)
     if found.version != V30:
         raise DatasetError(f"{root} is a dataset of version {found.version}; only {V30} has files of several episodes")

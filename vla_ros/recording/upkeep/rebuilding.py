@@ -41,7 +41,7 @@ def refuse_version(found: Scan) -> None:
     said = found.info.get("codebase_version")
     if said != V30 and isinstance(said, str) and _VERSION.fullmatch(said):
         raise DatasetError(
-            f"{found.root} is a dataset of version {said}; only {V30} is repaired. `vla-ros dataset check` says what "
+            f"{found.root} has version {said}; only {V30} can be repaired. `vla-ros dataset check` lists what "
             "helps this one"
         )
 
@@ -74,7 +74,7 @@ def _wrong_info(found: Scan) -> str:
     rates, sizes = _of_videos(found)
     rates = rates or [rate for rate in map(_rate, _tables(found)) if rate][:_ENOUGH]
     if rates and found.fps not in rates:
-        return f"had a rate of {found.fps} Hz, no file has it"
+        return f"had a rate of {found.fps} Hz, which no file has"
     for key, there in sizes.items():
         if tuple(found.features[key]["shape"][:2]) not in there:
             return f"had another size of {key} than every video"
@@ -123,9 +123,7 @@ def _rebuilt_info(found: Scan) -> dict[str, Any]:
                 break
     rate = rate or next((_rate(rows) for rows in _tables(found)), 0)
     if not rate:
-        raise DatasetError(
-            f"{found.root}: neither info.json nor videos nor rows tell how many frames a second there are"
-        )
+        raise DatasetError(f"{found.root}: neither info.json nor videos nor rows show the frame rate")
     try:
         features = feature_sets.from_info({**_noted(found), "fps": rate})
     except ValueError:

@@ -37,7 +37,7 @@ def recover(root: Path, keep: bool) -> list[str]:
         if keep:
             said.append(_recovered(root, folder, name))
         else:
-            said.append(f"{name} is an episode that was never saved; repair with --keep-open makes an episode of it")
+            said.append(f"{name} is an episode that was never saved; repair with --keep-open turns it into an episode")
     return said
 
 
@@ -47,14 +47,14 @@ def _recovered(root: Path, folder: Path, name: str) -> str:
     about = _about(folder)
     if _is_recovered(catalogue, folder, about):
         move(folder, catalogue.layout.aside / f"{folder.name}{RECOVERED}")
-        return f"{name} is episode {catalogue.episodes - 1} already: a repair before this one broke off"
+        return f"{name} is episode {catalogue.episodes - 1} already: an earlier repair was interrupted"
     try:
         rows = journal.read(folder / ROWS)
     except DatasetError as error:
-        return f"{name} stays as it is: {error}"
+        return f"{name} is left unchanged: {error}"
     columns = journal.columns(rows)
     if reason := _other_columns(catalogue, columns):
-        return f"{name} stays as it is: {reason}"
+        return f"{name} is left unchanged: {reason}"
     frames: dict[str, int] = {}
     for camera in catalogue.features.cameras:
         try:
@@ -63,7 +63,7 @@ def _recovered(root: Path, folder: Path, name: str) -> str:
             frames[camera] = 0
     length = min([len(rows), *frames.values()])
     if not length:
-        return f"{name} stays as it is: it has {len(rows)} rows, and frames: {frames}"
+        return f"{name} is left unchanged: it has {len(rows)} rows, and frames: {frames}"
     work = catalogue.layout.recording / "recovering"
     with reported(f"{work} cannot be made"):
         if work.exists():

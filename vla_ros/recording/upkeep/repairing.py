@@ -46,7 +46,7 @@ def repair(
     mended; it is then as it was.
     """
     if not any((root / folder).is_dir() for folder in ("meta", "data")):
-        raise DatasetError(f"{root} is no LeRobot dataset: it has neither a folder meta nor data")
+        raise DatasetError(f"{root} is not a LeRobot dataset: it has neither a folder meta nor a folder data")
     root = root.resolve()
     refuse_version(info_of(root))
     say = on_progress or (lambda what, done, total: None)
@@ -67,28 +67,28 @@ def _mend(root: Path, with_unlisted: bool, decode: bool, say: Progress) -> list[
     saved = salvage(found, with_unlisted, decode)
     if not saved.whole and saved.broken:
         index, reason = next(iter(saved.broken.items()))
-        raise DatasetError(f"{root}: no episode is whole, so it stays as it is; episode {index}: {reason}")
+        raise DatasetError(f"{root}: no episode is intact, so nothing was changed; episode {index}: {reason}")
     for one in saved.whole:
         if has_gap(found, one):
             raise DatasetError(
                 f"{root}: episode {one.index} has a gap in time, and even timestamps would hide it; `vla-ros convert "
-                f"{root} {root}-new` parts it there"
+                f"{root} {root}-new` splits it there"
             )
     work = _Work(found, saved, findings)
     if said:
-        work.done.append(f"{said}: made again from the data")
+        work.done.append(f"{said}: rebuilt from the data")
     staging = Staging(root)
     try:
         work.build(staging, dict(info), say)
         left = errors(check(staging.path, decode=decode))
         if left:
-            raise DatasetError(f"{root} cannot be mended, and is as it was; there would remain: {left[0]}")
+            raise DatasetError(f"{root} cannot be repaired, and was not changed; it would still have: {left[0]}")
         aside = staging.swap("repair")
     except BaseException:
         staging.abandon()
         raise
     if aside:
-        work.done.append(f"{len(aside)} files, as they were, are below {root / '.recording/aside'}: {_some(aside)}")
+        work.done.append(f"{len(aside)} original files are kept in {root / '.recording/aside'}: {_some(aside)}")
     return work.done
 
 
@@ -119,21 +119,19 @@ class _Work:
 
     def _say_what_is_lost(self) -> None:
         for index, reason in sorted(self.saved.broken.items()):
-            self.done.append(f"episode {index} is set aside: {reason}")
+            self.done.append(f"episode {index} is quarantined: {reason}")
         moved = [(one.index, new) for new, one in enumerate(self.saved.whole) if one.index != new]
         if moved:
             first, last = moved[0], moved[-1]
             if first == last:
-                self.done.append(f"episode {first[0]} has the number {first[1]} now")
+                self.done.append(f"episode {first[0]} is now number {first[1]}")
             else:
-                self.done.append(f"episodes {first[0]} to {last[0]} have the numbers {first[1]} to {last[1]} now")
+                self.done.append(f"episodes {first[0]} to {last[0]} are now numbers {first[1]} to {last[1]}")
         for one in self.saved.whole:
             if not one.was_listed:
-                self.done.append(
-                    f"episode {one.index}: its line in meta/episodes is made again from its rows and videos"
-                )
+                self.done.append(f"episode {one.index}: its line in meta/episodes is rebuilt from its rows and videos")
         if self.saved.orphans:
-            self.done.append(f"{len(self.saved.orphans)} files that no whole episode needs are set aside")
+            self.done.append(f"{len(self.saved.orphans)} files that no intact episode needs are quarantined")
 
     def _places(self) -> dict[str, tuple[int, int]]:
         """File of data or video -> its chunk and file number: as they are, or by its first episode if that changed."""
@@ -189,9 +187,9 @@ class _Work:
             else:
                 staging.keep(path, to)
         if mended:
-            self.done.append(f"the times and numbers of the rows of {mended} episodes were wrong, and are counted anew")
+            self.done.append(f"the times and numbers of the rows of {mended} episodes were wrong and are corrected")
         if remade:
-            self.done.append(f"the statistics of {remade} episodes are made again of their rows and frames")
+            self.done.append(f"the statistics of {remade} episodes are recomputed from their rows and frames")
         return lines
 
     def _right(self, rows: pa.Table, index: int, first: int, one: Whole) -> pa.Table:
@@ -286,7 +284,7 @@ class _Work:
                 staging.write(_details_path(new), schemas.json_file({**empty, **(details or {}), "task": one.tasks[0]}))
                 lost += 1
         if lost:
-            self.done.append(f"the details of {lost} episodes were lost or wrong; there is a line instead")
+            self.done.append(f"the details of {lost} episodes were lost or wrong; a short entry replaces them")
 
     def _others(self, staging: Staging) -> None:
         """What else is in meta, as somebody put it there."""

@@ -65,7 +65,7 @@ def rows_of(found: Scan, episode: Whole) -> pa.Table:
     """The rows of a whole episode."""
     rows = table(found, episode.data)
     if rows is None:
-        raise OSError(f"{episode.data} could be read a moment ago, and now it cannot")
+        raise OSError(f"{episode.data} became unreadable during the repair")
     mine = _rows_of(rows, episode.index)
     return rows if rows.num_rows == episode.length else mine  # a file of its own, whatever its rows say
 
@@ -181,7 +181,7 @@ def _wrong_values(found: Scan, rows: pa.Table, tasks: int = 1) -> str:
     if used.min() < 0 or used.max() >= _MOST_TASKS:
         return f"its rows have the task {used.max() if used.min() >= 0 else used.min()}, which is none"
     bad = [key for key in bad_values(found, rows) if key in _NEEDED_VALUES]
-    return f"{bad[0]} has values that are no numbers" if bad else ""
+    return f"{bad[0]} has values that are not finite" if bad else ""
 
 
 def _wrong_clip(found: Scan, key: str, segment: Segment, rows: pa.Table, clips: int) -> str:

@@ -31,7 +31,7 @@ class Staging:
         self._root = root.resolve()
         if self._root.is_mount():
             raise DatasetError(
-                f"{self._root} is where a disk is mounted, and cannot be replaced; work on a folder in it, or on a copy"
+                f"{self._root} is a mount point and cannot be replaced; work on a folder in it, or on a copy"
             )
         self.path = _beside(self._root)
         with reported(f"{self.path} cannot be made"):
@@ -53,7 +53,7 @@ class Staging:
 
         With an empty `reason` nothing is set aside: what the new folder does not have is gone.
         """
-        with reported(f"{self._root} cannot be made anew"):
+        with reported(f"{self._root} cannot be rebuilt"):
             aside = self._set_aside(f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S%f}-{reason}" if reason else "")
             _sync(self.path)  # before the old one goes, or a power cut would leave neither
             _exchange(self.path, self._root)

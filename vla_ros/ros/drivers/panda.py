@@ -232,7 +232,7 @@ def condition_of(state: FrankaState, controller: str) -> Condition:
         return Condition(Following.FAULT, USER_STOP)
     if mode == FrankaState.ROBOT_MODE_REFLEX:
         errors = [name for name in ERROR_NAMES if getattr(state.current_errors, name)]
-        return Condition(Following.FAULT, f"reflex: {', '.join(errors) or 'no error named'}")
+        return Condition(Following.FAULT, f"reflex: {', '.join(errors) or 'no error reported'}")
     name = _INACTIVE.get(mode, str(mode))
     return Condition(Following.INACTIVE, f"robot mode {name}; it follows while {controller} is active (mode move)")
 

@@ -51,7 +51,7 @@ class PandaRecovery:
     def start(self, on_done: OnDone) -> None:
         """Begin; `on_done` is called once."""
         if self._on_done is not None:
-            on_done(False, f"{self._step} has not ended")
+            on_done(False, f"{self._step} is still in progress")
         elif not self._recovery.service_is_ready():
             on_done(False, f"the driver does not answer on {self._recovery.srv_name}")
         else:

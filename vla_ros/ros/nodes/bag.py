@@ -34,7 +34,7 @@ class BagNode(GuardedNode):
         self._failure = ""
         self._bag = self._at_end.enter_context(closing(RawBag(Path(config.path))))
         if str(self._bag.path) != config.path:
-            self.get_logger().warning(f"{config.path} was left unfinished; this goes into {self._bag.path}")
+            self.get_logger().warning(f"{config.path} was not closed; this recording goes into {self._bag.path}")
         self._reporter = StatusReporter(self, self._status, platform.node())
         self.create_timer(_LOOK_PERIOD_S, self._look_for_topics, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
