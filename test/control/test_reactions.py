@@ -101,7 +101,7 @@ ROWS = [
     Row("meaningless", MEANINGLESS + "chunk with values", (1, 1), feed_once=lambda b: chunk(b, offset=np.nan)),
     Row("meaningless", MEANINGLESS + "chunk with a value", (1, 1), feed_once=lambda b: chunk(b, offset=1e6)),
     Row("meaningless", MEANINGLESS + "chunk of ('j0'", (1, 1), feed_once=lambda b: chunk(b, names=OTHER)),
-    Row("meaningless", MEANINGLESS + "message", (1, 1), feed_once=lambda b: b.arm.on_malformed("chunk")),
+    Row("meaningless", "meaningless input: an invalid chunk message", (1, 1), feed_once=lambda b: b.arm.on_malformed("chunk")),
     *(
         Row("out of place", ENDED, (230, 231), feed_once=sent_at(observed_s), config=PATIENT)
         for observed_s in (-3.0, 0.5, -0.2)  # too old; of the future; as old as the plan, a duplicate

@@ -135,7 +135,7 @@ STAMPS = {  # a topic's messages -> what is said
     "too slow": (FRONT, stream(14.0), FAIL, "14.0 Hz"),
     "slow": (FRONT, stream(25.0), WARN, "25.0 Hz"),
     "fast": (FRONT, stream(60.0), WARN, "60.0 Hz"),
-    "silent": (FRONT, (), FAIL, "/camera_front publishes it, but no message came in 5 s"),
+    "silent": (FRONT, (), FAIL, "/camera_front publishes it, but no message arrived in 5 s"),
     "irregular": (FRONT, tuple(a for i, a in enumerate(stream(30.0)) if i % 30 > 3), WARN, ""),
     "no stamp": (JOINTS, stream(1000.0, stamped=False), FAIL, "5000 of 5000 messages have no time stamp (0)"),
     "future": (JOINTS, stream(1000.0, -300 * MS), FAIL, "stamped up to 300 ms in the future"),

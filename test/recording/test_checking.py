@@ -386,7 +386,7 @@ def test_what_is_recommended_for_v21_helps(name: str, converted: Path, tmp_path:
     if helped is not None:
         assert check(helped, decode=True) == []
         assert len(DatasetReader(helped).meta.episodes) == (4 if name == "statistics" else 3)
-    with pytest.raises(DatasetError, match=r"only v3.0 is repaired"):
+    with pytest.raises(DatasetError, match=r"only v3.0 can be repaired"):
         repair(root)
     assert sorted(root.rglob("*")) == before
 

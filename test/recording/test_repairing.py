@@ -423,7 +423,7 @@ def test_where_no_episode_is_whole_everything_stays(dataset: Path) -> None:
 
 def test_versions_that_are_not_known_are_refused(dataset: Path, tmp_path: Path) -> None:
     changed_json("meta/info.json", lambda info: info.update(codebase_version="v2.1"))(dataset)
-    with pytest.raises(DatasetError, match=r"version v2\.1; only v3\.0 is repaired"):
+    with pytest.raises(DatasetError, match=r"version v2\.1; only v3\.0 can be repaired"):
         repair(dataset)
     with pytest.raises(DatasetError, match="is not a LeRobot dataset"):
         repair(tmp_path / "nothing")
