@@ -7,8 +7,10 @@ import json
 import multiprocessing
 import pickle
 import shutil
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import av
@@ -19,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from vla_ros.recording.columns import Column, read_columns
 from vla_ros.recording.files import DatasetError
 from vla_ros.recording.reader import DatasetReader
 
@@ -138,6 +141,25 @@ def test_readers_travel_to_other_processes_and_threads(reader: DatasetReader) ->
     assert [queue.get(timeout=20) for queue in queues] == [expected, expected]
     for worker in workers:
         worker.join(20)
+
+
+def test_threads_read_columns_in_turn(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = DatasetReader(recorded, cameras=[])
+    begun: list[Path] = []
+
+    def read(path: Path, keys: Iterable[str]) -> Mapping[str, Column]:
+        begun.append(path)
+        if len(begun) == 1:
+            other.start()
+            other.join(0.2)
+            assert len(begun) == 1
+        return read_columns(path, keys)
+
+    other = Thread(target=reader.columns, args=(1,))
+    monkeypatch.setattr("vla_ros.recording.reader.read_columns", read)
+    reader.columns(0)
+    other.join()
+    assert len(begun) == 2
 
 
 def test_no_more_columns_are_kept_than_allowed(recorded: Path) -> None:

@@ -234,9 +234,11 @@ class DatasetReader:
         if isinstance(self.meta, DatasetMetaV21):
             return self.meta.episode_stats(found)
         path = self.meta.layout.episodes_file(found.metadata_chunk, found.metadata_file)
-        if path != self._stats[0]:  # a file may have those of many episodes
-            self._stats = path, dict(read_episode_stats(path))
-        return self._stats[1].get(episode, {})
+        self._be_in_this_process()
+        with self._lock:
+            if path != self._stats[0]:  # a file may have those of many episodes
+                self._stats = path, dict(read_episode_stats(path))
+            return self._stats[1].get(episode, {})
 
     def task(self, number: int) -> str:
         """The text of a `task_index`; raises DatasetError where there is none."""
@@ -262,8 +264,7 @@ class DatasetReader:
         )
 
     def _column(self, episode: int, key: str) -> Column:
-        with self._lock:
-            return self._file(episode, [key])[key][self._rows[episode]]
+        return self._file(episode, [key])[key][self._rows[episode]]
 
     def _file(self, episode: int, keys: Sequence[str] = ()) -> Mapping[str, Column]:
         """The columns `keys`, and others, of the file that the episode is in, each read once.
@@ -275,20 +276,21 @@ class DatasetReader:
             raise DatasetError(f"{self.meta.root} has no episode {episode}; it has {len(self.meta.episodes)}, from 0")
         found = self.meta.episodes[episode]
         name = (found.chunk, found.file)
-        columns = self._files.setdefault(name, {})
-        self._files.move_to_end(name)
-        if missing := [key for key in (*keys, *self._places) if key not in columns]:
-            if unknown := [key for key in keys if key not in self._columns]:
-                raise self._unknown(unknown[0])
-            read = read_columns(self.meta.data_path(found), dict.fromkeys(missing))
-            columns.update(read)
-            self._kept_bytes += sum(column.nbytes for column in read.values())
-            while self._kept_bytes > self._column_bytes and len(self._files) > 1:  # the file used last stays
-                forgotten = self._files.popitem(last=False)[1]
-                self._kept_bytes -= sum(column.nbytes for column in forgotten.values())
-        if episode not in self._rows:
-            self._rows[episode] = self._find(episode, columns)
-        return columns
+        with self._lock:
+            columns = self._files.setdefault(name, {})
+            self._files.move_to_end(name)
+            if missing := [key for key in (*keys, *self._places) if key not in columns]:
+                if unknown := [key for key in keys if key not in self._columns]:
+                    raise self._unknown(unknown[0])
+                read = read_columns(self.meta.data_path(found), dict.fromkeys(missing))
+                columns.update(read)
+                self._kept_bytes += sum(column.nbytes for column in read.values())
+                while self._kept_bytes > self._column_bytes and len(self._files) > 1:  # the file used last stays
+                    forgotten = self._files.popitem(last=False)[1]
+                    self._kept_bytes -= sum(column.nbytes for column in forgotten.values())
+            if episode not in self._rows:
+                self._rows[episode] = self._find(episode, columns)
+            return columns
 
     def _find(self, episode: int, columns: Mapping[str, Column]) -> slice:
         """Where the episode's rows are in its file; raises DatasetError where they are not all there, in order."""
