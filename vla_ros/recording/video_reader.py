@@ -52,11 +52,11 @@ class VideoReader:
     def __init__(self, path: Path, fps: int | None = None) -> None:
         self._path = path
         self._container, self._stream = _opened(path)
-        self._fps = fps or _rate(path, self._stream)
-        self._ticks = 1 / (self._fps * self._stream.time_base)  # of the stream's clock, from frame to frame
         self._stream.thread_type = "NONE"  # threads would hold frames back, and a single frame is what is wanted
         self._stream.codec_context.thread_count = 1  # nor dav1d's own, whose locks a fork would inherit for ever
         try:
+            self._fps = fps or _rate(path, self._stream)
+            self._ticks = 1 / (self._fps * self._stream.time_base)  # of the stream's clock, from frame to frame
             refuse_depth(path, self._stream)
             self._gop = self._look_ahead()
         except DatasetError:
