@@ -92,32 +92,31 @@ def tasks_of(line: Mapping[str, Any]) -> tuple[int, int, tuple[str, ...]]:
     return whole(line, "episode_index"), whole(line, "length"), episode_tasks(line.get("tasks"))
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Number and content of every line of JSON, a DatasetError if it is not an object; raises OSError, ValueError."""
+def read_lines(path: Path, take: Callable[[Mapping[str, Any]], Line]) -> Iterator[tuple[int, Line | DatasetError]]:
+    """Number of every line of JSON and what `take` makes of it, or what is wrong; raises OSError, ValueError."""
     text = ordinary(path).read_bytes().decode()
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: a text may hold U+2028
         if line.strip():
             try:
                 found = json.loads(line)
+                yield number, take(found) if isinstance(found, dict) else DatasetError("it should be an object")
+            except DatasetError as error:
+                yield number, error
             except (ValueError, RecursionError) as error:
-                found = DatasetError(f"it is not valid JSON: {error}")
-            yield number, found if isinstance(found, dict | DatasetError) else DatasetError("it should be an object")
+                yield number, DatasetError(f"it is not valid JSON: {error}")
 
 
 def _lines(path: Path, take: Callable[[Mapping[str, Any]], Line]) -> Iterator[Line]:
     """What `take` makes of each object of a file of JSON lines; raises DatasetError for one that is none, or wrong."""
     with reported(f"{path} cannot be read"):
         try:
-            lines = list(read_lines(path))
-        except ValueError as error:
+            lines = list(read_lines(path, take))
+        except UnicodeDecodeError as error:
             raise DatasetError(f"{path} is not UTF-8 text: {error}") from error
     for number, line in lines:
-        try:
-            if isinstance(line, DatasetError):
-                raise line
-            yield take(line)
-        except DatasetError as error:
-            raise DatasetError(f"{path}, line {number}: {error}") from error
+        if isinstance(line, DatasetError):
+            raise DatasetError(f"{path}, line {number}: {line}") from line
+        yield line
 
 
 def _episodes(path: Path, layout: Layout, features: Features) -> Iterator[EpisodeMeta]:

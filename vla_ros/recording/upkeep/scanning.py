@@ -388,17 +388,15 @@ def _json(found: Scan, path: str) -> Any:
 def _lines(found: Scan, path: str, take: Callable[[Mapping[str, Any]], Line]) -> Iterator[Line]:
     """What `take` makes of each object of a file of JSON lines; what cannot be is noted and left out."""
     try:
-        lines = list(dataset_v21.read_lines(found.root / path))
-    except (OSError, ValueError) as error:
+        lines = list(dataset_v21.read_lines(found.root / path, take))
+    except (OSError, UnicodeDecodeError) as error:
         note(found, path, _line(error))
         return
     for number, line in lines:
-        try:
-            if isinstance(line, DatasetError):
-                raise line
-            yield take(line)
-        except DatasetError as error:
-            note(found, path, f"line {number}: {error}")
+        if isinstance(line, DatasetError):
+            note(found, path, f"line {number}: {line}")
+        else:
+            yield line
 
 
 def _line(error: BaseException) -> str:
