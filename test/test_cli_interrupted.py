@@ -77,6 +77,14 @@ def test_demonstrations_and_their_replay(system: Path, tmp_path: Path, pressed: 
     assert the_rest(stopped)[-2:] == ["--episode", "1"]
 
 
+def test_after_the_last_episode_there_is_no_rest(system: Path, tmp_path: Path, pressed: dict[str, float]) -> None:
+    asked = ("--dataset", tmp_path / "lift", "--no-ros", "--fps", "10", "--tasks", "lift", "--mishaps", "0")
+    pressed["recorded"] = 1
+    stopped = vla_ros("record", system, *asked, "--seed", 50, "--episodes", 1)
+    assert stopped.exit_code == 130, stopped.output
+    assert stopped.stderr.endswith("1 of 1 episodes are kept\n")
+
+
 def test_scenes_are_whole_and_can_be_learnt_from(system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import signal
 

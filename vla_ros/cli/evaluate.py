@@ -227,7 +227,7 @@ def _run(
         )  # fmt: skip
         interrupted(
             f"the report has {done} of {config.episodes} episodes" if done else "no episode was finished",
-            f"to continue, with the same delay: {rest}",
+            *([f"to continue, with the same delay: {rest}"] if done < config.episodes else []),
         )
     if problem:
         typer.echo(f"error: {problem}, after {done} of {config.episodes} episodes", err=True)

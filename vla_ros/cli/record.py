@@ -162,7 +162,7 @@ def _demonstrate(
 def _interrupted(context: typer.Context, kept: int, wanted: int) -> NoReturn:
     """Say what was kept, and exit."""
     rest = command_again(context, resume=True, episodes=wanted - kept, seed=None)
-    interrupted(f"{kept} of {wanted} episodes are kept", *([f"to continue: {rest}"] if kept else []))
+    interrupted(f"{kept} of {wanted} episodes are kept", *([f"to continue: {rest}"] if 0 < kept < wanted else []))
 
 
 # --- in simulation, over ROS ----------------------------------------------------------------------------------------

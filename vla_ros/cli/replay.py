@@ -128,7 +128,10 @@ def _replay(
         rest = command_again(
             context, episode=[one.episode for one in recorded[len(replayed) :]], report=None, picture=None
         )
-        interrupted(f"the report has {len(replayed)} of {len(recorded)} episodes", f"to continue: {rest}")
+        interrupted(
+            f"the report has {len(replayed)} of {len(recorded)} episodes",
+            *([f"to continue: {rest}"] if len(replayed) < len(recorded) else []),
+        )
     return sum(one.success for one in replayed)
 
 

@@ -159,7 +159,7 @@ def _run_episodes(
         rest = command_again(context, episodes=count - done, seed=seed + done, report=None, montage=None)
         interrupted(
             f"the report has {done} of {count} episodes" if done else "no episode was finished",
-            f"to continue: {rest}",
+            *([f"to continue: {rest}"] if done < count else []),
         )
     if stopped is not None:
         raise stopped
