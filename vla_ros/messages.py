@@ -308,8 +308,18 @@ def status_to_controller(message: Message) -> ControllerStatus | None:
 
 def status_to_plan_since(message: Message) -> int | None:
     """Since when the controller's plan counts [ns], in a DiagnosticArray; None where it does not say."""
-    said = (status_values(message, "controller") or {}).get(PLAN_SINCE, "")
-    return int(said) if said.isdecimal() and len(said) < _MOST_DIGITS else None
+    return _nanoseconds((status_values(message, "controller") or {}).get(PLAN_SINCE, ""))
+
+
+def status_to_reset(message: Message) -> int | None:
+    """When a simulation was reset last [ns], in a DiagnosticArray; None where it does not say."""
+    return _nanoseconds(
+        next((entry.value for status in message.status for entry in status.values if entry.key == RESET), "")
+    )
+
+
+def _nanoseconds(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < _MOST_DIGITS else None
 
 
 def _convert(message: Message) -> Image:

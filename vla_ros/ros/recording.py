@@ -49,7 +49,6 @@ _CLOSE_S = 4.0
 #: And an episode that was being saved, to be whole.
 _SAVE_S = 30.0
 _LONGEST_WORD = 100
-_MOST_DIGITS = 20  # of a time in nanoseconds
 #: A tick that comes so much later than it should is one of a process that stood still.
 _LATE_S = 0.1
 #: And so long, at most, it has to read what came meanwhile.
@@ -230,7 +229,7 @@ class Recording:
             self._too_large.pop(topic, None)
         now_ns = self._now_ns()
         self._inbox.put(topic, most, partial(self._intake.take, topic, message, now_ns))
-        if topic == topics.STATE and (reset_ns := _reset_ns(message)) is not None:
+        if topic == topics.STATE and (reset_ns := messages.status_to_reset(message)) is not None:
             self._tell(partial(self._session.world_was_reset, reset_ns, now_ns))
 
     def _on_instruction(self, instruction: str) -> None:
@@ -320,12 +319,6 @@ class Recording:
 
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)
-
-
-def _reset_ns(message: DiagnosticArray) -> int | None:
-    """When the simulation was reset last, where the message is the simulator's."""
-    said = [entry.value for status in message.status for entry in status.values if entry.key == messages.RESET]
-    return int(said[0]) if said and said[0].isdecimal() and len(said[0]) < _MOST_DIGITS else None
 
 
 def reason(why: str, sources: Mapping[str, str], intake: Intake) -> str:
