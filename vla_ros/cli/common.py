@@ -76,11 +76,8 @@ def load_system(name: str, **overrides: str) -> SystemConfig:
     from vla_ros.policies import registry
 
     chosen = config.override(config.load(name, registry.names()), policies=registry.names(), **overrides)
-    entry = registry.POLICIES[chosen.policy.name]
-    if entry.needs_checkpoint and not chosen.policy.checkpoint:
-        raise config.ConfigError(
-            [f"policy.checkpoint: missing; policy {chosen.policy.name} needs weights; give their folder"]
-        )
+    if not chosen.policy.checkpoint and (problems := registry.problems(chosen.policy.name, "")):
+        raise config.ConfigError(problems)
     return chosen
 
 
