@@ -148,6 +148,15 @@ def test_what_is_out_of_range_says_which_joint_and_where():
 WRONG = [0.2, -0.25, 4.0, np.nan]
 
 
+def resumed(new_bench):
+    """An arm that was held and has just been told to resume."""
+    bench = new_bench().started()
+    bench.arm.hold(bench.now_ns)
+    bench.run(0.1)
+    bench.arm.resume(bench.now_ns)
+    return bench
+
+
 @pytest.mark.parametrize("offset", WRONG)
 @pytest.mark.parametrize("word", ["start", "resume", "hold", "run", "fault"])
 @pytest.mark.parametrize("after", [0, 1, 3])
@@ -177,10 +186,7 @@ def test_no_single_joint_state_moves_the_command(new_bench, limits, assert_keeps
 
 
 def test_a_second_publisher_of_joint_states_is_no_place_to_start_from(new_bench):
-    bench = new_bench().started()
-    bench.arm.hold(bench.now_ns)
-    bench.run(0.1)
-    bench.arm.resume(bench.now_ns)
+    bench = resumed(new_bench)
     held = bench.measured.copy()
     for tick in range(100):
         bench.pass_time(TICK_NS)
@@ -193,10 +199,7 @@ def test_a_second_publisher_of_joint_states_is_no_place_to_start_from(new_bench)
 
 
 def test_an_arm_that_jumps_after_the_word_waits_for_another(new_bench):
-    bench = new_bench().started()
-    bench.arm.hold(bench.now_ns)
-    bench.run(0.1)
-    bench.arm.resume(bench.now_ns)
+    bench = resumed(new_bench)
     held = bench.measured.copy()
     for _ in range(50):
         bench.measured = held + 0.2 * ELBOW
