@@ -28,9 +28,8 @@ def judge(system: SystemConfig, graph: Graph, seen: Seen, name: str) -> dict[str
     has_ours = any(isinstance(member, NodeSpec) for member in present)
     nodes = _nodes(graph, seen, name) if has_ours else _absent_system(graph, seen, name)
     report = {"nodes": [*nodes, *_externals(graph, seen)]}
-    if any(
-        member.name != _PERSON for member in present
-    ):  # drivers and cameras are judged before any node of ours is started, too
+    # Drivers and cameras are judged before any node of ours is started, too.
+    if any(member.name != _PERSON for member in present):
         report["connections"] = list(_connections(system, graph, present, seen))
         report["streams"] = list(streams.judge(system, graph, _written(present), seen))
     if has_ours:

@@ -18,9 +18,8 @@ from vla_ros.timing.sync import StreamHealth
 
 _OBEYED = 16  # last words that are told
 MOST_CHARACTERS = 1000  # of an episode's notes
-_CLOCK_LAG_NS = s_to_ns(
-    0.2
-)  # how late simulated time may come: an episode that begins after a reset must not seem to be before it
+#: How late simulated time may come: an episode that begins after a reset must not seem to be before it.
+_CLOCK_LAG_NS = s_to_ns(0.2)
 #: What there is to decide of an episode that is not saved.
 DECISION = ". save_anyway keeps the episode as it is, discard deletes it"
 _SEED, _MOST_DIGITS = "seed ", 90
