@@ -327,6 +327,9 @@ def test_datasets_that_do_not_fit_are_refused(recorded: Path, tmp_path: Path) ->
     failed = record(tmp_path / "failed", (False,))
     with pytest.raises(DatasetError, match="no episode that was a success"):
         ActionSamples([failed], CONFIG)
+    column = CONFIG.model_copy(update={"source": "column", "action": RecordedAction(space=Space.JOINT_POSITION)})
+    with pytest.raises(DatasetError, match="no episode that was a success"):
+        ActionSamples([failed], column)
     with pytest.raises(ValueError, match="code_cameras: side not among cameras front, wrist"):
         DataConfig(code_cameras=("side",))
 

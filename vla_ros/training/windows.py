@@ -283,8 +283,8 @@ class _Source:
     def _check_steps(self, root: Path) -> list[str]:
         """What is odd about the actions; raises DatasetError where they are no steps of an arm."""
         labels = self.labels
-        if isinstance(labels, Requested):
-            return []  # in metres and radians by what recorded them
+        if isinstance(labels, Requested) or not self.clips:
+            return []  # in metres and radians by what recorded them; or nothing is learnt from
         key, fps = labels.key, self.reader.meta.fps
         taken = {clip.episode: labels.rows(self.columns(clip)[key]) for clip in self.clips}
         try:
