@@ -125,6 +125,7 @@ def test_what_a_recorder_obeyed_counts_from_when_it_did(tmp_path: Path, convert:
     told = {"obeyed": f"start@{start_ns} save@{save_ns}"}
     kind = "diagnostic_msgs/msg/DiagnosticArray"
     events = [
+        (late_ns - 1, topics.STATE, kind, bags.state("recorder", "idle", {"obeyed": "start"}, late_ns)),
         (late_ns, topics.STATE, kind, bags.state("recorder", "idle", told, late_ns)),
         bags.told(topics.RECORDER_CONTROL, "start", start_ns + s_to_ns(0.3)),
         bags.controller("policy", start_ns - s_to_ns(0.3)),

@@ -478,11 +478,11 @@ def _listen(stream: _Stream) -> _Heard:
             if (word := message.data.strip()) in topics.RECORDER_WORDS:
                 heard.control.append((now_ns, word))
             continue
-        said = messages.status_values(message, "recorder") or {}
-        for entry in said.get("obeyed", "").split():
-            word, _, time_ns = entry.partition("@")
-            heard.obeyed.add((int(time_ns), word))
-        with suppress(ValueError):
+        with suppress(ValueError):  # what no recorder and no controller reports is passed over
+            said = messages.status_values(message, "recorder") or {}
+            for entry in said.get("obeyed", "").split():
+                word, _, time_ns = entry.partition("@")
+                heard.obeyed.add((int(time_ns), word))
             status = messages.status_to_controller(message)
             if status is not None:
                 heard.modes.append((now_ns, status.mode))
