@@ -300,7 +300,7 @@ class RowAssembler:
         seen = _Seen({**last.images, **found.images}, {**last.values, **found.values}, found.missing)
         if self._first_ns is None:
             self._first_ns = instant_ns
-        self._judge(instant_ns, found, seen)
+        self._judge(found, seen)
         self._last, self._last_ns = seen, instant_ns
         cameras = self._features.cameras
         stamps_ns = [seen.images[camera][0] for camera in cameras]
@@ -320,7 +320,7 @@ class RowAssembler:
         images = {camera: seen.images[camera][1] for camera in cameras}
         return Row(instant_ns, images, {feature.key: values[feature.key] for feature in self._features.columns})
 
-    def _judge(self, instant_ns: int, found: _Seen, seen: _Seen) -> None:
+    def _judge(self, found: _Seen, seen: _Seen) -> None:
         """Take this row into the episode's health."""
         fresh_ns = [stamp_ns for stamp_ns, _ in found.images.values()]
         self._tally.see_motion(seen.values[_JOINTS], float(seen.values[_GRIPPER][0]))
