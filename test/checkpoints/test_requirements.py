@@ -74,7 +74,10 @@ def test_a_question_that_was_not_taught_is_answered_with_those_that_were(shipped
 
 
 def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
-    for content, told in (("[]", "is not a manifest"), ("{", "is not a manifest"), ('{"robot": 3}', "robot: ")):
+    for content, told in (
+        ("[]", "is not a manifest"), ("{", "is not a manifest"), ('{"robot": 3}', "robot: "),
+        ("[" * 100_000, "is not a manifest: it is nested too deeply"),
+    ):  # fmt: skip
         (tmp_path / "manifest.json").write_text(content)
         with pytest.raises(ValueError, match=told):
             read_requirements(tmp_path)

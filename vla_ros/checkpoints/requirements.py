@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from vla_ros.actions import ActionSpec
+from vla_ros.recording.files import load_json
 from vla_ros.robots.robot import Robot
 from vla_ros.values import Config, plain_instruction
 
@@ -160,7 +161,7 @@ def read_requirements(folder: Path) -> Requirements:
     """Of the checkpoint in a folder; raises ValueError where there is none."""
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
         known = {name: value for name, value in dict(content).items() if name in Requirements.model_fields}
         return Requirements.model_validate_json(json.dumps(known))
     except (FileNotFoundError, NotADirectoryError):
