@@ -94,14 +94,14 @@ ELSEWHERE = "the arm is not where it was commanded: panda_joint"
 DEADMAN = WatchdogConfig(requires_deadman=True)
 PATIENT = WatchdogConfig(max_chunk_age_ms=2900.0)  # so that the plan ends first
 OTHER = tuple(f"j{index}" for index in range(7))
-MEANINGLESS = "meaningless input: a "
+MEANINGLESS = "meaningless input: "
 FAILED = "a callback of the controller failed: /vla/state"
 CANNOT_BE = "implausible joint states: "
 ROWS = [
-    Row("meaningless", MEANINGLESS + "chunk with values", (1, 1), feed_once=lambda b: chunk(b, offset=np.nan)),
-    Row("meaningless", MEANINGLESS + "chunk with a value", (1, 1), feed_once=lambda b: chunk(b, offset=1e6)),
-    Row("meaningless", MEANINGLESS + "chunk of ('j0'", (1, 1), feed_once=lambda b: chunk(b, names=OTHER)),
-    Row("meaningless", "meaningless input: an invalid chunk message", (1, 1), feed_once=lambda b: b.arm.on_malformed("chunk")),
+    Row("meaningless", MEANINGLESS + "a chunk with values", (1, 1), feed_once=lambda b: chunk(b, offset=np.nan)),
+    Row("meaningless", MEANINGLESS + "a chunk with a value", (1, 1), feed_once=lambda b: chunk(b, offset=1e6)),
+    Row("meaningless", MEANINGLESS + "a chunk of ('j0'", (1, 1), feed_once=lambda b: chunk(b, names=OTHER)),
+    Row("meaningless", MEANINGLESS + "an invalid chunk", (1, 1), feed_once=lambda b: b.arm.on_malformed("chunk")),
     *(
         Row("out of place", ENDED, (230, 231), feed_once=sent_at(observed_s), config=PATIENT)
         for observed_s in (-3.0, 0.5, -0.2)  # too old; of the future; as old as the plan, a duplicate

@@ -343,7 +343,12 @@ def test_curves_without_a_line_are_no_picture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("written", "said"),
-    [("recipe: 3", "recipe should be sections"), ("- 1", "found list"), ("model: {}", "found model"), ("data: {", "read")],
+    [
+        ("recipe: 3", "recipe should be sections"),
+        ("- 1", "found list"),
+        ("model: {}", "found model"),
+        ("data: {", "read"),
+    ],
 )
 def test_a_config_of_another_form_is_refused(dataset: Path, tmp_path: Path, written: str, said: str) -> None:
     path = tmp_path / "config.yaml"

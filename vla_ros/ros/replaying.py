@@ -17,7 +17,7 @@ from vla_ros.policies.policy import AbsolutePolicy
 from vla_ros.robots import catalogue
 from vla_ros.rollout.replaying import CHUNKS_HZ, LONGER_S, Recorded, RecordedActions, Replayed, judged
 from vla_ros.rollout.report import EpisodeRow
-from vla_ros.ros import convert, operating, qos
+from vla_ros.ros import convert, guard, operating, qos
 from vla_ros.ros.operating import APPEAR_S, OperatorNode, Unanswered
 from vla_ros.ros.polling import PolledSubscription
 from vla_ros.simulation.world import WorldState
@@ -122,8 +122,17 @@ class ReplayerNode(OperatorNode):
 
     def _take_joints(self) -> None:
         for message in self._joint_states.take_all():
-            self._joints.append((messages.stamp_to_ns(message.header.stamp), self._joint_reader.positions(message)))
+            try:
+                positions = self._joint_reader.positions(message)
+            except ValueError as error:
+                guard.of(self).refuse(self._joint_states.topic, error)
+                continue
+            self._joints.append((messages.stamp_to_ns(message.header.stamp), positions))
 
     def _on_world(self, message: Float64MultiArray) -> None:
-        self._world = world = convert.array_to_world_state(message)
+        try:
+            self._world = world = convert.array_to_world_state(message)
+        except ValueError as error:
+            guard.of(self).refuse(topics.SIMULATION_STATE, error)
+            return
         self._widths.append((world.time_ns, world.gripper_width_m))
