@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from annotated_types import Gt
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]  # (height, width, 3), rgb
@@ -45,6 +45,13 @@ class Config(BaseModel):
         if isinstance(value, float) and value < _SMALLEST and Gt(0) in cls.model_fields[of.field_name or ""].metadata:
             raise ValueError(f"too small (given {value:g}); should be at least {_SMALLEST:g}")
         return value
+
+
+def problems_of(error: ValidationError, within: str = "") -> list[str]:
+    """A line for each field of a configuration that is wrong: its dotted place, below `within`, and what is wrong."""
+    places = [".".join([*([within] if within else []), *map(str, one["loc"])]) for one in error.errors()]
+    reasons = [one["msg"].removeprefix("Value error, ") for one in error.errors()]
+    return [f"{place}: {reason}" if place else reason for place, reason in zip(places, reasons, strict=True)]
 
 
 def _parts(value: Any) -> Iterator[Any]:

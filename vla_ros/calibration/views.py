@@ -14,7 +14,7 @@ from vla_ros.calibration.board import Board
 from vla_ros.calibration.detection import BoardNotSeen, Corners, Intrinsics, detect, estimate_intrinsics
 from vla_ros.calibration.hand_eye import HandEye, Mounting, View, calibrate
 from vla_ros.calibration.pose import Pose, Seven
-from vla_ros.values import Array, Config, Image
+from vla_ros.values import Array, Config, Image, problems_of
 
 FILE = "views.json"
 
@@ -92,8 +92,7 @@ def load(folder: Path) -> ViewSet:
     except OSError as error:
         raise ValueError(f"{folder} holds no views: {FILE}: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{folder / FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ValueError(f"{folder / FILE}: {'; '.join(problems_of(error))}") from None
 
 
 @dataclass(frozen=True, eq=False)

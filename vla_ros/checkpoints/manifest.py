@@ -23,6 +23,7 @@ from vla_ros.robots import catalogue
 from vla_ros.tokenizers.magvit2 import Magvit2, Magvit2Config
 from vla_ros.tokenizers.text import TextTokenizer, TextTokenizerError
 from vla_ros.tokenizers.vision import ClipVision, SmallVision, SmallVisionConfig, VisionEncoder, VisionEncoderError
+from vla_ros.values import problems_of
 
 FORMAT = "vla_ros/up_vla/1"
 
@@ -171,11 +172,7 @@ def load_manifest(folder: Path) -> UpVlaManifest:
     try:
         return UpVlaManifest.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, each['loc'])) or 'manifest'}: {each['msg'].removeprefix('Value error, ')}"
-            for each in error.errors()
-        ]
-        raise CheckpointError("\n  ".join([f"{path} is not a manifest of UP-VLA:", *problems])) from error
+        raise CheckpointError("\n  ".join([f"{path} is not a manifest of UP-VLA:", *problems_of(error)])) from error
 
 
 def problems(folder: Path, manifest: UpVlaManifest) -> list[str]:

@@ -8,14 +8,13 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from vla_ros.actions import ActionSpec
 from vla_ros.recording.files import load_json
 from vla_ros.robots.robot import Robot
-from vla_ros.values import Config, plain_instruction
+from vla_ros.values import Config, plain_instruction, problems_of
 
 MANIFEST = "manifest.json"
 
@@ -169,7 +168,7 @@ def read_requirements(folder: Path) -> Requirements:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
-        raise ValueError(f"{path} is not a manifest: {'; '.join(_said(one) for one in error.errors())}") from None
+        raise ValueError(f"{path} is not a manifest: {'; '.join(problems_of(error))}") from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a manifest: {error}") from error
 
@@ -203,7 +202,3 @@ def listed(words: Collection[str], most: int = 40) -> str:
     """Words with commas between them, the first ones of many."""
     shown = ", ".join([*words][:most])
     return shown if len(words) <= most else f"{shown} and {len(words) - most} others"
-
-
-def _said(error: Mapping[str, Any]) -> str:
-    return f"{'.'.join(map(str, error['loc'])) or 'manifest'}: {str(error['msg']).removeprefix('Value error, ')}"

@@ -123,11 +123,12 @@ def _board(text: str) -> Board:
     from pydantic import ValidationError
 
     from vla_ros.calibration.board import Board
+    from vla_ros.values import problems_of
 
     try:
         return Board.parse(text) if text else Board()
     except ValidationError as error:
-        refuse(*(f"--board: {problem['msg'].removeprefix('Value error, ')}" for problem in error.errors()))
+        refuse(*(f"--board: {problem}" for problem in problems_of(error)))
     except ValueError as error:
         refuse(f"--board: {error}")
 

@@ -217,6 +217,7 @@ def _manifest(given: dict[str, Any], has_clip: bool) -> UpVlaManifest:
 
     from vla_ros.checkpoints.converting import Deployment, release_manifest
     from vla_ros.robots import catalogue
+    from vla_ros.values import problems_of
 
     fields = {name: given[name] for name in Deployment.model_fields if given.get(name) is not None}
     try:
@@ -226,14 +227,9 @@ def _manifest(given: dict[str, Any], has_clip: bool) -> UpVlaManifest:
         named = {name: given[name] for name in ("size", "conditioning") if given[name] is not None}
         return release_manifest(Deployment(**fields), has_clip=has_clip, **named)
     except ValidationError as error:
-        refuse(*(_told(each["loc"], each["msg"]) for each in error.errors()))
+        refuse(*problems_of(error))
     except ValueError as error:
         refuse(str(error))
-
-
-def _told(location: tuple[int | str, ...], message: str) -> str:
-    """A problem with the option that it is of, if it is of one."""
-    return ": ".join([*([".".join(map(str, location))] if location else []), message.removeprefix("Value error, ")])
 
 
 def _camera(default: Deployment, name: str | None, size: str | None) -> dict[str, Any]:

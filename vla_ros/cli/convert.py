@@ -116,6 +116,7 @@ def _conversion(values: dict[str, Any], still: dict[str, Any], moved: dict[str, 
 
     from vla_ros.recording.convert import Conversion
     from vla_ros.recording.selection import MOVED, STILL
+    from vla_ros.values import problems_of
 
     def changed(defaults: Any, given: dict[str, Any]) -> dict[str, Any]:
         return {**defaults.model_dump(), **{key: value for key, value in given.items() if value is not None}}
@@ -123,7 +124,7 @@ def _conversion(values: dict[str, Any], still: dict[str, Any], moved: dict[str, 
     try:
         return Conversion(**values, still=changed(STILL, still), moved=changed(MOVED, moved))
     except ValidationError as error:
-        refuse(*(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()))
+        refuse(*problems_of(error))
 
 
 def _numbers(text: str) -> tuple[int, ...] | None:

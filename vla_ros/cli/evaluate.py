@@ -170,16 +170,12 @@ def _config(given: dict[str, Any]) -> EvaluationConfig:
     from pydantic import ValidationError
 
     from vla_ros.rollout.evaluating import EvaluationConfig
+    from vla_ros.values import problems_of
 
     try:
         return EvaluationConfig.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        refuse(
-            *(
-                f"{'.'.join(str(part) for part in one['loc'])}: {one['msg'].removeprefix('Value error, ')}"
-                for one in error.errors()
-            )
-        )
+        refuse(*problems_of(error))
 
 
 # --- closed loop

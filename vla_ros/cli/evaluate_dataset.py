@@ -25,6 +25,7 @@ def read_mapping(file: Path | None) -> dict[str, Any]:
     from pydantic import ValidationError
 
     from vla_ros.training.windows import DataConfig
+    from vla_ros.values import problems_of
 
     if file is None:
         return {}
@@ -40,12 +41,7 @@ def read_mapping(file: Path | None) -> dict[str, Any]:
     try:
         DataConfig.model_validate(found)
     except ValidationError as error:
-        refuse(
-            *(
-                f"--config: {'.'.join(['data', *map(str, one['loc'])])}: {one['msg'].removeprefix('Value error, ')}"
-                for one in error.errors()
-            )
-        )
+        refuse(*(f"--config: {problem}" for problem in problems_of(error, "data")))
     return found
 
 

@@ -83,18 +83,14 @@ def _config(tasks: Sequence[str], noise: float, mishaps: float, keeps_failures: 
 
     from vla_ros.rollout.demonstrations import DemonstrationConfig
     from vla_ros.rollout.disturbances import NoiseConfig
+    from vla_ros.values import problems_of
 
     usual = NoiseConfig()
     try:
         offsets = NoiseConfig(position_m=usual.position_m * noise, rotation_deg=usual.rotation_deg * noise)
         return DemonstrationConfig(tasks=tuple(tasks), noise=offsets, mishaps=mishaps, keeps_failures=keeps_failures)
     except ValidationError as error:
-        refuse(
-            *(
-                f"{'.'.join(str(part) for part in one['loc'])}: {one['msg'].removeprefix('Value error, ')}"
-                for one in error.errors()
-            )
-        )
+        refuse(*problems_of(error))
 
 
 def _line(demonstration: Demonstration) -> Text:

@@ -153,6 +153,7 @@ def _request(where: dict[str, Any], size: str, wanted: dict[str, Any], given: di
     from vla_ros.training.config import RECIPES, Recipe, RunConfig
     from vla_ros.training.up_vla_material import Request, data_of
     from vla_ros.training.windows import DataConfig
+    from vla_ros.values import problems_of
 
     settled = {} if where["start"] is None else data_of(load_manifest(where["start"]))
     if size not in RECIPES:
@@ -167,12 +168,7 @@ def _request(where: dict[str, Any], size: str, wanted: dict[str, Any], given: di
             **where,
         )
     except ValidationError as error:
-        refuse(
-            *(
-                f"{error.title}: {'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
-                for one in error.errors()
-            )
-        )
+        refuse(*(f"{error.title}: {problem}" for problem in problems_of(error)))
 
 
 def _over(base: dict[str, Any], *layers: dict[str, Any]) -> dict[str, Any]:
