@@ -41,7 +41,9 @@ class Config(BaseModel):
                 raise ValueError(f"a text of {len(part)} characters (given {part[:20]!r}...); at most {_LONGEST}")
             largest = _LARGEST if isinstance(part, float) else _LARGEST_INTEGER
             if isinstance(part, float | int) and abs(part) > largest:
-                raise ValueError(f"too large (given {part:.6g}); should be at most {largest:.6g}")
+                is_huge = isinstance(part, int) and abs(part) >= 2**1000  # no float holds it
+                given = "more than 2^1000" if is_huge else f"{part:.6g}"
+                raise ValueError(f"too large (given {given}); should be at most {largest:.6g}")
         if isinstance(value, float) and value < _SMALLEST and Gt(0) in cls.model_fields[of.field_name or ""].metadata:
             raise ValueError(f"too small (given {value:g}); should be at least {_SMALLEST:g}")
         return value

@@ -239,7 +239,7 @@ def test_what_is_no_checkpoint_is_told(tmp_path: Path, saved: Path) -> None:
         (lambda m: m.update(colour="red"), "colour: Extra inputs are not permitted"),
         (lambda m: m.pop("normalization"), "normalization: Field required"),
         (lambda m: m["normalization"]["scale"].__setitem__(2, 0.0), "no scale may be 0"),
-        (lambda m: m["action"].update(horizon=9), "manifest: action.horizon: 9, but model.action_rows: 10"),
+        (lambda m: m["action"].update(horizon=9), "action.horizon: 9, but model.action_rows: 10"),
         (lambda m: m["model"].update(heads=3), "model: heads must divide width 32, got 3"),
         (lambda m: m["model"].update(layers=10**9), "model.layers: Input should be less than or equal to 512"),
         (

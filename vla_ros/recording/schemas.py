@@ -224,7 +224,7 @@ def stats_from_json(content: Any) -> Stats:
 def statistic(key: str, name: str, value: Any) -> NDArray[Any]:
     """One statistic of the feature `key` as an array; raises DatasetError for what is no number."""
     try:
-        return np.asarray(value, dtype=np.int64 if name == "count" else np.float64)
+        return np.atleast_1d(np.asarray(value, dtype=np.int64 if name == "count" else np.float64))
     except (TypeError, ValueError, OverflowError) as error:
         raise DatasetError(f"{name} of {key} is {value}, which is not a number: {error}") from None
 
