@@ -102,12 +102,12 @@ class Watcher(Node):
         self.create_subscription(kind, topic, heard.append, qos)
         return heard
 
-    def until(self, condition: Callable[[], Any], what: str) -> None:
+    def until(self, condition: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> None:
         """Spin until `condition` holds; fail saying `what` did not come."""
-        deadline_s = time.monotonic() + PATIENCE_S
+        deadline_s = time.monotonic() + within_s
         while not condition():
             if time.monotonic() > deadline_s:
-                pytest.fail(f"waited {PATIENCE_S:.0f} s for {what}; said so far: {self.said}")
+                pytest.fail(f"waited {within_s:.0f} s for {what}; said so far: {self.said}")
             self._spinner.spin_once(timeout_sec=0.05)
 
     def until_said(self, node: str, text: str) -> str:

@@ -56,7 +56,7 @@ def test_nothing_is_sent_and_what_would_have_been_is_drawn(
     try:
         watcher.until(lambda: len(commands) > 100, "a second of commands")
         process.send_signal(signal.SIGINT)
-        watcher.until(lambda: process.poll() is not None, "the dry run to end")
+        watcher.until(lambda: process.poll() is not None, "the dry run to end", 90.0)  # simulated time may be slow
     finally:
         process.kill()
     output, _ = process.communicate()
