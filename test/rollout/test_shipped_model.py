@@ -37,12 +37,13 @@ def lifts(policy: Policy, episodes: int, control: Control | None = None) -> list
 
 def test_it_lifts_most_cubes(policy: Policy) -> None:
     """84 % of 50 when it was measured; another machine rounds otherwise, so that any one of them may fail."""
-    assert sum(outcome.row.success for outcome in lifts(policy, 2)) >= 1
+    assert sum(outcome.row.success for outcome in lifts(policy, 3)) >= 2
 
 
 def test_it_lifts_what_it_is_told(policy: Policy) -> None:
-    (outcome,) = lifts(policy, 1, Control.WRONG_INSTRUCTION)
-    assert outcome.asked_success and not outcome.row.success
+    outcomes = lifts(policy, 2, Control.WRONG_INSTRUCTION)
+    assert not any(outcome.row.success for outcome in outcomes)
+    assert any(outcome.asked_success for outcome in outcomes)
 
 
 def test_it_lifts_nothing_blindly(policy: Policy) -> None:

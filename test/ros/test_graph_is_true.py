@@ -89,7 +89,7 @@ def all_differences(built: Graph, within_s: float) -> dict[str, dict[str, Said]]
                 del found["simulator"]["subscribes"]
             if not any(found.values()) or time.monotonic() > deadline_s:
                 return found
-            executor.spin_once(timeout_sec=0.1)  # discovery tells nobody when it is done
+            executor.spin_once(timeout_sec=0.1)  # discovery does not report when it is complete
     finally:
         observer.destroy_node()
         rclpy.try_shutdown(context=context)

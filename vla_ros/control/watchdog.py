@@ -211,7 +211,7 @@ class Watchdog:
         self._config = config
         self._causes: dict[Cause, str] = {Cause.NOT_STARTED: ""}
         self._at_rest = True
-        self._state = SafetyState.HOLDING
+        self._state = self._state_now()
         self._state_since_ns: int | None = None
 
     @property

@@ -32,7 +32,10 @@ class Hearing:
         silent_s = time.monotonic() - self._since_s
         if self._hears or silent_s < _DEAF_AFTER_S or self._node.count_publishers(topics.STATE) < 2:
             return ""
-        return f"no message on {topics.STATE} for {silent_s:.0f} s, though others publish there: DDS must restart"
+        return (
+            f"no message on {topics.STATE} for {silent_s:.0f} s, though other nodes publish there: this process has to "
+            "be restarted"
+        )
 
     def _on_state(self, message: DiagnosticArray) -> None:
         self._hears |= any(status.name != self._node.get_name() for status in message.status)

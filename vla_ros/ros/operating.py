@@ -87,7 +87,7 @@ class OperatorNode(GuardedNode):
         self.create_subscription(DiagnosticArray, topics.STATE, self._on_state, DEEP)
 
     def heard(self, node: str, state: Mapping[str, str], before: Mapping[str, str]) -> None:
-        """For those who want to know more: `node` said how it is, after having said `before`; ValueError: nonsense."""
+        """A hook for subclasses: `node` reports `state` after `before`; raises ValueError for one that is malformed."""
 
     def now_ns(self) -> int:
         """The ROS time."""
